@@ -1,0 +1,221 @@
+"""Trees: the entries of a folder, as they stand in blobs of type TREE; and chunk lists of type LIST.
+
+A folder's and a file's ``content`` is the same thing: a list of blob ids with a depth.  At depth 0 the ids are the
+pieces themselves (tree pieces of a folder, data chunks of a file); at depth n the ids are LIST blobs that hold the
+ids of depth n - 1.  So neither a huge file nor a huge folder makes a record without bound.  See docs/format/tree.md.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from snapvault.format.wire import FormatError, pack, unpack
+
+TREE_VERSION = 1
+ID_SIZE = 32
+MAX_DEPTH = 8
+INLINE_IDS = 256  # a content with more ids is cut into LIST blobs
+LIST_MIN, LIST_MASK, LIST_MAX = 128, 0x1FF, 4096  # ids in a LIST blob: a cut where the id's low bits are zero
+PIECE_MIN, PIECE_MASK, PIECE_MAX = 512, 0x7FF, 8192  # entries in a TREE piece
+
+
+class BlobType:
+    """What a blob holds; part of its id (each type has its own id key)."""
+
+    DATA = 0
+    TREE = 1
+    LIST = 2
+
+    ALL = (DATA, TREE, LIST)
+
+
+class NodeKind:
+    """What a node is."""
+
+    FILE = 0
+    DIRECTORY = 1
+    SYMLINK = 2
+    CHARACTER = 3
+    BLOCK = 4
+    FIFO = 5
+    SOCKET = 6
+
+
+class Content(NamedTuple):
+    """Blob ids, 32 bytes each, one after another, and how many levels of LIST blobs lie between."""
+
+    depth: int = 0
+    ids: bytes = b""
+
+
+EMPTY = Content()
+
+# Keys of the extra map.
+_TARGET, _DEVICE, _LINK, _XATTRS, _EXTENTS, _FLAGS = 1, 2, 3, 4, 5, 6
+_RACY, _CHANGED = 1, 2
+
+
+@dataclass(slots=True)
+class Node:
+    """One entry of a folder.  Times are nanoseconds since the epoch and may be negative."""
+
+    name: bytes  # as the file system gave it; never "", ".", "..", nor with "/" or NUL
+    kind: int  # NodeKind
+    mode: int  # permission bits, 0o7777
+    uid: int
+    gid: int
+    mtime_ns: int
+    ctime_ns: int = 0
+    inode: int = 0
+    size: int = 0  # files: length in bytes, holes included
+    content: Content = EMPTY  # files and folders
+    target: bytes = b""  # symlinks
+    device: int = 0  # character and block devices: rdev
+    link: tuple[int, int] | None = None  # files with several names: (st_dev, st_ino), the same for each name
+    xattrs: dict[bytes, bytes] | None = None  # POSIX ACLs are among them
+    extents: tuple[tuple[int, int], ...] | None = None  # sparse files: (offset, length) of the data; None: no holes
+    racy: bool = False  # changed in the same tick as it was read: never reused as unchanged
+    changed: bool = False  # changed while it was read, twice: the stored bytes may be a mixture
+
+
+@dataclass(slots=True)
+class Tree:
+    """A piece of a folder: nodes in strictly ascending order of their names, and the names of their owners."""
+
+    nodes: list[Node]
+    users: dict[int, str] = field(default_factory=dict)
+    groups: dict[int, str] = field(default_factory=dict)
+
+
+def encode_tree(nodes: Sequence[Node], users: dict[int, str], groups: dict[int, str]) -> bytes:
+    """One TREE blob.  ``users`` and ``groups`` may name more ids than these nodes use; only used ones are stored."""
+    rows = [_row(n) for n in nodes]
+    uids = {n.uid for n in nodes}
+    gids = {n.gid for n in nodes}
+    return pack(
+        [
+            TREE_VERSION,
+            {u: users[u] for u in sorted(uids) if u in users},
+            {g: groups[g] for g in sorted(gids) if g in groups},
+            rows,
+        ]
+    )
+
+
+def _row(n: Node) -> list[Any]:
+    depth, ids = n.content
+    row: list[Any] = [
+        n.name, n.kind, n.mode, n.uid, n.gid, n.mtime_ns, n.ctime_ns, n.inode, n.size, [depth, ids] if depth else ids
+    ]  # fmt: skip
+    extra: dict[int, Any] = {}
+    if n.target:
+        extra[_TARGET] = n.target
+    if n.device:
+        extra[_DEVICE] = n.device
+    if n.link is not None:
+        extra[_LINK] = n.link
+    if n.xattrs:
+        extra[_XATTRS] = dict(sorted(n.xattrs.items()))
+    if n.extents is not None:
+        extra[_EXTENTS] = b"".join(struct.pack("<QQ", *e) for e in n.extents)
+    if n.racy or n.changed:
+        extra[_FLAGS] = n.racy * _RACY | n.changed * _CHANGED
+    if extra:
+        row.append(extra)
+    return row
+
+
+def decode_tree(data: bytes | memoryview) -> Tree:
+    """The nodes of a TREE blob.  Hostile names, disorder and impossible values raise FormatError."""
+    try:
+        version, users, groups, rows = unpack(data)
+        if version != TREE_VERSION:
+            raise FormatError(f"a tree has version {version!r}; this snapvault reads version {TREE_VERSION}")
+        nodes = [_node(*row) for row in rows]
+        if not all(type(k) is int and type(v) is str for d in (users, groups) for k, v in d.items()):
+            raise FormatError("a tree's table of owners is malformed")
+    except (TypeError, ValueError, AttributeError, struct.error) as e:
+        raise FormatError("a tree is malformed") from e
+    before = b""
+    for node in nodes:
+        if node.name <= before:
+            raise FormatError("a tree's entries are not in order")
+        before = node.name
+    return Tree(nodes, users, groups)
+
+
+def _node(
+    name: Any, kind: Any, mode: Any, uid: Any, gid: Any, mtime: Any, ctime: Any, inode: Any, size: Any, content: Any,
+    extra: Any = None,
+) -> Node:  # fmt: skip
+    if type(name) is not bytes or not name or b"/" in name or b"\0" in name or name in (b".", b".."):
+        raise FormatError("a tree holds a name that no file can have")
+    for number in (kind, mode, uid, gid, mtime, ctime, inode, size):
+        if type(number) is not int:
+            raise FormatError("a tree holds a number that is none")
+    if not (0 <= kind <= NodeKind.SOCKET and 0 <= mode <= 0o7777 and uid >= 0 and gid >= 0 and size >= 0):
+        raise FormatError("a tree holds a value out of range")
+    node = Node(name, kind, mode, uid, gid, mtime, ctime, inode, size, _content(content))
+    if extra is not None:
+        _extras(node, extra)
+    if kind > NodeKind.DIRECTORY and node.content.ids:
+        raise FormatError("a tree gives content to an entry that has none")
+    return node
+
+
+def _content(value: Any) -> Content:
+    depth, ids = (0, value) if type(value) is bytes else value
+    if type(depth) is not int or not 0 <= depth <= MAX_DEPTH or type(ids) is not bytes or len(ids) % ID_SIZE:
+        raise FormatError("a list of blob ids is malformed")
+    return Content(depth, ids)
+
+
+def _extras(node: Node, extra: dict[int, Any]) -> None:
+    target, device = extra.get(_TARGET, b""), extra.get(_DEVICE, 0)
+    xattrs, flags, link, extents = extra.get(_XATTRS), extra.get(_FLAGS, 0), extra.get(_LINK), extra.get(_EXTENTS)
+    if type(target) is not bytes or b"\0" in target or type(device) is not int or device < 0 or type(flags) is not int:
+        raise FormatError("a tree holds a malformed attribute")
+    node.target, node.device = target, device
+    node.racy, node.changed = bool(flags & _RACY), bool(flags & _CHANGED)
+    if xattrs is not None:
+        if not all(type(k) is bytes and type(v) is bytes and k and b"\0" not in k for k, v in xattrs.items()):
+            raise FormatError("a tree holds a malformed extended attribute")
+        node.xattrs = xattrs
+    if link is not None:
+        device_number, inode = link
+        if type(device_number) is not int or type(inode) is not int:
+            raise FormatError("a tree holds a malformed link")
+        node.link = (device_number, inode)
+    if extents is not None:
+        node.extents = tuple(struct.iter_unpack("<QQ", extents))
+        end = 0
+        for offset, length in node.extents:
+            if offset < end or not length or offset + length > node.size:
+                raise FormatError("a tree holds a malformed sparse map")
+            end = offset + length
+
+
+def split_ids(ids: bytes) -> Iterator[bytes]:
+    """A long list of ids, cut where the ids themselves say so: an insertion moves only the cuts beside it."""
+    start, count = 0, 0
+    for end in range(ID_SIZE, len(ids) + 1, ID_SIZE):
+        count += 1
+        if count >= LIST_MAX or (count >= LIST_MIN and not int.from_bytes(ids[end - 2 : end], "little") & LIST_MASK):
+            yield ids[start:end]
+            start, count = end, 0
+    if start < len(ids):
+        yield ids[start:]
+
+
+def split_nodes(nodes: Sequence[Node]) -> Iterator[Sequence[Node]]:
+    """The entries of a huge folder, cut where the CRC-32 of a name has its low bits zero (trees are sealed)."""
+    start = 0
+    for i, node in enumerate(nodes, 1):
+        count = i - start
+        if count >= PIECE_MAX or (count >= PIECE_MIN and not crc32(node.name) & PIECE_MASK):
+            yield nodes[start:i]
+            start = i
+    if start < len(nodes):
+        yield nodes[start:]
