@@ -1,0 +1,462 @@
+/* snapvault._native: the three loops of snapvault that are worth C.
+ *
+ *   cuts           the scan of the chunker                    (docs/format/chunking.md)
+ *   sort_records   sort a table of fixed-width records        (the blob index)
+ *   find_records   look ids up in such a table
+ *
+ * Every function has a plain-Python twin with the same results; tests hold the two together. Only the limited API
+ * of Python 3.11 is used, so one build serves every later Python. The GIL is released around every loop, and no
+ * loop trusts what another thread may change meanwhile: a buffer that is written to during a call gives a wrong
+ * result or an error, never an access out of bounds.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---------------------------------------------------------------------------------------------------- chunker */
+
+enum { WINDOW = 64, TABLE_BYTES = 2048, SKEW = 2 };
+
+typedef struct {
+    uint64_t table[256];
+    uint64_t strict, loose; /* a fingerprint below the limit is a cut: strict before the average, loose after */
+    size_t minimum, average, maximum;
+} Kernel;
+
+static uint64_t little_endian_64(const uint8_t *p)
+{
+    uint64_t value = 0;
+    for (int i = 7; i >= 0; i--)
+        value = (value << 8) | p[i];
+    return value;
+}
+
+static uint64_t big_endian_64(const uint8_t *p)
+{
+    uint64_t value = 0;
+    for (int i = 0; i < 8; i++)
+        value = (value << 8) | p[i];
+    return value;
+}
+
+/* The first end in (from, to] whose fingerprint is below the limit, or 0. *fingerprint is that of `from` on entry
+ * and that of the last byte read on return. Two bytes a step: the chain from one step to the next is then a single
+ * shift-and-add, so that the table loads, not the chain, set the pace. */
+static size_t scan(const uint64_t *table, const uint8_t *data, size_t from, size_t to, uint64_t limit,
+                   uint64_t *fingerprint)
+{
+    uint64_t h = *fingerprint;
+    size_t i = from;
+    for (; i + 2 <= to; i += 2) {
+        uint64_t first = table[data[i]], second = table[data[i + 1]];
+        uint64_t middle = (h << 1) + first;
+        h = (h << 2) + ((first << 1) + second);
+        if (middle < limit)
+            return i + 1;
+        if (h < limit)
+            return i + 2;
+    }
+    if (i < to) {
+        h = (h << 1) + table[data[i]];
+        if (h < limit)
+            return i + 1;
+    }
+    *fingerprint = h;
+    return 0;
+}
+
+/* The length of the chunk at the start of `data`, or 0 where `size` bytes do not decide it. */
+static size_t chunk_length(const Kernel *k, const uint8_t *data, size_t size)
+{
+    if (size < k->minimum)
+        return 0;
+    size_t end = size < k->maximum ? size : k->maximum;
+    size_t turn = end < k->average - 1 ? end : k->average - 1; /* the last length that the strict limit judges */
+    uint64_t h = 0;
+    for (size_t i = k->minimum - WINDOW; i < k->minimum - 1; i++)
+        h = (h << 1) + k->table[data[i]];
+    size_t cut = scan(k->table, data, k->minimum - 1, turn, k->strict, &h);
+    if (!cut && turn < end)
+        cut = scan(k->table, data, turn, end, k->loose, &h);
+    if (!cut && end == k->maximum)
+        cut = end;
+    return cut;
+}
+
+static size_t cut_all(const Kernel *k, const uint8_t *data, size_t size, int final, uint64_t *ends)
+{
+    size_t count = 0, start = 0;
+    while (start < size) {
+        size_t length = chunk_length(k, data + start, size - start);
+        if (!length) {
+            if (!final)
+                break;
+            length = size - start;
+        }
+        start += length;
+        ends[count++] = start;
+    }
+    return count;
+}
+
+static int kernel_init(Kernel *k, const Py_buffer *table, Py_ssize_t minimum, Py_ssize_t average, Py_ssize_t maximum)
+{
+    if (table->len != TABLE_BYTES || minimum < WINDOW || average <= minimum || maximum <= average ||
+        (average & (average - 1))) {
+        PyErr_SetString(PyExc_ValueError, "cuts: bad table or sizes");
+        return -1;
+    }
+    for (int i = 0; i < 256; i++)
+        k->table[i] = little_endian_64((const uint8_t *)table->buf + 8 * i);
+    int bits = 0;
+    while (((size_t)1 << bits) < (size_t)average)
+        bits++;
+    if (bits + SKEW > 63) {
+        PyErr_SetString(PyExc_ValueError, "cuts: average too large");
+        return -1;
+    }
+    k->strict = (uint64_t)1 << (64 - bits - SKEW);
+    k->loose = (uint64_t)1 << (64 - bits + SKEW);
+    k->minimum = (size_t)minimum;
+    k->average = (size_t)average;
+    k->maximum = (size_t)maximum;
+    return 0;
+}
+
+static PyObject *list_of_ends(const uint64_t *ends, size_t count)
+{
+    PyObject *list = PyList_New((Py_ssize_t)count);
+    for (size_t i = 0; list && i < count; i++) {
+        PyObject *end = PyLong_FromUnsignedLongLong(ends[i]);
+        if (!end || PyList_SetItem(list, (Py_ssize_t)i, end) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *native_cuts(PyObject *module, PyObject *args)
+{
+    Py_buffer data, table;
+    Py_ssize_t minimum, average, maximum;
+    int final;
+    PyObject *result = NULL;
+    Kernel kernel;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*y*nnnp:cuts", &data, &table, &minimum, &average, &maximum, &final))
+        return NULL;
+    if (kernel_init(&kernel, &table, minimum, average, maximum) == 0) {
+        /* Every chunk but the last has at least the minimum, so this is room for all. */
+        uint64_t *ends = malloc(((size_t)data.len / kernel.minimum + 1) * sizeof *ends);
+        if (ends) {
+            size_t count;
+            Py_BEGIN_ALLOW_THREADS
+            count = cut_all(&kernel, data.buf, (size_t)data.len, final, ends);
+            Py_END_ALLOW_THREADS
+            result = list_of_ends(ends, count);
+            free(ends);
+        } else
+            PyErr_NoMemory();
+    }
+    PyBuffer_Release(&table);
+    PyBuffer_Release(&data);
+    return result;
+}
+
+/* ------------------------------------------------------------------------------------------------ record tables */
+
+enum { KEY = 32, WIDTH_MAX = 256, SMALL = 24 };
+
+typedef struct {
+    uint8_t *at;
+    size_t count, depth; /* the records of this run agree in their first `depth` bytes */
+} Run;
+
+typedef struct {
+    Run *runs;
+    size_t used, room;
+} Stack;
+
+static int push(Stack *stack, uint8_t *at, size_t count, size_t depth)
+{
+    if (stack->used == stack->room) {
+        size_t room = stack->room ? 2 * stack->room : 1024;
+        Run *runs = realloc(stack->runs, room * sizeof *runs);
+        if (!runs)
+            return -1;
+        stack->runs = runs;
+        stack->room = room;
+    }
+    stack->runs[stack->used++] = (Run){at, count, depth};
+    return 0;
+}
+
+static void insertion_sort(uint8_t *at, size_t count, size_t width, size_t depth)
+{
+    uint8_t held[WIDTH_MAX];
+    for (size_t i = 1; i < count; i++) {
+        uint8_t *slot = at + i * width;
+        if (memcmp(slot - width + depth, slot + depth, width - depth) <= 0)
+            continue;
+        memcpy(held, slot, width);
+        do {
+            memcpy(slot, slot - width, width);
+            slot -= width;
+        } while (slot > at && memcmp(slot - width + depth, held + depth, width - depth) > 0);
+        memcpy(slot, held, width);
+    }
+}
+
+/* Deals one run out by its byte at `depth`, in place: each record is carried to the next free slot of its bucket
+ * until the cycle closes. -1 if another thread changed the records meanwhile. */
+static int deal(const Run *run, size_t width, size_t counts[256])
+{
+    uint8_t held[WIDTH_MAX], swapped[WIDTH_MAX];
+    uint8_t *head[256], *tail[256], *at = run->at;
+    for (int b = 0; b < 256; b++) {
+        head[b] = at;
+        at += counts[b] * width;
+        tail[b] = at;
+    }
+    for (int b = 0; b < 256; b++) {
+        while (head[b] < tail[b]) {
+            int bucket = head[b][run->depth];
+            if (bucket == b) {
+                head[b] += width;
+                continue;
+            }
+            memcpy(held, head[b], width);
+            do {
+                if (head[bucket] >= tail[bucket])
+                    return -1;
+                memcpy(swapped, head[bucket], width);
+                memcpy(head[bucket], held, width);
+                memcpy(held, swapped, width);
+                head[bucket] += width;
+                bucket = held[run->depth];
+            } while (bucket != b);
+            memcpy(head[b], held, width);
+            head[b] += width;
+        }
+    }
+    return 0;
+}
+
+/* Radix sort from the first byte on, with a stack of our own: linear in the bytes of the table and flat in the C
+ * stack whatever the records are, so that made-up ids cannot make it slow or overflow it. */
+static int sort_run(Stack *stack, size_t width)
+{
+    Run run = stack->runs[--stack->used];
+    if (run.count <= SMALL) {
+        insertion_sort(run.at, run.count, width, run.depth);
+        return 0;
+    }
+    size_t counts[256];
+    for (;; run.depth++) {
+        if (run.depth == width)
+            return 0;
+        memset(counts, 0, sizeof counts);
+        for (size_t i = 0; i < run.count; i++)
+            counts[run.at[i * width + run.depth]]++;
+        if (counts[run.at[run.depth]] != run.count)
+            break;
+    }
+    if (deal(&run, width, counts) < 0)
+        return -1;
+    uint8_t *at = run.at;
+    for (int b = 0; b < 256; b++) {
+        if (counts[b] > 1 && push(stack, at, counts[b], run.depth + 1) < 0)
+            return -2;
+        at += counts[b] * width;
+    }
+    return 0;
+}
+
+static int sort_table(uint8_t *table, size_t count, size_t width)
+{
+    Stack stack = {NULL, 0, 0};
+    int failed = push(&stack, table, count, 0) < 0 ? -2 : 0;
+    while (!failed && stack.used)
+        failed = sort_run(&stack, width);
+    free(stack.runs);
+    return failed;
+}
+
+static int check_table(const Py_buffer *table, Py_ssize_t width)
+{
+    if (width < KEY || width > WIDTH_MAX || table->len % width) {
+        PyErr_SetString(PyExc_ValueError, "a table holds whole records of 32 to 256 bytes");
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *native_sort_records(PyObject *module, PyObject *args)
+{
+    Py_buffer table;
+    Py_ssize_t width;
+    int failed = -3;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "w*n:sort_records", &table, &width))
+        return NULL;
+    if (check_table(&table, width) == 0) {
+        Py_BEGIN_ALLOW_THREADS
+        failed = sort_table(table.buf, (size_t)(table.len / width), (size_t)width);
+        Py_END_ALLOW_THREADS
+        if (failed == -2)
+            PyErr_NoMemory();
+        else if (failed == -1)
+            PyErr_SetString(PyExc_RuntimeError, "the table was changed while it was sorted");
+    }
+    PyBuffer_Release(&table);
+    if (failed)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+typedef struct {
+    const uint8_t *at;
+    size_t count, width;
+} Table;
+
+/* The search of one key: it lies at or after `low` and not after `high`; the prefixes are those of the records
+ * just outside, between which the ids are spread evenly. */
+typedef struct {
+    size_t low, high;
+    uint64_t below, above;
+} Bracket;
+
+static void probe(const Table *t, Bracket *b, size_t at, const uint8_t *key)
+{
+    const uint8_t *record = t->at + at * t->width;
+    if (memcmp(record, key, KEY) < 0) {
+        b->low = at + 1;
+        b->below = big_endian_64(record);
+    } else {
+        b->high = at;
+        b->above = big_endian_64(record);
+    }
+}
+
+/* Where the key should be if ids are uniform; inside [low, high) whatever they are. */
+static size_t expected(const Bracket *b, uint64_t prefix)
+{
+    if (prefix <= b->below)
+        return b->low;
+    if (prefix >= b->above)
+        return b->high - 1;
+    double share = (double)(prefix - b->below) / (double)(b->above - b->below);
+    size_t step = (size_t)(share * (double)(b->high - b->low));
+    return step < b->high - b->low ? b->low + step : b->high - 1;
+}
+
+/* About the square root: as far as the place of one of `size` uniform ids is usually off. */
+static size_t usual_error(size_t size)
+{
+    size_t root = 1;
+    while (root < size / root)
+        root *= 2;
+    return root;
+}
+
+/* Index of the first record whose id is not below the key. Four rounds of interpolation, each with a second probe
+ * just past the expected place so that the bracket closes from both sides; then plain halving, so that ids or keys
+ * made up to defeat the interpolation cost at most eight probes more than a binary search. */
+static size_t lower_bound(const Table *t, const uint8_t *key)
+{
+    Bracket b = {0, t->count, 0, UINT64_MAX};
+    uint64_t prefix = big_endian_64(key);
+    for (int round = 0; round < 4 && b.high - b.low > 8; round++) {
+        size_t at = expected(&b, prefix), error = usual_error(b.high - b.low);
+        probe(t, &b, at, key);
+        if (b.low == at + 1) {
+            if (b.high - b.low > error)
+                probe(t, &b, b.low + error, key);
+        } else if (b.high - b.low > error)
+            probe(t, &b, b.high - error, key);
+    }
+    while (b.low < b.high)
+        probe(t, &b, b.low + (b.high - b.low) / 2, key);
+    return b.low;
+}
+
+static int64_t find(const Table *t, const uint8_t *key)
+{
+    size_t at = lower_bound(t, key);
+    return at < t->count && memcmp(t->at + at * t->width, key, KEY) == 0 ? (int64_t)at : -1;
+}
+
+static void store_little_endian_64(uint8_t *p, int64_t value)
+{
+    for (int i = 0; i < 8; i++)
+        p[i] = (uint8_t)((uint64_t)value >> (8 * i));
+}
+
+static PyObject *native_find_records(PyObject *module, PyObject *args)
+{
+    Py_buffer table, keys;
+    Py_ssize_t width;
+    PyObject *result = NULL;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*ny*:find_records", &table, &width, &keys))
+        return NULL;
+    if (check_table(&table, width) < 0)
+        ;
+    else if (keys.len % KEY)
+        PyErr_SetString(PyExc_ValueError, "find_records: keys have 32 bytes each");
+    else if ((result = PyBytes_FromStringAndSize(NULL, keys.len / KEY * 8))) {
+        Table t = {table.buf, (size_t)(table.len / width), (size_t)width};
+        uint8_t *out = (uint8_t *)PyBytes_AsString(result);
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t i = 0; i < keys.len / KEY; i++)
+            store_little_endian_64(out + 8 * i, find(&t, (const uint8_t *)keys.buf + KEY * i));
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&keys);
+    PyBuffer_Release(&table);
+    return result;
+}
+
+static PyObject *native_find_record(PyObject *module, PyObject *args)
+{
+    Py_buffer table, key;
+    Py_ssize_t width;
+    int64_t at = -2;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*ny*:find_record", &table, &width, &key))
+        return NULL;
+    if (check_table(&table, width) < 0)
+        ;
+    else if (key.len != KEY)
+        PyErr_SetString(PyExc_ValueError, "find_record: a key has 32 bytes");
+    else {
+        /* The GIL stays: giving it up and taking it back costs more than the search. */
+        Table t = {table.buf, (size_t)(table.len / width), (size_t)width};
+        at = find(&t, key.buf);
+    }
+    PyBuffer_Release(&key);
+    PyBuffer_Release(&table);
+    return at < -1 ? NULL : PyLong_FromLongLong(at);
+}
+
+/* ------------------------------------------------------------------------------------------------------- module */
+
+static PyMethodDef methods[] = {
+    {"cuts", native_cuts, METH_VARARGS, "cuts(data, table, minimum, average, maximum, final) -> list of ends"},
+    {"sort_records", native_sort_records, METH_VARARGS, "sort_records(table, width): sort the records in place"},
+    {"find_record", native_find_record, METH_VARARGS, "find_record(table, width, key) -> index or -1"},
+    {"find_records", native_find_records, METH_VARARGS, "find_records(table, width, keys) -> int64 little-endian"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot slots[] = {{0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "snapvault._native", "The compiled loops of snapvault.", 0, methods, slots, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+    return PyModuleDef_Init(&definition);
+}
