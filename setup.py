@@ -7,7 +7,7 @@ from setuptools import Extension, setup
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "build_backend"))
 
-from snapvault_build import BuildNative, pure_wanted  # noqa: E402
+from snapvault_build import BuildNative, pure_wanted
 
 if pure_wanted():
     setup()

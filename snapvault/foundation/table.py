@@ -1,0 +1,85 @@
+"""Tables of fixed-width records that begin with a 32-byte id: sort one, look ids up in one.
+
+A table is any buffer of whole records, each ``width`` bytes (32 to 256); sorted means ascending by all bytes of the
+record, so that records of one id stand together. The ids are hashes, hence spread evenly, and a lookup finds its
+place in two or three probes; ids made up to be uneven cost a lookup no more than a binary search and eight probes.
+"""
+
+import struct
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+from snapvault.foundation.errors import InvalidInput
+from snapvault.foundation.ids import ID_SIZE
+from snapvault.foundation.native import NATIVE, native, warn_about_twin
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["NATIVE", "WIDTH_MAX", "find_record", "find_records", "sort_records"]
+
+WIDTH_MAX = 256
+
+
+def sort_records(table: bytearray, width: int) -> None:
+    """Sort the records in place. The table must not be changed by another thread meanwhile.
+
+    Raises InvalidInput if the table is not a whole number of records of this width.
+    """
+    _check(len(table), width)
+    if native is not None:
+        native.sort_records(table, width)
+        return
+    warn_about_twin()
+    table[:] = b"".join(sorted(_records(table, width)))
+
+
+def find_record(table: "Buffer", width: int, key: "Buffer") -> int:
+    """Index of the first record of a sorted table whose id is ``key`` (32 bytes), or -1.
+
+    Raises InvalidInput if the table is not whole records or the key is not 32 bytes.
+    """
+    view = memoryview(table).cast("B")
+    _check(len(view), width)
+    _check_keys(key, one=True)
+    if native is not None:
+        return int(native.find_record(view, width, key))
+    warn_about_twin()
+    return _find(view, width, bytes(key))
+
+
+def find_records(table: "Buffer", width: int, keys: "Buffer") -> bytes:
+    """:func:`find_record` for many ids, given one after the other: the indexes as signed 64-bit little-endian.
+
+    Raises InvalidInput if the table is not whole records or the keys are not 32 bytes each.
+    """
+    view = memoryview(table).cast("B")
+    _check(len(view), width)
+    _check_keys(keys, one=False)
+    if native is not None:
+        return bytes(native.find_records(view, width, keys))
+    warn_about_twin()
+    ids = bytes(keys)
+    found = [_find(view, width, ids[at : at + ID_SIZE]) for at in range(0, len(ids), ID_SIZE)]
+    return struct.pack(f"<{len(found)}q", *found)
+
+
+def _check(size: int, width: int) -> None:
+    if not ID_SIZE <= width <= WIDTH_MAX or size % width:
+        raise InvalidInput(f"a table of {size} bytes is not whole records of {width} bytes (32 to {WIDTH_MAX})")
+
+
+def _check_keys(keys: "Buffer", *, one: bool) -> None:
+    size = memoryview(keys).nbytes
+    if size % ID_SIZE or (one and size != ID_SIZE):
+        raise InvalidInput(f"ids have {ID_SIZE} bytes each, got {size}")
+
+
+def _records(table: bytearray, width: int) -> list[bytes]:
+    return [bytes(table[at : at + width]) for at in range(0, len(table), width)]
+
+
+def _find(view: memoryview, width: int, key: bytes) -> int:
+    count = len(view) // width
+    at = bisect_left(range(count), key, key=lambda i: bytes(view[i * width : i * width + ID_SIZE]))
+    return at if at < count and view[at * width : at * width + ID_SIZE] == key else -1
