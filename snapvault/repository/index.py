@@ -1,0 +1,183 @@
+"""The blob index in memory: sorted fixed-width tables, and a dict for what this session adds.
+
+A record is 44 bytes: id (32), number of the segment (4), offset in the segment's plaintext (4), type and length (4).
+Segments and packs stand in tables of their own, so that a blob's place costs 12 bytes.
+"""
+
+import struct
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from snapvault.format.pack import Segment
+from snapvault.format.tree import ID_SIZE
+from snapvault.format.wire import pack, unpack
+from snapvault.foundation.ids import BlobId, PackId, SessionId
+from snapvault.foundation.table import find_record, sort_records
+
+WIDTH = ID_SIZE + 12
+_PLACE = struct.Struct("<III")
+_LENGTH_BITS = 28
+_LENGTH_MASK = (1 << _LENGTH_BITS) - 1
+
+
+class PackRow(NamedTuple):
+    """A pack, its size in the store, and the session that wrote it."""
+
+    id: PackId
+    size: int
+    sid: SessionId
+
+
+class Place(NamedTuple):
+    """Where a blob lies: the segment at ``start`` in the pack (``sealed`` bytes, ``raw`` of plaintext), and in it."""
+
+    pack: PackRow
+    start: int
+    sealed: int
+    raw: int
+    offset: int
+    length: int
+    type: int
+
+
+class IndexTable:
+    """The blobs of some index objects, sorted by id.  Immutable."""
+
+    def __init__(
+        self, names: frozenset[str], packs: Sequence[PackRow], segments: "array[int]", records: bytes | memoryview | bytearray
+    ) -> None:
+        self.names = names
+        self.packs = packs
+        self.segments = segments  # four numbers a segment: pack, start, sealed, raw
+        self.records = records
+        self.usable = bytearray(b"\1" * len(packs))
+
+    def __len__(self) -> int:
+        return len(self.records) // WIDTH
+
+    def places(self, blob: BlobId) -> Iterator[Place]:
+        """Every place of a blob, packs that do not count included."""
+        at = find_record(self.records, WIDTH, blob)
+        if at < 0:
+            return
+        at *= WIDTH
+        while at < len(self.records) and self.records[at : at + ID_SIZE] == blob:
+            yield self._place(at)
+            at += WIDTH
+
+    def _place(self, at: int) -> Place:
+        segment, offset, word = _PLACE.unpack_from(self.records, at + ID_SIZE)
+        number, start, sealed, raw = self.segments[4 * segment : 4 * segment + 4]
+        return Place(self.packs[number], start, sealed, raw, offset, word & _LENGTH_MASK, word >> _LENGTH_BITS)
+
+    def has(self, blob: BlobId) -> bool:
+        """Whether the blob lies in a pack that counts."""
+        at = find_record(self.records, WIDTH, blob)
+        if at < 0:
+            return False
+        at *= WIDTH
+        while at < len(self.records) and self.records[at : at + ID_SIZE] == blob:
+            segment = int.from_bytes(self.records[at + ID_SIZE : at + ID_SIZE + 4], "little")
+            if self.usable[self.segments[4 * segment]]:
+                return True
+            at += WIDTH
+        return False
+
+    def ids(self) -> Iterator[BlobId]:
+        for at in range(0, len(self.records), WIDTH):
+            yield BlobId(bytes(self.records[at : at + ID_SIZE]))
+
+    def dump(self) -> list[bytes | memoryview | bytearray]:
+        """The parts of a file that ``load`` reads."""
+        head = pack([sorted(self.names), [list(p) for p in self.packs], len(self.segments)])
+        return [len(head).to_bytes(4, "little"), head, self.segments.tobytes(), self.records]
+
+    @classmethod
+    def load(cls, data: memoryview) -> "IndexTable":
+        """A table from the bytes that ``dump`` gave."""
+        end = 4 + int.from_bytes(data[:4], "little")
+        names, packs, count = unpack(data[4:end])
+        segments = array("I")
+        segments.frombytes(data[end : end + 4 * count])
+        rows = [PackRow(PackId(i), size, SessionId(sid)) for i, size, sid in packs]
+        return cls(frozenset(names), rows, segments, data[end + 4 * count :])
+
+
+def build_table(names: Iterable[str], packs: Iterable[tuple[PackRow, Sequence[Segment]]]) -> IndexTable:
+    """The table of these packs."""
+    rows: list[PackRow] = []
+    segments = array("I")
+    records = bytearray()
+    number = 0
+    for row, parts in packs:
+        for s in parts:
+            segments.extend((len(rows), s.offset, s.sealed, s.raw))
+            offset, ids = 0, s.ids
+            for i, length in enumerate(s.lengths):
+                records += ids[i * ID_SIZE : (i + 1) * ID_SIZE]
+                records += _PLACE.pack(number, offset, s.types[i] << _LENGTH_BITS | length)
+                offset += length
+            number += 1
+        rows.append(row)
+    sort_records(records, WIDTH)
+    return IndexTable(frozenset(names), rows, segments, records)
+
+
+def merge_tables(tables: Sequence[IndexTable]) -> IndexTable:
+    """One table with everything that these hold."""
+    packs: list[PackRow] = []
+    segments = array("I")
+    records = bytearray()
+    for t in tables:
+        first_segment, first_pack = len(segments) // 4, len(packs)
+        part = bytearray(t.records)
+        if first_segment:
+            for at in range(ID_SIZE, len(part), WIDTH):
+                struct.pack_into("<I", part, at, struct.unpack_from("<I", part, at)[0] + first_segment)
+        records += part
+        moved = array("I", t.segments)
+        for i in range(0, len(moved), 4):
+            moved[i] += first_pack
+        segments.extend(moved)
+        packs.extend(t.packs)
+    sort_records(records, WIDTH)
+    return IndexTable(frozenset().union(*(t.names for t in tables)), packs, segments, records)
+
+
+class BlobIndex:
+    """All that is known of where blobs lie, and which packs count for deduplication."""
+
+    def __init__(self, tables: Sequence[IndexTable] = ()) -> None:
+        self.tables = list(tables)
+        self.new: set[BlobId] = set()  # stored by this session, not yet in a table
+
+    def __contains__(self, blob: BlobId) -> bool:
+        return blob in self.new or any(t.has(blob) for t in self.tables)
+
+    def has_all(self, ids: bytes) -> bool:
+        """Whether every id of a concatenation is known in a pack that counts."""
+        return all(BlobId(ids[i : i + ID_SIZE]) in self for i in range(0, len(ids), ID_SIZE))
+
+    def places(self, blob: BlobId) -> Iterator[Place]:
+        """Every known place of a blob."""
+        for t in self.tables:
+            yield from t.places(blob)
+
+    def length(self, blob: BlobId) -> int | None:
+        """Bytes of a blob, or None if it is unknown."""
+        return next((p.length for t in self.tables for p in t.places(blob)), None)
+
+    def packs(self) -> Iterator[PackRow]:
+        for t in self.tables:
+            yield from t.packs
+
+    def restrict(self, present: dict[PackId, int], condemned: Collection[PackId]) -> list[PackRow]:
+        """Let only packs count that are there in their full size and are not condemned; the others are given back."""
+        lost = []
+        for t in self.tables:
+            for i, row in enumerate(t.packs):
+                t.usable[i] = present.get(row.id) == row.size and row.id not in condemned
+                if not t.usable[i]:
+                    lost.append(row)
+        return lost

@@ -1,0 +1,56 @@
+"""Pins: what this client saw of a repository, so that a store that plays back an old state is caught.
+
+Kept in the state directory, apart from the disposable cache; losing them loses only this protection.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snapvault.foundation.ids import SessionId
+
+
+@dataclass(slots=True)
+class SitePins:
+    """The highest keyset and the commit slots that were seen at one URL."""
+
+    keyset: int = 0
+    keyset_digest: str = ""
+    records: dict[SessionId, str] = field(default_factory=dict)  # snapshot -> BLAKE3 of its slot, hex
+
+
+class Pins:
+    """The pins of one repository; ``folder`` None: nothing is remembered."""
+
+    def __init__(self, folder: Path | None, url: str) -> None:
+        self._path = None if folder is None else folder / "pins.json"
+        self._url = url
+        self._all: dict[str, Any] = {}
+        if self._path is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._all = dict(json.loads(self._path.read_text()))
+        mine = self._all.get(url, {})
+        self.site = SitePins(
+            int(mine.get("keyset", 0)), str(mine.get("keyset_digest", "")), dict(mine.get("records", {}))
+        )
+
+    def save(self) -> None:
+        """Write atomically and durably; a state directory that cannot be written is the caller's choice, not an error."""
+        if self._path is None:
+            return
+        site = {"keyset": self.site.keyset, "keyset_digest": self.site.keyset_digest, "records": self.site.records}
+        if self._all.get(self._url) == site:
+            return
+        self._all[self._url] = site
+        temporary = self._path.with_name(f".pins-{secrets.token_hex(8)}")
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with temporary.open("x") as f:
+                json.dump(self._all, f)
+                f.flush()
+                os.fsync(f.fileno())
+            temporary.replace(self._path)
