@@ -1,0 +1,159 @@
+"""The snapshots of a repository: commit slots, tombstones, heads (docs/format/snapshot.md)."""
+
+import logging
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from snapvault.compression import decompress
+from snapvault.crypto.envelope import unseal
+from snapvault.format import names
+from snapvault.format.keyset import Role
+from snapvault.format.local import TombstoneRecord, decode_tombstone
+from snapvault.format.signed import Signed, decode_signed
+from snapvault.format.snapshot import COMMIT, SnapshotDetails, SnapshotRecord, decode_details, decode_snapshot
+from snapvault.format.wire import Kind
+from snapvault.foundation.errors import Damaged
+from snapvault.foundation.ids import HolderId, SessionId, SnapshotId
+from snapvault.repository.keyring import Keyring
+from snapvault.repository.sessions import Sessions
+from snapvault.repository.store import Store
+from snapvault.repository.trust import Untrusted, signed_by, trusted_certificate
+
+log = logging.getLogger("snapvault")
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A verified commit slot."""
+
+    record: SnapshotRecord
+    digest: bytes  # BLAKE3 of the object
+    holder: HolderId  # who signed
+    sealed: bytes
+
+
+class History:
+    """Reads the commit slots and tombstones of one repository."""
+
+    def __init__(self, store: Store, ring: Keyring, sessions: Sessions) -> None:
+        self._store, self._ring, self._sessions = store, ring, sessions
+        self._slots: dict[SessionId, Slot] = {}
+        self._details: dict[SnapshotId, SnapshotDetails] = {}
+
+    def slots(self) -> tuple[list[Slot], list[Damaged]]:
+        """All filled slots of writers that verify, and what was found wrong with the others.
+
+        A listing that fails raises: it must never look like "no snapshots" (restic#4612).
+        """
+        listed = [o.name for o in self._store.backend.list(names.SNAPSHOTS)]
+        wanted, problems = [], []
+        for name in listed:
+            try:
+                sid = names.session_id(name, names.SNAPSHOTS)
+            except Damaged as e:
+                problems.append(e)
+                continue
+            if sid not in self._slots:
+                wanted.append((sid, name))
+        for (sid, name), data in zip(wanted, self._store.immutables([n for _, n in wanted]), strict=True):
+            try:
+                if isinstance(data, Damaged):
+                    raise data
+                self._slots[sid] = self._verify(sid, data)
+            except Damaged as e:
+                problems.append(type(e)(f"{name}: {e.message}", affected=[name]))
+        there = {n.removeprefix(names.SNAPSHOTS) for n in listed}
+        return self._accepted([s for sid, s in self._slots.items() if sid in there], problems), problems
+
+    def _verify(self, sid: SessionId, data: bytes) -> Slot:
+        signed = decode_signed(Kind.SNAPSHOT, data)
+        record = decode_snapshot(signed.payload)
+        certificate = trusted_certificate(record.certificate, self._ring.config_digest, self._ring.config.owner_sign)
+        if record.config != self._ring.config_digest or record.sid != sid:
+            raise Untrusted(f"the record of snapshot {record.sid} does not belong here")
+        if not signed_by(Kind.SNAPSHOT, signed, certificate.sign):
+            raise Untrusted(f"the record of snapshot {sid} is not signed by the holder that it names")
+        if record.sealed_digest != (blake3(signed.sealed).digest() if signed.sealed else bytes(32)):
+            raise Untrusted(f"the sealed part of snapshot {sid} was replaced")
+        if record.kind == COMMIT:
+            self._check_author(sid, certificate.holder, certificate.role)
+        elif certificate.role not in Role.MAINTAINERS and certificate.role not in Role.WRITERS:
+            raise Untrusted(f"the slot of session {sid} was filled by a {certificate.role}")
+        return Slot(record, blake3(data).digest(), certificate.holder, signed.sealed)
+
+    def _check_author(self, sid: SessionId, holder: HolderId, role: str) -> None:
+        """A commit must be by the holder who opened the session: nobody fills another's slot."""
+        if role not in Role.WRITERS and role not in Role.MAINTAINERS:
+            raise Untrusted(f"snapshot {sid} was committed by a {role}")
+        try:
+            _, author = self._sessions.header(sid)
+        except Damaged:
+            return  # the session object is lost or damaged: check reports it, and packs carry the header too
+        if author.holder != holder:
+            raise Untrusted(f"snapshot {sid} was committed by another holder than the one who began it")
+
+    def _accepted(self, slots: list[Slot], problems: list[Damaged]) -> list[Slot]:
+        """Without what a revoked holder wrote after the heads at which its revocation ends."""
+        if self._ring.keyset is None or not self._ring.keyset.revocations:
+            return slots
+        by_id = {s.record.sid: s for s in slots}
+        refused = set()
+        for revocation in self._ring.keyset.revocations:
+            reach, todo = set[SessionId](), list(revocation.heads)
+            while todo:
+                sid = todo.pop()
+                if sid in by_id and sid not in reach:
+                    reach.add(sid)
+                    todo += [p for p, _ in by_id[sid].record.prevs]
+            for s in slots:
+                if s.holder == revocation.holder and s.record.sid not in reach:
+                    refused.add(s.record.sid)
+                    problems.append(
+                        Untrusted(
+                            f"snapshot {s.record.sid} was written by {revocation.name} after its key was removed; ignored",
+                            affected=[names.snapshot(s.record.sid)],
+                        )
+                    )
+        return [s for s in slots if s.record.sid not in refused]
+
+    def heads(self, slots: list[Slot], holder: HolderId) -> tuple[tuple[SessionId, bytes], ...]:
+        """The commits of a holder that none of its other commits names as a predecessor."""
+        mine = {s.record.sid: s.digest for s in slots if s.holder == holder and s.record.kind == COMMIT}
+        seen = {p for s in slots if s.record.sid in mine for p, _ in s.record.prevs}
+        return tuple(sorted((sid, digest) for sid, digest in mine.items() if sid not in seen))
+
+    def tombstones(self) -> tuple[dict[SnapshotId, TombstoneRecord], list[Damaged]]:
+        """Valid tombstones by snapshot, and what was found wrong with the others (which then forget nothing)."""
+        found: dict[SnapshotId, TombstoneRecord] = {}
+        problems: list[Damaged] = []
+        for info in list(self._store.backend.list(names.TOMBSTONES)):
+            try:
+                signed = decode_signed(Kind.TOMBSTONE, self._store.immutable(info.name))
+                record = decode_tombstone(signed.payload)
+                if record.config != self._ring.config_digest or names.tombstone(record.sid) != info.name:
+                    raise Untrusted("it does not belong here")
+                if not self._by_maintainer(Kind.TOMBSTONE, signed):
+                    raise Untrusted("it is not signed by a maintainer or the owner")
+                found[record.sid] = record
+            except Damaged as e:
+                problems.append(type(e)(f"{info.name} is ignored: {e.message}", affected=[info.name]))
+        return found, problems
+
+    def _by_maintainer(self, kind: int, signed: Signed) -> bool:
+        publics = [self._ring.config.owner_sign]
+        if self._ring.keyset is not None:
+            publics += [h.sign for h in self._ring.keyset.holders if h.role in Role.MAINTAINERS]
+            publics += [r.sign for r in self._ring.keyset.revocations if r.role in Role.MAINTAINERS]
+        return any(signed_by(kind, signed, p) for p in publics)
+
+    def details(self, slot: Slot) -> SnapshotDetails:
+        """The sealed part of a commit; RoleRequired, Damaged."""
+        sid = slot.record.sid
+        known = self._details.get(sid)
+        if known is None:
+            secrets = self._sessions.secrets(sid)
+            opened = unseal(secrets.secret, "record", secrets.context, slot.sealed)
+            known = decode_details(decompress(opened.codec, opened.data, opened.raw_length))
+            self._details[sid] = known
+        return known

@@ -1,0 +1,100 @@
+"""Opening what sessions wrote: header -> stanza -> session secret (docs/format/session.md)."""
+
+import hmac
+import threading
+
+from snapvault.backend.protocol import NotFound
+from snapvault.crypto.kdf import SECRET_SIZE, derive
+from snapvault.format import names
+from snapvault.format.keyset import CertificateRecord
+from snapvault.format.session import READ, RECOVERY, SessionHead, SessionRecord
+from snapvault.foundation.errors import Damaged
+from snapvault.foundation.ids import PackId, SessionId
+from snapvault.repository.keyring import DomainKeys, Keyring
+from snapvault.repository.packs import SessionSecrets, read_header, session_context
+from snapvault.repository.store import Store
+from snapvault.repository.trust import Untrusted, trusted_session
+
+
+def stanza_info(recipient: str, head: bytes) -> bytes:
+    """HPKE info of a stanza: its purpose, and all other fields of the header."""
+    return b"snapvault/1 session " + recipient.encode() + b"\0" + head
+
+
+def secret_commitment(secret: bytes, context: bytes) -> bytes:
+    """Pins the one session secret that a header may open to."""
+    return derive(secret, "session commitment", context)
+
+
+class Sessions:
+    """Verified headers and secrets of sessions, remembered.  Thread-safe."""
+
+    def __init__(self, store: Store, ring: Keyring) -> None:
+        self._store, self._ring = store, ring
+        self._lock = threading.Lock()
+        self._headers: dict[SessionId, tuple[SessionRecord, CertificateRecord]] = {}
+        self._secrets: dict[SessionId, SessionSecrets] = {}
+
+    def verify(self, data: bytes, sid: SessionId | None = None) -> tuple[SessionRecord, CertificateRecord]:
+        """A header that was signed by an entitled writer (and is that of ``sid``); Untrusted or FormatError."""
+        session, certificate = trusted_session(data, self._ring.config_digest, self._ring.config.owner_sign)
+        if sid is not None and session.head.sid != sid:
+            raise Untrusted(f"the header of session {session.head.sid} stands where {sid} belongs")
+        with self._lock:
+            self._headers[session.head.sid] = session, certificate
+        return session, certificate
+
+    def header(self, sid: SessionId, pack: PackId | None = None) -> tuple[SessionRecord, CertificateRecord]:
+        """The header of a session: its object, or the copy at the head of a pack of it."""
+        with self._lock:
+            known = self._headers.get(sid)
+        if known is not None:
+            return known
+        try:
+            return self.verify(self._store.immutable(names.session(sid)), sid)
+        except (NotFound, Damaged):
+            if pack is None:
+                raise
+        return self.verify(read_header(self._store.backend, pack), sid)
+
+    def secrets(self, sid: SessionId, pack: PackId | None = None) -> SessionSecrets:
+        """What opens this session's objects; RoleRequired for holders that may not read, Damaged."""
+        with self._lock:
+            known = self._secrets.get(sid)
+        if known is not None:
+            return known
+        self._ring.require_read("open stored data")
+        session, _ = self.header(sid, pack)
+        opened = self._open(session)
+        with self._lock:
+            self._secrets[sid] = opened
+        return opened
+
+    def _open(self, session: SessionRecord) -> SessionSecrets:
+        head = session.head
+        both = self._open_stanza(session)
+        if len(both) != 2 * SECRET_SIZE:
+            raise Damaged(f"session {head.sid} seals secrets of the wrong size")
+        secret, domain_secret = both[:SECRET_SIZE], both[SECRET_SIZE:]
+        context = session_context(self._ring.config_digest, head.sid)
+        if not hmac.compare_digest(secret_commitment(secret, context), head.commitment):
+            raise Damaged(f"session {head.sid} does not hold the secret that it commits to")
+        self._learn_domain(head, domain_secret)
+        return SessionSecrets(head.sid, head.domain, secret, context)
+
+    def _open_stanza(self, session: SessionRecord) -> bytes:
+        ring, info = self._ring, session.head_bytes
+        for stanza in session.stanzas:
+            if stanza.recipient == READ and stanza.epoch in ring.read_keys:
+                return ring.read_keys[stanza.epoch].open(stanza.sealed, stanza_info(READ, info))
+            if stanza.recipient == RECOVERY and ring.recovery is not None:
+                return ring.recovery.open(stanza.sealed, stanza_info(RECOVERY, info))
+        raise Damaged(
+            f"session {session.head.sid} is sealed to no key that is at hand",
+            hint="it may belong to an epoch that this key was never given",
+        )
+
+    def _learn_domain(self, head: SessionHead, secret: bytes) -> None:
+        """With the recovery key alone, domains are known only from sessions."""
+        if head.domain not in self._ring.domains:
+            self._ring.domains[head.domain] = DomainKeys(head.domain, secret, self._ring.config_digest)
