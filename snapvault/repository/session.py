@@ -1,0 +1,198 @@
+"""A writer's session, by the rules W1 to W5 (docs/format/session.md, docs/concurrency.md).
+
+W1 announce; W2 then see what is condemned, what packs there are, and only then which blobs may be deduplicated onto;
+W3 packs; W4 index; W5 commit by put-if-absent.
+"""
+
+import contextlib
+import os
+import secrets as random
+import threading
+from collections.abc import Sequence
+
+from blake3 import blake3
+
+from snapvault.backend.protocol import Exists, NotFound
+from snapvault.compression import compress
+from snapvault.crypto.envelope import OVERHEAD, padme, seal
+from snapvault.crypto.hpke import hpke_seal
+from snapvault.crypto.kdf import SECRET_SIZE, context_digest
+from snapvault.format import names
+from snapvault.format.index import IndexRecord, encode_table
+from snapvault.format.local import encode_heartbeat
+from snapvault.format.pack import Segment
+from snapvault.format.session import READ, RECOVERY, WRITER, SessionHead, SessionRecord, Stanza
+from snapvault.format.snapshot import ABORT, COMMIT, Objects, SnapshotDetails, SnapshotRecord, merkle
+from snapvault.format.wire import Kind
+from snapvault.foundation.errors import Conflict, SnapvaultError
+from snapvault.foundation.ids import DomainId, SessionId
+from snapvault.repository.index import PackRow
+from snapvault.repository.keyring import DomainKeys, Keyring
+from snapvault.repository.packs import SessionSecrets, session_context
+from snapvault.repository.sessions import secret_commitment, stanza_info
+from snapvault.repository.store import Store
+from snapvault.repository.trust import sign
+
+HEARTBEAT_SECONDS = 60.0
+ZERO = bytes(32)
+
+
+class Session:
+    """One run of a writer: a header, an id, a secret that only readers can open later."""
+
+    def __init__(self, store: Store, ring: Keyring, domain: DomainKeys, *, purpose: str = WRITER) -> None:
+        self.ring, self._store, self.domain = ring, store, domain
+        self.sid = SessionId(random.token_hex(16))
+        secret = os.urandom(SECRET_SIZE)
+        context = session_context(ring.config_digest, self.sid)
+        self.secrets = SessionSecrets(self.sid, domain.id, secret, context)
+        self.header = self._build_header(purpose)
+        self._objects: list[tuple[str, int]] = []
+        self._lock = threading.Lock()
+        self._heart = _Heart(store, self.sid)
+
+    def _build_header(self, purpose: str) -> bytes:
+        ring, s = self.ring, self.secrets
+        keys = ring.signing
+        if ring.holder is None:
+            raise Conflict("this key is no holder of the repository any more")
+        commitment = secret_commitment(s.secret, s.context)
+        certificate = ring.holder.certificate
+        head = SessionHead(
+            ring.config_digest, ring.current.number, s.domain, s.sid, purpose, certificate, commitment
+        )
+        info = head.encode()
+        epoch = ring.current.epochs[-1]
+        both = s.secret + self.domain.secret
+        stanzas = tuple(
+            Stanza(recipient, epoch.number, hpke_seal(public, both, stanza_info(recipient, info)))
+            for recipient, public in ((READ, epoch.read), (RECOVERY, epoch.recovery))
+        )
+        return sign(Kind.SESSION, SessionRecord(head, info, stanzas).encode(), keys.id, keys.signer)
+
+    def announce(self) -> None:
+        """W1.  From here on a GC waits for this session."""
+        self._store.backend.put_if_absent(names.session(self.sid), [self.header])
+        self._heart.start()
+
+    def put_object(self, name: str, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+        """A content-named object of this session.  That it is there already is no conflict: same name, same bytes."""
+        with contextlib.suppress(Exists):
+            self._store.backend.put_if_absent(name, parts)
+        with self._lock:
+            self._objects.append((name, sum(len(p) for p in parts)))
+
+    def put_index(self, packs: Sequence[tuple[PackRow, Sequence[Segment]]]) -> None:
+        """W4: an index object for packs that are all in the store."""
+        name, data = encode_index(self.ring, self.domain, self.sid, packs)
+        self.put_object(name, [data])
+
+    def commit(self, details: SnapshotDetails, heads: tuple[tuple[SessionId, bytes], ...], number: int) -> bytes:
+        """W5: the snapshot is durable when this returns.  Its record's bytes; Conflict if the session was revoked."""
+        raw = details.encode()
+        codec, data = compress(raw)
+        padding = padme(OVERHEAD + len(data)) - OVERHEAD - len(data)
+        s = self.secrets
+        sealed = bytes(seal(s.secret, "record", s.context, codec, len(raw), data, padding))
+        with self._lock:
+            objects = merkle(self._objects)
+        record = self._fill(COMMIT, sealed, objects=objects, prevs=heads, number=number)
+        self._heart.stop()
+        return record
+
+    def abort(self) -> None:
+        """Fill the slot with "abort", so that a GC need not wait for this session.  Failures are left to the lease."""
+        self._heart.stop()
+        with contextlib.suppress(SnapvaultError):
+            self._fill(ABORT, b"")
+
+    def _fill(
+        self,
+        kind: str,
+        sealed: bytes,
+        *,
+        objects: Objects | None = None,
+        prevs: tuple[tuple[SessionId, bytes], ...] = (),
+        number: int = 0,
+    ) -> bytes:
+        ring, keys = self.ring, self.ring.signing
+        certificate = ring.holder.certificate if ring.holder is not None else b""
+        digest = blake3(sealed).digest() if sealed else ZERO
+        summary = objects or merkle([])
+        record = SnapshotRecord(
+            ring.config_digest, kind, self.sid, certificate, number, prevs, ring.current.number, summary, (), (), digest
+        )
+        data = sign(Kind.SNAPSHOT, record.encode(), keys.id, keys.signer, sealed)
+        try:
+            self._store.backend.put_if_absent(names.snapshot(self.sid), [data])
+        except Exists:
+            self._settle(data)
+        return data
+
+    def _settle(self, data: bytes) -> None:
+        """The slot is taken: by our own put whose reply was lost, or by a revocation."""
+        try:
+            there = self._store.backend.get(names.snapshot(self.sid))
+        except NotFound:
+            there = b""
+        if there != data:
+            raise Conflict(
+                f"session {self.sid} was revoked before it could commit; nothing was acknowledged",
+                hint="run the backup again; what was indexed is not uploaded twice",
+            )
+
+
+def encode_index(
+    ring: Keyring, domain: DomainKeys, sid: SessionId, packs: Sequence[tuple[PackRow, Sequence[Segment]]]
+) -> tuple[str, bytes]:
+    """Name and bytes of an index object."""
+    raw = encode_table([segments for _, segments in packs])
+    codec, data = compress(raw)
+    padding = padme(OVERHEAD + len(data)) - OVERHEAD - len(data)
+    context = index_context(ring.config_digest, domain.id)
+    sealed = bytes(seal(domain.index_key, "index", context, codec, len(raw), data, padding))
+    rows = tuple((row.id, row.size, row.sid) for row, _ in packs)
+    record = IndexRecord(ring.config_digest, sid, domain.id, rows, blake3(sealed).digest())
+    keys = ring.signing
+    signed = sign(Kind.INDEX, record.encode(), keys.id, keys.signer, sealed)
+    return names.index(blake3(signed).digest()), signed
+
+
+def index_context(config_digest: bytes, domain: DomainId) -> bytes:
+    """The context digest of an index object's sealed part."""
+    return context_digest(config_digest, domain)
+
+
+class _Heart:
+    """Puts ``local/heartbeats/<sid>/<n>`` once a minute while the session lives, and removes the one before."""
+
+    def __init__(self, store: Store, sid: SessionId) -> None:
+        self._store, self._sid = store, sid
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="snapvault-heartbeat", daemon=True)
+        self._number = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(HEARTBEAT_SECONDS):
+            with contextlib.suppress(SnapvaultError):  # a lost beat costs at worst a revocation, never data
+                name = names.heartbeat(self._sid, self._number + 1)
+                self._store.backend.put(name, [encode_heartbeat(self._sid, self._number + 1)])
+                self._remove()
+                self._number += 1
+
+    def _remove(self) -> None:
+        if self._number:
+            self._store.backend.delete(names.heartbeat(self._sid, self._number))
+
+    def stop(self) -> None:
+        """Idempotent."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        with contextlib.suppress(SnapvaultError):
+            self._remove()

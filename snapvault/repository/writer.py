@@ -1,0 +1,228 @@
+"""The hot path: blobs -> segments -> packs -> store, with bounded queues.
+
+    caller's thread      id, deduplication, filling of segments
+    sealing threads      zstd and AES-GCM of a segment (both release the GIL), then into the open pack
+    upload threads       whole packs to the backend
+
+Every stage waits for the next when its queue is full, so memory stays bounded; the first error of any stage is raised
+in the caller's thread at its next call.
+"""
+
+import os
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from blake3 import blake3
+
+from snapvault.compression import LEVEL
+from snapvault.format import names
+from snapvault.format.pack import Segment
+from snapvault.format.tree import BlobType
+from snapvault.foundation.ids import BlobId, PackId
+from snapvault.repository.index import BlobIndex, PackRow
+from snapvault.repository.keyring import DomainKeys
+from snapvault.repository.packs import SessionSecrets, pack_ending, pack_prefix, seal_segment
+from snapvault.repository.session import Session
+
+UPLOADS = 2  # packs on their way at once
+INDEX_BYTES, INDEX_SECONDS, INDEX_BLOBS = 1 << 30, 300.0, 1 << 19  # an index object at least this often
+
+
+@dataclass(slots=True)
+class Written:
+    """What a session stored: blobs that were new, their plaintext bytes, and the bytes of packs."""
+
+    blobs: int = 0
+    raw: int = 0
+    stored: int = 0
+
+
+class BlobWriter:
+    """Stores blobs of one session, each once.  ``put`` and ``flush`` belong to one thread."""
+
+    def __init__(
+        self, session: Session, index: BlobIndex, domain: DomainKeys, *, threads: int | None = None, level: int = LEVEL
+    ) -> None:
+        self.index, self._domain, self._session, self._level = index, domain, session, level
+        keyset = session.ring.current
+        self._segment_size = keyset.segment
+        workers = threads or max(1, len(os.sched_getaffinity(0)))
+        self._sealing = ThreadPoolExecutor(workers, thread_name_prefix="snapvault-seal")
+        self._slots = threading.BoundedSemaphore(2 * workers + 2)
+        self._packs = PackAssembler(session, keyset.pack)
+        self._pending: dict[bool, _Pending] = {False: _Pending(), True: _Pending()}  # trees and lists apart from data
+        self.written = Written()
+        self._ids = domain.id_keys
+
+    def put(self, blob_type: int, data: bytes | memoryview) -> BlobId:
+        """The id of this blob, which is stored unless a pack that counts has it already."""
+        blob = BlobId(blake3(data, key=self._ids[blob_type]).digest())
+        if blob in self.index:
+            return blob
+        self.index.new.add(blob)
+        pending = self._pending[blob_type != BlobType.DATA]
+        if pending.size and pending.size + len(data) > self._segment_size + (self._segment_size >> 2):
+            self._seal(pending)
+        pending.add(blob, blob_type, data)
+        self.written.blobs += 1
+        self.written.raw += len(data)
+        if pending.size >= self._segment_size:
+            self._seal(pending)
+        return blob
+
+    def _seal(self, pending: "_Pending") -> None:
+        blobs, meta = pending.take()
+        while not self._slots.acquire(timeout=0.5):
+            self._packs.raise_error()
+        self._packs.raise_error()
+        self._sealing.submit(self._work, blobs, meta)
+
+    def _work(self, blobs: list[bytes | memoryview], meta: Segment) -> None:
+        try:
+            sealed, raw = seal_segment(self._session.secrets, blobs, self._level)
+            self._packs.add(sealed, replace(meta, raw=raw, sealed=len(sealed)))
+        except BaseException as e:
+            self._packs.fail(e)
+        finally:
+            self._slots.release()
+
+    def flush(self) -> None:
+        """Everything that was put is in packs, uploaded and indexed when this returns."""
+        for pending in self._pending.values():
+            if pending.size or pending.ids:
+                self._seal(pending)
+        self._sealing.shutdown(wait=True)
+        self._packs.finish()
+        self.written.stored = self._packs.stored
+
+    def close(self, *, keep: bool = False) -> None:
+        """Stop all threads; with ``keep`` what has reached the store is indexed, so that the next run finds it."""
+        self._sealing.shutdown(wait=True, cancel_futures=True)
+        self._packs.close(keep=keep)
+
+
+class _Pending:
+    """The segment that is being filled."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self.size = 0
+        self.ids: list[bytes] = []
+        self._blobs: list[bytes | memoryview] = []
+        self._lengths: list[int] = []
+        self._types = bytearray()
+
+    def add(self, blob: BlobId, blob_type: int, data: bytes | memoryview) -> None:
+        self.ids.append(blob)
+        self._blobs.append(data)
+        self._lengths.append(len(data))
+        self._types.append(blob_type)
+        self.size += len(data)
+
+    def take(self) -> tuple[list[bytes | memoryview], Segment]:
+        taken = self._blobs, Segment(0, 0, 0, b"".join(self.ids), self._lengths, bytes(self._types))
+        self._clear()
+        return taken
+
+
+class PackAssembler:
+    """Collects sealed segments into packs, uploads them and writes the index.  Thread-safe."""
+
+    def __init__(self, session: Session, target: int) -> None:
+        self._session, self._target = session, target
+        self._prefix = pack_prefix(session.header)
+        self._lock = threading.Lock()
+        self._uploads = ThreadPoolExecutor(UPLOADS, thread_name_prefix="snapvault-upload")
+        self._slots = threading.BoundedSemaphore(UPLOADS)
+        self._running: list[Future[None]] = []
+        self._error: BaseException | None = None
+        self._ready: list[tuple[PackRow, list[Segment]]] = []  # uploaded, not yet in an index object
+        self._ready_bytes = self._ready_blobs = 0
+        self._indexed = time.monotonic()
+        self.stored = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._parts: list[bytes] = [self._prefix]
+        self._size = len(self._prefix)
+        self._segments: list[Segment] = []
+        self._digest = blake3(self._prefix)
+
+    def fail(self, error: BaseException) -> None:
+        """Remember the first error."""
+        if self._error is None:
+            self._error = error
+
+    def raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def add(self, sealed: bytes, segment: Segment) -> None:
+        """Append a segment to the open pack; cut the pack if it is full."""
+        with self._lock:
+            self._segments.append(replace(segment, offset=self._size))
+            self._parts.append(sealed)
+            self._digest.update(sealed)
+            self._size += len(sealed)
+            if self._size >= self._target:
+                self._cut(full=True)
+
+    def _cut(self, *, full: bool) -> None:
+        ending = pack_ending(self._session.secrets, self._segments, self._size, full=full)
+        self._digest.update(ending)
+        parts, segments = [*self._parts, ending], self._segments
+        row = PackRow(PackId(self._digest.digest()), self._size + len(ending), self._session.sid)
+        self._begin()
+        self._slots.acquire()
+        self._running = [f for f in self._running if not f.done()]
+        self._running.append(self._uploads.submit(self._upload, row, parts, segments))
+
+    def _upload(self, row: PackRow, parts: list[bytes], segments: list[Segment]) -> None:
+        try:
+            if self._error is None:
+                self._session.put_object(names.pack(row.id), parts)
+                self._uploaded(row, segments)
+        except BaseException as e:
+            self.fail(e)
+        finally:
+            self._slots.release()
+
+    def _uploaded(self, row: PackRow, segments: list[Segment]) -> None:
+        with self._lock:
+            self._ready.append((row, segments))
+            self._ready_bytes += row.size
+            self._ready_blobs += sum(len(s.lengths) for s in segments)
+            self.stored += row.size
+            due = self._ready_bytes >= INDEX_BYTES or self._ready_blobs >= INDEX_BLOBS
+            due = due or time.monotonic() - self._indexed >= INDEX_SECONDS
+            batch = self._take_ready() if due else []
+        if batch:
+            self._session.put_index(batch)
+
+    def _take_ready(self) -> list[tuple[PackRow, list[Segment]]]:
+        batch, self._ready = self._ready, []
+        self._ready_bytes = self._ready_blobs = 0
+        self._indexed = time.monotonic()
+        return batch
+
+    def finish(self) -> None:
+        """Cut the last pack, wait for the uploads, write the last index object."""
+        with self._lock:
+            if self._segments and self._error is None:
+                self._cut(full=False)
+        self._uploads.shutdown(wait=True)
+        self.raise_error()
+        if self._ready:
+            self._session.put_index(self._take_ready())
+
+    def close(self, *, keep: bool) -> None:
+        """Stop; with ``keep`` index what was uploaded."""
+        if not keep:
+            self.fail(InterruptedError("the session is being closed"))
+        self._uploads.shutdown(wait=True)
+        if keep and self._ready:
+            self._session.put_index(self._take_ready())
