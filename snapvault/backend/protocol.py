@@ -11,8 +11,13 @@ Exists             put_if_absent: the name is taken
 StoreDenied        credentials or permissions
 StoreFull          ENOSPC, EDQUOT, quota
 StoreUnavailable   a passing fault: time-out, reset, 5xx, EIO; worth a retry
-Damaged            the store answered with other bytes than it promised (short body, wrong range)
+Damaged            the store answered with other bytes than it promised (object shorter than asked, wrong range)
+RepositoryNotFound the place itself (root folder, bucket) is missing, so that this is never taken for an empty store
+InvalidInput       a name or range outside the rules below, or use after a fork
 =================  ===================================================================
+
+Names: components of ``A-Z a-z 0-9 . _ -``, none of which begins with a dot (``snapvault.backend.names`` checks
+them).  Ranges: ``start == size`` with ``length=None`` gives ``b""``; anything beyond the end is Damaged.
 """
 
 from collections.abc import Iterator, Sequence
@@ -58,7 +63,7 @@ class Backend(Protocol):
         """Store durably, or raise Exists and change nothing; of racing callers exactly one wins.
 
         A caller whose earlier attempt took effect but whose reply was lost also gets Exists; whoever retries reads
-        back and compares.
+        back and compares.  Also, after any other error the name may be taken: by the whole object, never by a part.
         """
         ...
 

@@ -1,0 +1,56 @@
+"""A backend around another one; the wrappers change what they need and pass the rest on."""
+
+from collections.abc import Iterator, Sequence
+
+from snapvault.backend.protocol import Backend, Buffer, ObjectInfo
+
+
+class Wrapper:
+    """Passes every call on to ``inner``."""
+
+    def __init__(self, inner: Backend) -> None:
+        self.inner = inner
+
+    @property
+    def url(self) -> str:
+        return self.inner.url
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.inner!r})"
+
+    def put(self, name: str, data: Sequence[Buffer]) -> None:
+        self.inner.put(name, data)
+
+    def put_if_absent(self, name: str, data: Sequence[Buffer]) -> None:
+        self.inner.put_if_absent(name, data)
+
+    def get(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        return self.inner.get(name, start, length)
+
+    def head(self, name: str) -> ObjectInfo:
+        return self.inner.head(name)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        return self.inner.list(prefix)
+
+    def delete(self, name: str) -> None:
+        self.inner.delete(name)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def innermost(backend: Backend) -> Backend:
+    """The backend below all wrappers."""
+    while isinstance(backend, Wrapper):
+        backend = backend.inner
+    return backend
+
+
+def remove_stale_temps(backend: Backend, older_than: float = 86400.0) -> int:
+    """Delete what killed writers left half-written ``older_than`` seconds ago or longer; how many.
+
+    For prune, which owns this garbage.  0 for stores that never keep half an object.
+    """
+    sweep = getattr(innermost(backend), "remove_stale_temps", None)
+    return int(sweep(older_than)) if sweep is not None else 0
