@@ -183,13 +183,14 @@ class PackAssembler:
 
     def _upload(self, row: PackRow, parts: list[bytes], segments: list[Segment]) -> None:
         try:
-            if self._error is None:
+            try:
+                self.raise_error()
                 self._session.put_object(names.pack(row.id), parts)
-                self._uploaded(row, segments)
+            finally:
+                self._slots.release()  # before the lock: a cut waits for a slot while it holds the lock
+            self._uploaded(row, segments)
         except BaseException as e:
             self.fail(e)
-        finally:
-            self._slots.release()
 
     def _uploaded(self, row: PackRow, segments: list[Segment]) -> None:
         with self._lock:

@@ -1,0 +1,188 @@
+"""Loading the blob index: cached tables, and the index objects that they do not cover yet."""
+
+import logging
+from collections.abc import Sequence
+
+from blake3 import blake3
+
+from snapvault.backend.protocol import NotFound
+from snapvault.compression import decompress
+from snapvault.crypto.envelope import unseal
+from snapvault.crypto.kdf import context_digest, derive
+from snapvault.format import names
+from snapvault.format.index import IndexRecord, decode_index, decode_table
+from snapvault.format.keyset import Role
+from snapvault.format.local import decode_gc
+from snapvault.format.pack import Segment
+from snapvault.format.session import GC
+from snapvault.format.signed import decode_signed
+from snapvault.format.snapshot import GC_DONE, decode_snapshot
+from snapvault.format.wire import FormatError, Kind
+from snapvault.foundation.errors import Damaged, SnapvaultError
+from snapvault.foundation.ids import PackId, SessionId
+from snapvault.repository.index import BlobIndex, IndexTable, PackRow, build_table, merge_tables
+from snapvault.repository.keyring import Keyring
+from snapvault.repository.session import index_context
+from snapvault.repository.sessions import Sessions
+from snapvault.repository.store import Store
+from snapvault.repository.trust import Untrusted, signed_by, trusted_certificate
+
+log = logging.getLogger("snapvault")
+
+TABLES = "tables/"
+MAX_TABLES = 6  # cached tables before they are merged into one
+Entry = tuple[PackRow, list[Segment]]
+
+
+class IndexLoader:
+    """Reads and verifies index objects."""
+
+    def __init__(self, store: Store, ring: Keyring, sessions: Sessions) -> None:
+        self._store, self._ring, self._sessions = store, ring, sessions
+        self.problems: list[Damaged] = []
+
+    def load(self) -> BlobIndex:
+        """The blobs of every domain that this holder knows.
+
+        A listing that fails raises.  A single index object that is damaged is a problem, not the end: its blobs count as
+        unknown, so a backup stores them again and a reader looks elsewhere.
+        """
+        self.problems = []
+        listed = frozenset(o.name for o in self._store.backend.list(names.INDEX))
+        tables = self._cached(listed)
+        missing = sorted(listed.difference(*(t.names for t in tables)))
+        if missing:
+            entries, good = self._read(missing)
+            table = build_table(good, entries)
+            tables.append(table)
+            self._keep(tables, table)
+        return BlobIndex(tables)
+
+    def _read(self, wanted: Sequence[str]) -> tuple[list[Entry], list[str]]:
+        entries: list[Entry] = []
+        good = []
+        for name, data in zip(wanted, self._store.immutables(list(wanted)), strict=True):
+            try:
+                if isinstance(data, Damaged):
+                    raise data
+                found = self.open(name, data)
+            except Damaged as e:
+                log.warning("%s is ignored: %s", name, e.message)
+                self.problems.append(type(e)(f"{name} is ignored: {e.message}", affected=[name]))
+                continue
+            good.append(name)
+            entries += found
+        return entries, good
+
+    def open(self, name: str, data: bytes) -> list[Entry]:
+        """The packs and segments that an index object lists; empty for a domain that this holder does not know."""
+        if names.content_digest(name) != blake3(data).digest():
+            raise FormatError("the bytes are not those that the name states")
+        record, sealed = self.verify(data)
+        domain = self._ring.domains.get(record.domain)
+        if domain is None:
+            return []
+        context = index_context(self._ring.config_digest, domain.id)
+        opened = unseal(domain.index_key, "index", context, sealed)
+        table = decode_table(decompress(opened.codec, opened.data, opened.raw_length), record)
+        return [(PackRow(*row), segments) for row, segments in zip(record.packs, table, strict=True)]
+
+    def verify(self, data: bytes) -> tuple[IndexRecord, bytes]:
+        """The signed part of an index object whose author may say what it says, and the sealed part."""
+        signed = decode_signed(Kind.INDEX, data)
+        record = decode_index(signed.payload)
+        if record.config != self._ring.config_digest or record.sealed_digest != blake3(signed.sealed).digest():
+            raise Untrusted("it does not belong to this repository, or its sealed part was replaced")
+        packs = [PackId(p) for p, _, sid in record.packs if sid == record.sid]
+        try:
+            session, author = self._sessions.header(record.sid, packs[0] if packs else None)
+        except NotFound:
+            raise Damaged(f"session {record.sid} is gone") from None
+        if session.head.domain != record.domain or not signed_by(Kind.INDEX, signed, author.sign):
+            raise Untrusted("it is not signed by the session that it names")
+        if author.role not in Role.MAINTAINERS and len(packs) != len(record.packs):
+            raise Untrusted("a writer lists packs of another session")
+        if self._ring.can_read and record.domain not in self._ring.domains:
+            self._sessions.secrets(record.sid, packs[0] if packs else None)  # by the recovery key alone
+        return record, signed.sealed
+
+    # -- what is condemned: rule W2 ------------------------------------------------------------------------------
+
+    def condemned(self) -> set[PackId]:
+        """Packs that a running or a finished GC names; in this order, before packs and indexes are listed."""
+        found: set[PackId] = set()
+        for info in list(self._store.backend.list(names.GC)):
+            try:
+                signed = decode_signed(Kind.GC, self._store.backend.get(info.name))
+                gc = decode_gc(signed.payload)
+                session, author = self._sessions.header(gc.sid)
+                if session.head.purpose != GC or not signed_by(Kind.GC, signed, author.sign):
+                    raise Untrusted("it is not signed by a maintainer's session")
+            except (Damaged, NotFound) as e:
+                self.problems.append(Untrusted(f"{info.name} is ignored: {e.message}", affected=[info.name]))
+                continue
+            found.update(gc.condemned)
+        for info in list(self._store.backend.list(names.SNAPSHOTS + names.GC_PREFIX)):
+            found.update(self._removed(info.name))
+        return found
+
+    def _removed(self, name: str) -> list[PackId]:
+        """The packs that a "GC done" slot names for ever."""
+        try:
+            signed = decode_signed(Kind.SNAPSHOT, self._store.immutable(name))
+            record = decode_snapshot(signed.payload)
+            author = trusted_certificate(record.certificate, self._ring.config_digest, self._ring.config.owner_sign)
+            if author.role not in Role.MAINTAINERS or not signed_by(Kind.SNAPSHOT, signed, author.sign):
+                raise Untrusted("it is not signed by a maintainer")
+            if record.kind != GC_DONE:
+                return []
+            return [PackId(bytes.fromhex(n.rsplit("/", 1)[-1])) for n in record.removed if n.startswith(names.PACKS)]
+        except (SnapvaultError, ValueError) as e:
+            self.problems.append(Untrusted(f"{name} is ignored: {e}", affected=[name]))
+            return []
+
+    def packs_present(self) -> dict[PackId, int]:
+        """Packs in the store and their sizes; names that are none are left to check."""
+        present = {}
+        for info in self._store.backend.list(names.PACKS):
+            digest = names.content_digest(info.name)
+            if digest is not None:
+                present[PackId(digest)] = info.size
+        return present
+
+    # -- the cached tables ---------------------------------------------------------------------------------------
+
+    def _key(self) -> bytes | None:
+        own = self._ring.own
+        if own is None or self._store.cache.folder is None:
+            return None
+        known = b"".join(sorted(self._ring.domains))  # another set of domains sees other tables
+        return derive(own.seeds, "cache", context_digest(self._ring.config_digest, known))
+
+    def _cached(self, listed: frozenset[str]) -> list[IndexTable]:
+        key = self._key()
+        tables: list[IndexTable] = []
+        if key is None:
+            return tables
+        for name in self._store.cache.names(TABLES):
+            data = self._store.cache.get_sealed(name, key)
+            table = None if data is None else IndexTable.load(data)
+            if table is not None and table.names <= listed and not any(table.names & t.names for t in tables):
+                tables.append(table)
+            else:
+                self._store.cache.remove(name)  # it lists what is gone, is of another key, or was altered
+        return tables
+
+    def _keep(self, tables: list[IndexTable], fresh: IndexTable) -> None:
+        key = self._key()
+        if key is None or not fresh.names:
+            return
+        cache = self._store.cache
+        if len(tables) > MAX_TABLES:
+            merged = merge_tables(tables)
+            for name in cache.names(TABLES):
+                cache.remove(name)
+            tables[:] = [merged]
+            fresh = merged
+        label = blake3("\n".join(sorted(fresh.names)).encode()).hexdigest()[:32]
+        cache.put_sealed(TABLES + label, key, fresh.dump())

@@ -1,0 +1,102 @@
+"""Reading blobs: index -> place -> segment -> verified plaintext."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from snapvault.backend.protocol import Backend, NotFound
+from snapvault.format import names
+from snapvault.format.tree import ID_SIZE, BlobType, Content, Tree, decode_tree
+from snapvault.format.wire import FormatError
+from snapvault.foundation.errors import Damaged
+from snapvault.foundation.ids import BlobId
+from snapvault.repository.index import BlobIndex, Place
+from snapvault.repository.keyring import Keyring
+from snapvault.repository.packs import open_segment
+from snapvault.repository.sessions import Sessions
+
+SEGMENTS_KEPT = 16  # opened segments that a reader keeps
+
+
+class BlobReader:
+    """Opens blobs, each verified by its id before anything looks into it.  Thread-safe."""
+
+    def __init__(self, backend: Backend, ring: Keyring, sessions: Sessions, index: BlobIndex) -> None:
+        self._backend, self._ring, self._sessions, self.index = backend, ring, sessions, index
+        self._kept: OrderedDict[tuple[bytes, int], memoryview] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def segment(self, place: Place) -> memoryview:
+        """The plaintext of the segment that holds this place; not yet verified.  Damaged, NotFound."""
+        key = place.pack.id, place.start
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is not None:
+                self._kept.move_to_end(key)
+                return kept
+        opened = self.fetch_segment(place)
+        with self._lock:
+            self._kept[key] = opened
+            while len(self._kept) > SEGMENTS_KEPT:
+                self._kept.popitem(last=False)
+        return opened
+
+    def fetch_segment(self, place: Place) -> memoryview:
+        """Read and open a segment, past the kept ones."""
+        name = names.pack(place.pack.id)
+        secrets = self._sessions.secrets(place.pack.sid, place.pack.id)
+        sealed = self._backend.get(name, place.start, place.sealed)
+        try:
+            return open_segment(secrets, sealed)
+        except Damaged as e:
+            raise type(e)(f"{name}, segment at {place.start}: {e.message}", affected=[name]) from e
+
+    def blob(self, blob: BlobId, blob_type: int) -> memoryview:
+        """The plaintext of a blob from any place that has it whole; Damaged if none has."""
+        last: Damaged | NotFound | None = None
+        for place in self.index.places(blob):
+            try:
+                return self.verified(blob, blob_type, place, self.segment(place))
+            except (Damaged, NotFound) as e:
+                last = e
+        if last is None:
+            raise Damaged(f"blob {blob.hex()[:16]} is in no index")
+        raise Damaged(f"blob {blob.hex()[:16]} cannot be read: {last.message}", affected=last.affected)
+
+    def verified(self, blob: BlobId, blob_type: int, place: Place, segment: memoryview) -> memoryview:
+        """A blob's part of an opened segment, after its id was recomputed; Damaged."""
+        data = segment[place.offset : place.offset + place.length]
+        secrets = self._sessions.secrets(place.pack.sid, place.pack.id)
+        if len(data) != place.length or self._ring.domains[secrets.domain].blob_id(blob_type, data) != blob:
+            raise Damaged(
+                f"{names.pack(place.pack.id)}: a blob does not match its id", affected=[names.pack(place.pack.id)]
+            )
+        return data
+
+    def expand(self, content: Content) -> bytes:
+        """The ids at depth 0 of a content: its LIST blobs are read and joined."""
+        depth, ids = content
+        while depth:
+            parts = []
+            for i in range(0, len(ids), ID_SIZE):
+                part = self.blob(BlobId(ids[i : i + ID_SIZE]), BlobType.LIST)
+                if len(part) % ID_SIZE or not part:
+                    raise FormatError("a list of blob ids is malformed")
+                parts.append(part)
+            ids, depth = b"".join(parts), depth - 1
+        return ids
+
+    def tree(self, blob: BlobId) -> Tree:
+        """A piece of a folder."""
+        return decode_tree(self.blob(blob, BlobType.TREE))
+
+    def trees(self, content: Content) -> Iterator[Tree]:
+        """The pieces of a folder; FormatError if they are not in order."""
+        ids, before = self.expand(content), b""
+        for i in range(0, len(ids), ID_SIZE):
+            tree = self.tree(BlobId(ids[i : i + ID_SIZE]))
+            if tree.nodes:
+                if tree.nodes[0].name <= before:
+                    raise FormatError("a folder's pieces are not in order")
+                before = tree.nodes[-1].name
+            yield tree

@@ -1,0 +1,202 @@
+"""An open repository: what every operation works on."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from snapvault.backend.factory import open_backend
+from snapvault.backend.protocol import Backend, NotFound
+from snapvault.crypto.recovery import RecoveryKey
+from snapvault.format import names
+from snapvault.format.config import ConfigRecord, decode_config
+from snapvault.format.keyset import KeysetRecord, decode_keyset
+from snapvault.format.signed import decode_signed
+from snapvault.format.wire import FormatError, Kind
+from snapvault.foundation.errors import Damaged, InvalidInput, KeyRejected, RepositoryNotFound
+from snapvault.foundation.ids import RepositoryId
+from snapvault.repository.cache import Cache
+from snapvault.repository.credentials import ClientKey, Credential
+from snapvault.repository.history import History
+from snapvault.repository.index import BlobIndex
+from snapvault.repository.keyring import RECOVERY_ROLE, Keyring, open_keyring, recovery_key_pair
+from snapvault.repository.loader import IndexLoader
+from snapvault.repository.pins import Pins
+from snapvault.repository.reader import BlobReader
+from snapvault.repository.sessions import Sessions
+from snapvault.repository.slots import open_slot
+from snapvault.repository.store import Store
+from snapvault.repository.trust import Untrusted, signed_by
+
+log = logging.getLogger("snapvault")
+
+
+class Vault:
+    """The opened innards of a repository; the public ``Repository`` is built on it.
+
+    Thread-safe for reading.  A process that forked after open refuses to go on: threads and connections did not
+    survive the fork, and a child must not act in its parent's name.
+    """
+
+    def __init__(
+        self, backend: Backend, ring: Keyring, cache: Cache, pins: Pins, rollback: Damaged | None = None
+    ) -> None:
+        self._pid = os.getpid()
+        self.ring, self.cache, self.pins = ring, cache, pins
+        self.rollback = rollback  # the store shows an older keyset than this client saw
+        self._store = Store(backend, cache)
+        self.sessions = Sessions(self._store, ring)
+        self.history = History(self._store, ring, self.sessions)
+        self.loader = IndexLoader(self._store, ring, self.sessions)
+        self._index: BlobIndex | None = None
+        self._lock = threading.RLock()
+        self.closed = False
+
+    @property
+    def id(self) -> RepositoryId:
+        return RepositoryId(self.ring.config_digest.hex())
+
+    @property
+    def store(self) -> Store:
+        self.check_usable()
+        return self._store
+
+    @property
+    def backend(self) -> Backend:
+        return self.store.backend
+
+    def check_usable(self) -> None:
+        """InvalidInput after a fork or after close."""
+        if self.closed:
+            raise InvalidInput("the repository was closed; open it again")
+        if os.getpid() != self._pid:
+            raise InvalidInput("this process forked after the repository was opened; open it again in the child")
+
+    def index(self, *, reload: bool = False) -> BlobIndex:
+        """The blob index for reading, loaded once; ``reload`` after something was not found."""
+        with self._lock:
+            self.check_usable()
+            if self._index is None or reload:
+                self._index = self.loader.load()
+            return self._index
+
+    def reader(self, *, reload: bool = False) -> BlobReader:
+        """Reads blobs by the index as it is now."""
+        self.ring.require_read("open stored data")
+        return BlobReader(self.backend, self.ring, self.sessions, self.index(reload=reload))
+
+    def close(self) -> None:
+        """Write the pins, let go of connections.  Idempotent."""
+        if not self.closed:
+            if os.getpid() == self._pid:
+                self.pins.save()
+                self._store.backend.close()
+            self.closed = True
+
+
+def read_config(backend: Backend) -> tuple[ConfigRecord, bytes]:
+    """The config and its digest; RepositoryNotFound, FormatError."""
+    try:
+        data = backend.get(names.CONFIG)
+    except NotFound:
+        raise RepositoryNotFound(f"there is no repository at {backend.url}") from None
+    try:
+        return decode_config(data), blake3(data).digest()
+    except FormatError as e:
+        raise type(e)(
+            f"the config of {backend.url} is damaged: {e.message}",
+            hint="restore the object 'config' from a copy of the repository; it never changes",
+            affected=[names.CONFIG],
+        ) from e
+
+
+def read_keyset(backend: Backend, config: ConfigRecord, config_digest: bytes) -> tuple[KeysetRecord, bytes]:
+    """The newest keyset that the owner signed, and its digest; RepositoryNotFound if the init never finished."""
+    numbers = sorted(names.keyset_number(o.name) for o in backend.list(names.KEYSETS))
+    if not numbers:
+        raise RepositoryNotFound(
+            f"the repository at {backend.url} has a config but no keyset: its init never finished, or keysets were deleted",
+            hint="run 'snapvault init' again, or open it with the recovery key",
+        )
+    name = names.keyset(numbers[-1])
+    data = backend.get(name)
+    try:
+        return verify_keyset(data, numbers[-1], config, config_digest), blake3(data).digest()
+    except Damaged as e:
+        raise type(e)(
+            f"{name} is damaged: {e.message}",
+            hint="fetch this object from a copy of the repository, or open with the recovery key",
+            affected=[name],
+        ) from e
+
+
+def verify_keyset(data: bytes, number: int, config: ConfigRecord, config_digest: bytes) -> KeysetRecord:
+    """A keyset that the owner of this repository signed under this number; Untrusted, FormatError, FormatTooNew."""
+    signed = decode_signed(Kind.KEYSET, data)
+    if not signed_by(Kind.KEYSET, signed, config.owner_sign):
+        raise Untrusted("it is not signed by the owner")
+    record = decode_keyset(signed.payload)
+    if record.config != config_digest or record.number != number:
+        raise Untrusted("it does not belong here")
+    return record
+
+
+def open_vault(
+    url: str,
+    make_credential: Callable[[], Credential],
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    cache: Path | None = None,
+    state: Path | None = None,
+) -> Vault:
+    """Open a repository; RepositoryNotFound, KeyRejected, FormatTooNew, Damaged, StoreUnavailable."""
+    backend = open_backend(url, storage_options)
+    try:
+        config, digest = read_config(backend)
+        credential = make_credential()
+        folder = digest.hex()
+        pins = Pins(None if state is None else state / folder, backend.url)
+        ring = _open_ring(backend, config, digest, credential)
+        rollback = _compare_pins(pins, ring, credential)
+        return Vault(backend, ring, Cache(None if cache is None else cache / folder), pins, rollback)
+    except BaseException:
+        backend.close()
+        raise
+
+
+def _open_ring(backend: Backend, config: ConfigRecord, digest: bytes, credential: Credential) -> Keyring:
+    try:
+        keyset, keyset_digest = read_keyset(backend, config, digest)
+        _, own = open_slot(backend, credential, digest)
+        ring = open_keyring(config, digest, keyset, keyset_digest, own)
+    except (KeyRejected, Damaged, RepositoryNotFound):
+        # The recovery key needs neither slot nor keyset: every session is sealed to it.
+        if not isinstance(credential, RecoveryKey) or credential.config_digest != digest:
+            raise
+        recovery = recovery_key_pair(credential.seed, digest)
+        return Keyring(config, digest, None, b"", RECOVERY_ROLE, recovery=recovery)
+    if isinstance(credential, RecoveryKey):
+        return Keyring(**{**ring.__dict__, "recovery": recovery_key_pair(credential.seed, digest)})
+    return ring
+
+
+def _compare_pins(pins: Pins, ring: Keyring, credential: Credential) -> Damaged | None:
+    """An older keyset than was seen before: writers refuse it (it could revive a key that was removed), readers warn."""
+    if ring.keyset is None:
+        return None
+    seen = max(pins.site.keyset, credential.keyset if isinstance(credential, ClientKey) else 0)
+    number, digest = ring.keyset.number, ring.keyset_digest.hex()
+    if number < seen or (number == pins.site.keyset and pins.site.keyset_digest not in ("", digest)):
+        problem = Untrusted(
+            f"the store shows keyset {number}, but this client saw {seen} or another {number}: it plays back an old state",
+            hint="use another copy of the repository; for an old copy on purpose, open it with an empty state directory",
+            affected=[names.keyset(number)],
+        )
+        log.warning("%s", problem)
+        return problem
+    pins.site.keyset, pins.site.keyset_digest = number, digest
+    return None
