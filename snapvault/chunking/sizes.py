@@ -16,7 +16,7 @@ class Chunking:
     """Minimum, average and maximum length of a chunk, in bytes.
 
     ``average`` is the length from which on cuts are sixteen times likelier than before; with the usual ratios of 1:4:16
-    the mean length comes out a seventh above it. Smaller chunks deduplicate better and cost more index.
+    the mean length comes out 14 % above it. Smaller chunks deduplicate better and cost more index.
 
     Raises InvalidInput unless 64 <= minimum < average < maximum <= 8 MiB and average is a power of two.
     """

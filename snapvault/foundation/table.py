@@ -26,7 +26,7 @@ def sort_records(table: bytearray, width: int) -> None:
 
     Raises InvalidInput if the table is not a whole number of records of this width.
     """
-    _check(len(table), width)
+    _check(table, width)
     if native is not None:
         native.sort_records(table, width)
         return
@@ -39,13 +39,17 @@ def find_record(table: "Buffer", width: int, key: "Buffer") -> int:
 
     Raises InvalidInput if the table is not whole records or the key is not 32 bytes.
     """
-    view = memoryview(table).cast("B")
-    _check(len(view), width)
-    _check_keys(key, one=True)
     if native is not None:
-        return int(native.find_record(view, width, key))
+        try:
+            return int(native.find_record(table, width, key))
+        except ValueError as error:
+            raise InvalidInput(str(error)) from None
+    view = _check(table, width)
+    ids = _check_keys(key)
+    if len(ids) != ID_SIZE:
+        raise InvalidInput(f"an id has {ID_SIZE} bytes, not {len(ids)}")
     warn_about_twin()
-    return _find(view, width, bytes(key))
+    return _find(view, width, ids)
 
 
 def find_records(table: "Buffer", width: int, keys: "Buffer") -> bytes:
@@ -53,33 +57,35 @@ def find_records(table: "Buffer", width: int, keys: "Buffer") -> bytes:
 
     Raises InvalidInput if the table is not whole records or the keys are not 32 bytes each.
     """
-    view = memoryview(table).cast("B")
-    _check(len(view), width)
-    _check_keys(keys, one=False)
+    view = _check(table, width)
+    ids = _check_keys(keys)
     if native is not None:
-        return bytes(native.find_records(view, width, keys))
+        return bytes(native.find_records(view, width, ids))
     warn_about_twin()
-    ids = bytes(keys)
     found = [_find(view, width, ids[at : at + ID_SIZE]) for at in range(0, len(ids), ID_SIZE)]
     return struct.pack(f"<{len(found)}q", *found)
 
 
-def _check(size: int, width: int) -> None:
-    if not ID_SIZE <= width <= WIDTH_MAX or size % width:
-        raise InvalidInput(f"a table of {size} bytes is not whole records of {width} bytes (32 to {WIDTH_MAX})")
+def _check(table: "Buffer", width: int) -> memoryview:
+    view = memoryview(table).cast("B")
+    if not ID_SIZE <= width <= WIDTH_MAX or len(view) % width:
+        raise InvalidInput(f"a table of {len(view)} bytes is not whole records of {width} bytes (32 to {WIDTH_MAX})")
+    return view
 
 
-def _check_keys(keys: "Buffer", *, one: bool) -> None:
-    size = memoryview(keys).nbytes
-    if size % ID_SIZE or (one and size != ID_SIZE):
-        raise InvalidInput(f"ids have {ID_SIZE} bytes each, got {size}")
+def _check_keys(keys: "Buffer") -> memoryview:
+    view = memoryview(keys).cast("B")
+    if len(view) % ID_SIZE:
+        raise InvalidInput(f"ids have {ID_SIZE} bytes each, got {len(view)}")
+    return view
 
 
 def _records(table: bytearray, width: int) -> list[bytes]:
     return [bytes(table[at : at + width]) for at in range(0, len(table), width)]
 
 
-def _find(view: memoryview, width: int, key: bytes) -> int:
+def _find(view: memoryview, width: int, id_: memoryview) -> int:
+    key = bytes(id_)
     count = len(view) // width
     at = bisect_left(range(count), key, key=lambda i: bytes(view[i * width : i * width + ID_SIZE]))
     return at if at < count and view[at * width : at * width + ID_SIZE] == key else -1
