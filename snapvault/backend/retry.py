@@ -68,7 +68,7 @@ class RetryBackend(Wrapper):
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """A listing that breaks is begun again after the last name that was given out: names come in order."""
         last = ""
-        done = False
+        source = self._after(prefix, last)
 
         def step() -> ObjectInfo | None:
             nonlocal source
@@ -78,14 +78,9 @@ class RetryBackend(Wrapper):
                 source = self._after(prefix, last)
                 raise
 
-        source = self._after(prefix, last)
-        while not done:
-            info = self._again(step)
-            if info is None:
-                done = True
-            else:
-                last = info.name
-                yield info
+        while (info := self._again(step)) is not None:
+            last = info.name
+            yield info
 
     def delete(self, name: str) -> None:
         self._again(lambda: self.inner.delete(name))

@@ -1,0 +1,63 @@
+"""From what a user writes to a backend."""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from snapvault.backend.local import LocalBackend
+from snapvault.backend.memory import MemoryBackend
+from snapvault.backend.protocol import Backend
+from snapvault.foundation.errors import InvalidInput
+
+_URL = re.compile(r"([a-z0-9]+::)*[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def open_backend(
+    url: str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    create: bool = False,
+    retry: bool = True,
+) -> Backend:
+    """The backend for a path, ``file://``, ``memory://NAME`` or any fsspec URL (remote ones with retries).
+
+    ``create`` makes a missing folder or bucket.  Raises InvalidInput for what cannot be a store, and the errors of
+    the protocol where a server must be asked (SFTP connects here; S3 with the first call).
+    """
+    text = os.fspath(url)
+    if not text:
+        raise InvalidInput("the place of the repository is empty")
+    scheme, _, rest = text.partition("://")
+    if not isinstance(url, str) or not _URL.match(url):
+        return _local(text, storage_options, create=create)
+    if scheme == "file":
+        return _local(_file_path(text), storage_options, create=create)
+    if scheme == "memory":
+        return MemoryBackend(rest.strip("/"))
+    return _remote(text, storage_options, create=create, retry=retry)
+
+
+def _local(path: str, storage_options: Mapping[str, Any] | None, *, create: bool) -> Backend:
+    if storage_options:
+        raise InvalidInput(f"{path} is a folder and takes no storage options")
+    return LocalBackend(path, create=create)
+
+
+def _file_path(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost") or not parts.path:
+        raise InvalidInput(f"{parts.scheme} URLs name an absolute path on this machine", hint="file:///srv/backup")
+    return unquote(url.split("://", 1)[1].removeprefix("localhost"))
+
+
+def _remote(url: str, storage_options: Mapping[str, Any] | None, *, create: bool, retry: bool) -> Backend:
+    from snapvault.backend.remote import FsspecBackend
+
+    backend: Backend = FsspecBackend(url, storage_options, create=create)
+    if retry:
+        from snapvault.backend.retry import RetryBackend
+
+        backend = RetryBackend(backend)
+    return backend

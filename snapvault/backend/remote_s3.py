@@ -1,0 +1,168 @@
+"""S3 and what speaks its protocol, through s3fs.
+
+One request a call, so that a lost reply is seen by whoever retries (botocore's and s3fs's own retries would turn our
+own success into a refusal), and no multipart uploads, so that nothing is left half-written.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
+from io import BytesIO
+from typing import Any, TypeVar
+
+from fsspec.asyn import sync
+from fsspec.core import url_to_fs
+
+from snapvault.backend.names import end_of, is_name, total
+from snapvault.backend.protocol import Buffer, Exists, ObjectInfo
+from snapvault.backend.remote_errors import s3_code
+from snapvault.foundation.errors import Damaged, InvalidInput, StoreUnavailable
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT, READ_TIMEOUT = 5, 30  # seconds; the second is between two bytes, not of the whole transfer
+MAX_PUT = 5 * 2**30  # bytes, of one PUT request
+_CONFIG = {
+    "connect_timeout": CONNECT_TIMEOUT,
+    "read_timeout": READ_TIMEOUT,
+    "max_pool_connections": 32,
+    "retries": {"total_max_attempts": 1},
+    # what is read is verified by its digest; several servers send checksums that botocore does not understand
+    "response_checksum_validation": "when_required",
+}
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+class S3Driver:
+    def __init__(self, url: str, options: Mapping[str, Any], *, create: bool) -> None:
+        merged = {**options, "config_kwargs": {**_CONFIG, **options.get("config_kwargs", {})}}
+        # the listings cache is stale as soon as somebody else writes, and cached instances are shared with strangers
+        self._fs, path = url_to_fs(url, **merged, use_listings_cache=False, skip_instance_cache=True)
+        self._fs.retries = 1
+        self._bucket, _, key = path.partition("/")
+        if not self._bucket:
+            raise InvalidInput("an S3 URL names a bucket", hint="s3://bucket/path")
+        self._root = key.strip("/") + "/" if key.strip("/") else ""
+        endpoint = options.get("endpoint_url") or options.get("client_kwargs", {}).get("endpoint_url")
+        self.place = f"{url} at {re.sub('//[^/@]*@', '//', endpoint)}" if endpoint else url
+        self._conditional = True
+        if create:
+            self._make_bucket()
+
+    def write(self, name: str, data: Sequence[Buffer], *, create: bool) -> None:
+        size = total(data)
+        if size > MAX_PUT:
+            raise InvalidInput(f"{name} has {size} bytes; S3 takes {MAX_PUT} in one request", affected=[name])
+        if create and not self._conditional:
+            self._refuse_if_there(name)
+        condition = {"IfNoneMatch": "*"} if create and self._conditional else {}
+        try:
+            self._call("put_object", name, Body=BytesIO(b"".join(data)), **condition)
+        except OSError as err:
+            if not condition or s3_code(err)[1] != 501:
+                raise
+            self._conditional = False  # the store has no such thing; the probe will see that
+            self.write(name, data, create=True)
+
+    def read(self, name: str, start: int, length: int | None) -> bytes:
+        if length == 0:
+            end_of(name, self.size(name), start, length)
+            return b""
+        ranged = bool(start) or length is not None
+        last = "" if length is None else str(start + length - 1)
+        try:
+            body, headers = self._run(lambda: self._get(name, {"Range": f"bytes={start}-{last}"} if ranged else {}))
+        except OSError as err:
+            if s3_code(err)[1] != 416:
+                raise
+            end_of(name, self.size(name), start, length)  # says Damaged, unless it was the empty rest
+            return b""
+        if len(body) != headers["ContentLength"]:
+            raise StoreUnavailable(f"{name}: {len(body)} bytes came of {headers['ContentLength']}", affected=[name])
+        if ranged:
+            _check_range(name, headers.get("ContentRange"), len(body), start, length)
+        return body
+
+    def size(self, name: str) -> int:
+        return int(self._call("head_object", name)["ContentLength"])
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Holds all names of the listing in memory: not every server sorts across folders."""
+        found: dict[str, int] = {}
+        for page in self._pages(self._root + prefix):
+            for item in page.get("Contents", ()):
+                name = str(item["Key"]).removeprefix(self._root)
+                if is_name(name):
+                    found[name] = int(item["Size"])
+        return (ObjectInfo(name, found[name]) for name in sorted(found))
+
+    def remove(self, name: str) -> None:
+        self._call("delete_object", name)
+
+    def remove_stale_temps(self, older_than: float) -> int:
+        """There are none: a PUT stores the whole object or nothing."""
+        return 0
+
+    def close(self) -> None:
+        creator = getattr(self._fs, "_s3creator", None)
+        if creator is not None:
+            self._fs.close_session(self._fs.loop, creator)
+
+    def _key(self, name: str) -> str:
+        return self._root + name
+
+    def _call(self, method: str, name: str, **arguments: Any) -> Mapping[str, Any]:
+        return self._run(lambda: self._fs._call_s3(method, Bucket=self._bucket, Key=self._key(name), **arguments))
+
+    def _run(self, start: Callable[[], Awaitable[T]]) -> T:
+        """The result of a coroutine; fsspec's ``sync`` gives None when it was cancelled, which is no success."""
+
+        async def wrapped() -> tuple[T]:
+            return (await start(),)
+
+        result = sync(self._fs.loop, wrapped)
+        if result is None:
+            raise StoreUnavailable(f"a request to {self.place} was cancelled")
+        return result[0]  # type: ignore[no-any-return]
+
+    async def _get(self, name: str, extra: Mapping[str, str]) -> tuple[bytes, Mapping[str, Any]]:
+        reply = await self._fs._call_s3("get_object", Bucket=self._bucket, Key=self._key(name), **extra)
+        try:
+            return await reply["Body"].read(), reply
+        finally:
+            reply["Body"].close()
+
+    def _pages(self, prefix: str) -> Iterator[Mapping[str, Any]]:
+        token: dict[str, str] = {}
+        while True:
+            page = self._run(partial(self._fs._call_s3, "list_objects_v2", Bucket=self._bucket, Prefix=prefix, **token))
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            following = {"ContinuationToken": page.get("NextContinuationToken", "")}
+            if following == token or not following["ContinuationToken"]:
+                raise StoreUnavailable(f"{self.place} broke off a listing of {prefix}")
+            token = following
+
+    def _refuse_if_there(self, name: str) -> None:
+        try:
+            self.size(name)
+        except FileNotFoundError:
+            return
+        raise Exists(f"{name} is already in {self.place}", affected=[name])
+
+    def _make_bucket(self) -> None:
+        try:
+            self._run(lambda: self._fs._call_s3("head_bucket", Bucket=self._bucket))
+        except FileNotFoundError:
+            self._fs.mkdir(self._bucket)
+
+
+def _check_range(name: str, header: str | None, got: int, start: int, length: int | None) -> None:
+    match = _CONTENT_RANGE.fullmatch(header or "")
+    if match is None:
+        raise Damaged(f"{name}: the store ignored the range that was asked for", affected=[name])
+    first, last, size = (int(text) for text in match.groups())
+    end = end_of(name, size, start, length)
+    if (first, last + 1) != (start, end) or got != end - start:
+        raise Damaged(f"{name}: bytes {first} to {last + 1} came instead of {start} to {end}", affected=[name])
