@@ -1,0 +1,1 @@
+"""Reading inside snapshots: list, walk, open a file."""

@@ -1,0 +1,108 @@
+"""Finding snapshots: listing, and the ways to name one."""
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from snapvault.access.snapshot import Snapshot
+from snapvault.format.snapshot import COMMIT
+from snapvault.foundation.clock import now_ns
+from snapvault.foundation.errors import Damaged, InvalidInput
+from snapvault.repository.repository import Vault
+
+log = logging.getLogger("snapvault")
+
+PREFIX_MIN = 4
+MAX_NAMED = 10  # candidates that an error lists
+
+
+def list_snapshots(
+    vault: Vault,
+    *,
+    dataset: str | None = None,
+    host: str | None = None,
+    on_problem: Callable[[Damaged], None] | None = None,
+) -> list[Snapshot]:
+    """Snapshots that are not forgotten, oldest first.  A damaged record is reported, and hides no other."""
+    vault.ring.require_read("list snapshots")
+    report = on_problem or (lambda e: log.warning("%s", e))
+    slots, problems = vault.history.slots()
+    tombstones, more = vault.history.tombstones()
+    found = []
+    for slot in slots:
+        if slot.record.kind != COMMIT:
+            continue
+        buried = tombstones.get(slot.record.sid)
+        if buried is not None and buried.record == slot.digest:
+            continue
+        try:
+            details = vault.history.details(slot)
+        except Damaged as e:
+            problems.append(type(e)(f"snapshot {slot.record.sid} cannot be opened: {e.message}", affected=e.affected))
+            continue
+        if (dataset is None or details.dataset == dataset) and (host is None or details.host == host):
+            found.append(Snapshot(vault, slot, details, details.tags))
+    for problem in problems + more:
+        report(problem)
+    return sorted(found, key=lambda s: (s.time_ns, s.slot.record.number, s.id))
+
+
+def resolve(vault: Vault, ref: str) -> Snapshot:
+    """The snapshot that ``ref`` names; InvalidInput lists the candidates if it is unknown or ambiguous."""
+    vault.ring.require_read("open snapshots")
+    snapshots = list_snapshots(vault)
+    if "@" in ref:
+        return _at(snapshots, *ref.split("@", 1))
+    if ref == "latest":
+        datasets = sorted({s.dataset for s in snapshots})
+        if len(datasets) > 1:
+            raise InvalidInput(
+                f"'latest' is ambiguous: there are the datasets {_some(datasets)}", hint="say DATASET@latest"
+            )
+        if not snapshots:
+            raise InvalidInput("there are no snapshots yet", hint="make one with 'snapvault backup'")
+        return snapshots[-1]
+    matching = [s for s in snapshots if s.id.startswith(ref.lower())] if len(ref) >= PREFIX_MIN else []
+    if len(matching) == 1:
+        return matching[0]
+    if len(matching) > 1:
+        raise InvalidInput(f"{ref} is ambiguous: {_some([s.id for s in matching])}", hint="give more of the id")
+    if not snapshots:
+        raise InvalidInput(f"there is no snapshot {ref}: the repository holds none")
+    near = [f"{s.id[:8]} ({s.dataset})" for s in reversed(snapshots)]
+    raise InvalidInput(
+        f"there is no snapshot {ref}; there are {_some(near)}",
+        hint=f"name one by {PREFIX_MIN} or more digits of its id, or by DATASET@latest",
+    )
+
+
+def _at(snapshots: list[Snapshot], dataset: str, when: str) -> Snapshot:
+    mine = [s for s in snapshots if s.dataset == dataset]
+    if not mine:
+        known = sorted({s.dataset for s in snapshots})
+        raise InvalidInput(f"there is no snapshot of the dataset {dataset!r}; there are {_some(known) or 'none at all'}")
+    if when == "latest":
+        return mine[-1]
+    limit = parse_time(when)
+    before = [s for s in mine if s.time_ns <= limit]
+    if not before:
+        raise InvalidInput(f"the oldest snapshot of {dataset} is of {mine[0].time.isoformat()}, after {when}")
+    return before[-1]
+
+
+def parse_time(text: str) -> int:
+    """Nanoseconds since the epoch of an ISO 8601 time; without a zone it is local time.  InvalidInput."""
+    if text == "now":
+        return now_ns()
+    try:
+        parsed = datetime.fromisoformat(text)
+        parsed = parsed.astimezone() if parsed.tzinfo is None else parsed
+        delta = parsed.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    except (ValueError, OverflowError) as e:
+        raise InvalidInput(f"{text!r} is not a time", hint="write it like 2026-11-24T10:00 or 2026-11-24T10:00Z") from e
+    return (delta.days * 86_400 + delta.seconds) * 10**9 + delta.microseconds * 1000
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:MAX_NAMED])
+    return shown if len(names) <= MAX_NAMED else f"{shown} and {len(names) - MAX_NAMED} more"

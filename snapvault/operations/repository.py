@@ -1,0 +1,141 @@
+"""The public handle of an open repository."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from snapvault.access.resolve import list_snapshots, resolve
+from snapvault.access.snapshot import Snapshot
+from snapvault.chunking import Chunking
+from snapvault.foundation.errors import InvalidInput
+from snapvault.foundation.ids import RepositoryId
+from snapvault.repository.create import create
+from snapvault.repository.credentials import KeyProvider, Secret, credential
+from snapvault.repository.repository import Vault, open_vault
+
+if TYPE_CHECKING:
+    from snapvault.operations.writer import SnapshotWriter
+
+DEFAULT = Chunking()
+
+
+class Repository:
+    """An open repository.  A context manager; thread-safe for reading; refuses use after a fork.
+
+    Pickling keeps the URL and the places of cache and state, never a secret: ``reopen`` the copy with a key.
+    """
+
+    def __init__(self, vault: Vault, url: str, cache: Path | None, state: Path | None) -> None:
+        self._vault: Vault | None = vault
+        self.url, self.cache, self.state = url, cache, state
+        self.id: RepositoryId = vault.id
+        self.role: str = vault.ring.role
+
+    @property
+    def vault(self) -> Vault:
+        """The innards, for the operations of this package."""
+        if self._vault is None:
+            raise InvalidInput("this is a pickled repository without its keys", hint="call reopen() with a key")
+        self._vault.check_usable()
+        return self._vault
+
+    def snapshots(self, *, dataset: str | None = None, host: str | None = None) -> Iterator[Snapshot]:
+        """Snapshots that are not forgotten, oldest first; RoleRequired, StoreUnavailable."""
+        return iter(list_snapshots(self.vault, dataset=dataset, host=host))
+
+    def snapshot(self, ref: str) -> Snapshot:
+        """One snapshot: an id prefix, ``DATASET@latest``, ``DATASET@TIME`` or ``latest``; InvalidInput."""
+        return resolve(self.vault, ref)
+
+    def writer(self, dataset: str, **options: Any) -> "SnapshotWriter":
+        """Write a snapshot file by file; options as of ``backup``."""
+        from snapvault.operations.writer import SnapshotWriter
+
+        return SnapshotWriter(self, dataset, **options)
+
+    def reopen(
+        self,
+        *,
+        password: Secret | None = None,
+        keys: KeyProvider | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> "Repository":
+        """A fresh handle of the same repository, after a fork or from a pickle."""
+        return open(
+            self.url, password=password, keys=keys, storage_options=storage_options, cache=self.cache, state=self.state
+        )
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._vault is not None:
+            self._vault.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Repository {self.id[:8]} at {self.url}, role {self.role}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle, (self.url, self.cache, self.state, self.id, self.role)
+
+
+def _unpickle(url: str, cache: Path | None, state: Path | None, rid: RepositoryId, role: str) -> Repository:
+    handle = object.__new__(Repository)
+    handle._vault = None
+    handle.url, handle.cache, handle.state, handle.id, handle.role = url, cache, state, rid, role
+    return handle
+
+
+@dataclass(frozen=True, slots=True)
+class InitResult:
+    """A new repository, open, and its recovery key, which is shown this once."""
+
+    repository: Repository
+    recovery_key: str
+
+
+def init(
+    url: str,
+    *,
+    password: Secret | None = None,
+    keys: KeyProvider | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    chunking: Chunking = DEFAULT,
+    cache: Path | None = None,
+    state: Path | None = None,
+) -> InitResult:
+    """Make a repository and open it.
+
+    Raises InvalidInput if there is one already or the place is not empty, and StoreDenied, StoreFull, StoreUnavailable.
+    An init that was killed is taken up by the next one with the same password.
+    """
+    brought = credential(password, keys)
+    created = create(url, brought, chunking, storage_options=storage_options)
+    vault = open_vault(url, lambda: brought, storage_options=storage_options, cache=cache, state=state)
+    return InitResult(Repository(vault, vault.backend.url, cache, state), created.recovery_key.encode())
+
+
+def open(
+    url: str,
+    *,
+    password: Secret | None = None,
+    keys: KeyProvider | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    cache: Path | None = None,
+    state: Path | None = None,
+) -> Repository:
+    """Open a repository.
+
+    ``cache``: a folder for what can be had again from the repository.  ``state``: a folder for the pins that catch a
+    store which plays back an old state; None: no pins.  Raises RepositoryNotFound, KeyRejected, FormatTooNew, Damaged,
+    StoreDenied, StoreUnavailable.
+    """
+    vault = open_vault(
+        url, lambda: credential(password, keys), storage_options=storage_options, cache=cache, state=state
+    )
+    return Repository(vault, vault.backend.url, cache, state)

@@ -1,0 +1,62 @@
+"""What operations answer: frozen, with ``status`` and ``to_dict()``."""
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+OK, PARTIAL, DAMAGED = "ok", "partial", "damaged"
+
+
+def text_path(path: bytes) -> str:
+    """A path for people and JSON; bytes that are no UTF-8 appear as surrogate escapes."""
+    return os.fsdecode(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """Something about one path that went otherwise than asked."""
+
+    path: str
+    message: str
+
+
+class Result:
+    """Base of all results."""
+
+    __slots__ = ()
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``partial`` (items were skipped) or ``damaged`` (stored data is lost)."""
+        return OK
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "status": self.status}  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True, slots=True)
+class BackupResult(Result):
+    """A backup that was acknowledged (or, with ``dry_run``, one that would have been)."""
+
+    snapshot: str  # id; "" on a dry run
+    dataset: str
+    parent: str  # id of the snapshot that was compared with; "" if none
+    files_new: int
+    files_changed: int
+    files_unmodified: int
+    folders: int
+    others: int  # symlinks, devices, FIFOs, sockets
+    bytes_total: int  # of all files in the snapshot
+    bytes_read: int
+    bytes_new: int  # plaintext that was not stored before
+    bytes_stored: int  # in packs, compressed and sealed
+    vanished: int  # gone between listing and opening
+    issues: tuple[Issue, ...]  # files that were dropped, or may be a mixture
+    warnings: tuple[str, ...]
+    seconds: float
+    dry_run: bool = False
+
+    @property
+    def status(self) -> str:
+        return PARTIAL if self.issues else OK
