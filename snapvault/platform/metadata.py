@@ -127,17 +127,17 @@ def read_xattrs(
     return values or None, failures
 
 
-def set_xattrs(place: Place, wanted: Mapping[bytes, bytes]) -> list[tuple[bytes, OSError]]:
-    """Make the attributes those of ``wanted``: set what differs, remove the rest.  Returns what failed."""
-    have = {os.fsencode(n) for n in list_xattrs(place)}
+def set_xattrs(place: Place, have: list[str], wanted: Mapping[bytes, bytes]) -> list[tuple[bytes, OSError]]:
+    """Make the attributes, whose names now are ``have``, those of ``wanted``.  Returns what failed."""
+    there = {os.fsencode(n) for n in have}
     failures = []
     for name, value in wanted.items():
         try:
-            if name not in have or os.getxattr(place, name) != value:
+            if name not in there or os.getxattr(place, name) != value:
                 os.setxattr(place, name, value)
         except OSError as e:
             failures.append((name, e))
-    for name in sorted(have - wanted.keys()):
+    for name in sorted(there - wanted.keys()):
         if not may_remove(name):
             continue
         try:

@@ -2,17 +2,16 @@
 
 import hashlib
 import os
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from snapvault.format.tree import EMPTY, Node, NodeKind
-from snapvault.foundation.errors import InvalidInput, SourceError
+from snapvault.foundation.errors import SourceError
+from snapvault.platform.remote import as_os_errors, connect, shown_url
 from snapvault.source.protocol import FileReader, Listing, Problem
 
 BLOCK = 8 << 20  # bytes asked for at once; a file up to this size is one request
@@ -32,16 +31,8 @@ class RemoteSource:
     """
 
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None) -> None:
-        import fsspec
-
-        self.label = url.partition("?")[0]  # signed URLs carry credentials behind the question mark
-        if "@" in self.label.partition("://")[2].partition("/")[0]:
-            scheme, _, rest = self.label.partition("://")
-            self.label = f"{scheme}://{rest.partition('@')[2]}"
-        try:
-            self._fs, self._path = fsspec.core.url_to_fs(url, **dict(storage_options or {}))
-        except (ValueError, ImportError, TypeError) as e:
-            raise InvalidInput(f"{self.label!r} cannot be used as a source: {e}") from e
+        self.label = shown_url(url)
+        self._fs, self._path = connect(url, storage_options)
         base = self._path.rstrip("/")
         if "://" in base:  # a query is part of an address, but not of a file's name
             base = base.partition("?")[0].rstrip("/")
@@ -57,7 +48,7 @@ class RemoteSource:
         if path == b"/":
             return Node(b"", NodeKind.DIRECTORY, 0o755, 0, 0, 0)
         try:
-            with _as_os_errors(self.label):
+            with as_os_errors(self.label):
                 self._fs.invalidate_cache()
                 info = self._fs.info(self._address(path))
         except OSError as e:
@@ -68,7 +59,7 @@ class RemoteSource:
     def scan(self, path: bytes) -> Listing:
         """See SourceTree.  Never answered from fsspec's own cache, and an error is never an empty folder."""
         address = self._address(path)
-        with _as_os_errors(address):
+        with as_os_errors(address):
             self._fs.invalidate_cache(address)
             found = self._fs.ls(address, detail=True)
         nodes: dict[bytes, Node] = {}
@@ -90,7 +81,7 @@ class RemoteSource:
         if name in (b"", b".", b"..") or b"\0" in name:
             return "has a name that no file can have"
         if info["type"] == "link":
-            with _as_os_errors(info["name"]):
+            with as_os_errors(info["name"]):
                 try:
                     info = self._fs.info(info["name"])
                 except FileNotFoundError:
@@ -123,7 +114,7 @@ class RemoteReader:
         self._fs, self._address = fs, address
         self._whole = 0 < node.size <= BLOCK
         if not self._whole:  # several requests: know which version they are of
-            with _as_os_errors(address):
+            with as_os_errors(address):
                 fs.invalidate_cache()
                 info = fs.info(address)
             node = _node(node.name, info)
@@ -147,7 +138,7 @@ class RemoteReader:
         self._block, self._start = memoryview(b""), 0
         if self._size == self._offset:
             return
-        with _as_os_errors(self._address):
+        with as_os_errors(self._address):
             if self._whole or self._size < 0:
                 body = self._fs.cat_file(self._address)
                 wanted = self._size
@@ -165,7 +156,7 @@ class RemoteReader:
     def _other_body(self, body: bytes, wanted: int) -> bytes:
         """A body of another length than promised: the whole of a changed file, or a transfer that went wrong."""
         if self._offset == 0:
-            with _as_os_errors(self._address):
+            with as_os_errors(self._address):
                 self._fs.invalidate_cache()
                 now = self._fs.info(self._address).get("size")
             if now == len(body):  # replaced since it was listed; or a server that has no ranges and sends all
@@ -183,7 +174,7 @@ class RemoteReader:
             self.node = replace(before, size=delivered)
         if not (complete and self._same) or self._whole or before.size <= 0:
             return complete and self._same
-        with _as_os_errors(self._address):
+        with as_os_errors(self._address):
             self._fs.invalidate_cache()
             now = _node(before.name, self._fs.info(self._address))
         return now.size == before.size and now.ctime_ns == before.ctime_ns and now.mtime_ns == before.mtime_ns
@@ -237,26 +228,3 @@ def _parsed(text: str) -> datetime | None:
 
 def _encoded(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
-
-
-@contextmanager
-def _as_os_errors(address: str) -> Iterator[None]:
-    """Errors of the libraries behind fsspec as OSError, which is what a source raises."""
-    try:
-        yield
-    except _library_errors() as e:
-        raise OSError(5, f"{type(e).__name__}: {e}", address) from e
-
-
-def _library_errors() -> tuple[type[BaseException], ...]:
-    """The errors of those libraries that are loaded, none of which derive from OSError."""
-    names = {
-        "aiohttp": ("ClientError",),
-        "botocore.exceptions": ("BotoCoreError", "ClientError"),
-        "google.api_core.exceptions": ("GoogleAPIError",),
-        "azure.core.exceptions": ("AzureError",),
-        "paramiko": ("SSHException",),
-        "gcsfs.retry": ("HttpError",),
-    }
-    loaded = ((sys.modules[module], classes) for module, classes in names.items() if module in sys.modules)
-    return (EOFError, *(getattr(module, c) for module, classes in loaded for c in classes if hasattr(module, c)))

@@ -1,0 +1,53 @@
+"""What reading from and writing to an fsspec URL have in common."""
+
+import errno
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from snapvault.foundation.errors import InvalidInput
+
+# None of these derives from OSError.  Only libraries that are loaded can have raised one.
+_LIBRARY_ERRORS = {
+    "aiohttp": ("ClientError",),
+    "azure.core.exceptions": ("AzureError",),
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "gcsfs.retry": ("HttpError",),
+    "google.api_core.exceptions": ("GoogleAPIError",),
+    "paramiko": ("SSHException",),
+}
+
+
+def connect(url: str, storage_options: Mapping[str, Any] | None) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it.  InvalidInput: fsspec does not know it."""
+    import fsspec  # heavy, and most sources and targets are local
+
+    label = shown_url(url)
+    try:
+        with as_os_errors(label):
+            fs, path = fsspec.core.url_to_fs(url, **dict(storage_options or {}))
+    except (ValueError, ImportError, TypeError) as e:
+        raise InvalidInput(f"{label!r} cannot be used: {e}", hint="check the URL and its storage options") from e
+    return fs, str(path)
+
+
+def shown_url(url: str) -> str:
+    """The URL without what may be a secret: user and password, and the query, which signs a signed URL."""
+    scheme, separator, rest = url.partition("?")[0].partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+
+
+@contextmanager
+def as_os_errors(address: str) -> Iterator[None]:
+    """Errors of the libraries behind fsspec become OSError, which is what sources and targets raise."""
+    try:
+        yield
+    except _loaded_errors() as e:
+        raise OSError(errno.EIO, f"{type(e).__name__}: {e}", address) from e
+
+
+def _loaded_errors() -> tuple[type[BaseException], ...]:
+    loaded = ((sys.modules[module], names) for module, names in _LIBRARY_ERRORS.items() if module in sys.modules)
+    return (EOFError, *(getattr(module, name) for module, names in loaded for name in names if hasattr(module, name)))
