@@ -18,10 +18,10 @@ from snapvault.format.keyset import KeysetRecord, decode_keyset
 from snapvault.format.signed import decode_signed
 from snapvault.format.wire import FormatError, Kind
 from snapvault.foundation.errors import Damaged, InvalidInput, KeyRejected, RepositoryNotFound
-from snapvault.foundation.ids import RepositoryId
+from snapvault.foundation.ids import RepositoryId, SessionId
 from snapvault.repository.cache import Cache
 from snapvault.repository.credentials import ClientKey, Credential
-from snapvault.repository.history import History
+from snapvault.repository.history import History, Slot
 from snapvault.repository.index import BlobIndex
 from snapvault.repository.keyring import RECOVERY_ROLE, Keyring, open_keyring, recovery_key_pair
 from snapvault.repository.loader import IndexLoader
@@ -88,6 +88,24 @@ class Vault:
         """Reads blobs by the index as it is now."""
         self.ring.require_read("open stored data")
         return BlobReader(self.backend, self.ring, self.sessions, self.index(reload=reload))
+
+    def rolled_back(self, slots: list[Slot]) -> list[str]:
+        """Snapshots that this client saw at this store before, and that are gone or replaced: an old state played back."""
+        there = {s.record.sid: s.digest.hex() for s in slots}
+        gone = [sid for sid, digest in self.pins.site.records.items() if there.get(sid) != digest]
+        if not gone:
+            return []
+        return [
+            f"{len(gone)} snapshots that this client saw here before are gone or replaced: {', '.join(sorted(gone)[:10])}; "
+            "the store plays back an old state, or somebody deleted commit slots"
+        ]
+
+    def remember(self, sid: SessionId, record: bytes, slots: list[Slot]) -> None:
+        """Pin what was seen, and the snapshot that was just committed."""
+        pinned = self.pins.site.records
+        pinned.update({s.record.sid: s.digest.hex() for s in slots if s.record.sid not in pinned})
+        pinned[sid] = blake3(record).hexdigest()
+        self.pins.save()
 
     def close(self) -> None:
         """Write the pins, let go of connections.  Idempotent."""

@@ -1,0 +1,180 @@
+"""The parent of a backup: what was there last time, so that unchanged files need not be read.
+
+Holders of a read key read the parent's trees from the repository, with no state of their own.  A write-only client
+cannot; it keeps the trees of its last backup in its cache, and without them it reads the files (and stores nothing
+twice, since deduplication needs only ids).
+"""
+
+import logging
+
+import zstandard
+from blake3 import blake3
+
+from snapvault.crypto.kdf import derive
+from snapvault.format.snapshot import COMMIT, SnapshotDetails
+from snapvault.format.tree import EMPTY, ID_SIZE, BlobType, Content, Node, NodeKind, decode_tree
+from snapvault.format.wire import pack, unpack
+from snapvault.foundation.errors import Damaged, InvalidInput
+from snapvault.foundation.ids import BlobId, SnapshotId
+from snapvault.operations.run import Run
+from snapvault.repository.index import BlobIndex
+from snapvault.repository.reader import BlobReader
+from snapvault.repository.repository import Vault
+
+log = logging.getLogger("snapvault")
+
+KEPT_MAX = 512 << 20  # bytes of trees that a write-only client keeps of one backup
+Entries = dict[bytes, Node]
+NOTHING: Entries = {}
+
+
+class Parent:
+    """Looks folders up in the last snapshot; whatever cannot be read counts as not there."""
+
+    def __init__(self, snapshot: SnapshotId | None, root: Content, trees: "TreeReader | None", index: BlobIndex) -> None:
+        self.snapshot, self.content, self._trees, self._index = snapshot, root, trees, index
+
+    def root(self) -> Entries:
+        return self.entries(self.content)
+
+    def entries(self, content: Content) -> Entries:
+        """The nodes of a folder by name."""
+        if self._trees is None or not content.ids:
+            return NOTHING
+        try:
+            ids = self._trees.expand(content)
+            found: Entries = {}
+            for i in range(0, len(ids), ID_SIZE):
+                tree = decode_tree(self._trees.blob(BlobId(ids[i : i + ID_SIZE]), BlobType.TREE))
+                found.update({n.name: n for n in tree.nodes})
+            return found
+        except Damaged as e:
+            log.warning("a folder of the parent snapshot cannot be read, so its files are read again: %s", e.message)
+            return NOTHING
+
+    def reusable(self, old: Node | None, new: Node) -> bool:
+        """Whether ``new`` is the unchanged file ``old``, with every chunk in a pack that counts."""
+        return (
+            old is not None
+            and old.kind == NodeKind.FILE
+            and old.size == new.size
+            and old.mtime_ns == new.mtime_ns
+            and old.ctime_ns == new.ctime_ns
+            and old.inode == new.inode
+            and not old.racy
+            and not old.changed
+            and (new.ctime_ns != 0 or new.inode != 0)
+            and self._complete(old.content)
+        )
+
+    def _complete(self, content: Content) -> bool:
+        if not self._index.has_all(content.ids):
+            return False
+        if not content.depth:
+            return True
+        try:
+            assert self._trees is not None
+            level = content
+            while level.depth:
+                below = b"".join(self._trees.blob(b, BlobType.LIST) for b in _ids(level.ids))
+                if not self._index.has_all(below):
+                    return False
+                level = Content(level.depth - 1, below)
+            return True
+        except Damaged:
+            return False
+
+
+def _ids(ids: bytes) -> list[BlobId]:
+    return [BlobId(ids[i : i + ID_SIZE]) for i in range(0, len(ids), ID_SIZE)]
+
+
+class KeptTrees:
+    """Tree and list blobs from the cache of a write-only client; each is verified by its id."""
+
+    def __init__(self, blobs: dict[BlobId, bytes], id_keys: tuple[bytes, ...]) -> None:
+        self._blobs, self._id_keys = blobs, id_keys
+
+    def blob(self, blob: BlobId, blob_type: int) -> bytes:
+        """Damaged if it was not kept or is not what its id says."""
+        data = self._blobs.get(blob)
+        if data is None or blake3(data, key=self._id_keys[blob_type]).digest() != blob:
+            raise Damaged(f"tree {blob.hex()[:16]} is not in the cache")
+        return data
+
+    def expand(self, content: Content) -> bytes:
+        depth, ids = content
+        while depth:
+            ids, depth = b"".join(self.blob(b, BlobType.LIST) for b in _ids(ids)), depth - 1
+        return ids
+
+
+TreeReader = BlobReader | KeptTrees
+
+
+class KeepingTrees:
+    """Wraps a run's blobs: remembers the trees that it stores, for a client that cannot read them back."""
+
+    def __init__(self, run: Run) -> None:
+        self._put = run.blobs.put
+        self.kept: dict[BlobId, bytes] = {}
+        self._size = 0
+
+    def put(self, blob_type: int, data: bytes | memoryview) -> BlobId:
+        blob = self._put(blob_type, data)
+        if blob_type != BlobType.DATA and self._size <= KEPT_MAX and blob not in self.kept:
+            self.kept[blob] = bytes(data)
+            self._size += len(data)
+        return blob
+
+
+def _place(vault: Vault, dataset: str, host: str, paths: tuple[bytes, ...]) -> tuple[str, bytes]:
+    label = blake3(pack([dataset, host, paths])).hexdigest()[:32]
+    return f"parents/{label}", derive(vault.ring.signing.seeds, "parents", vault.ring.config_digest)
+
+
+def keep_trees(vault: Vault, details: tuple[str, str, tuple[bytes, ...]], sid: str, root: Content, kept: dict[BlobId, bytes]) -> None:
+    """Cache the trees of a snapshot that was just committed."""
+    name, key = _place(vault, *details)
+    body = zstandard.ZstdCompressor(level=1).compress(pack([sid, [root.depth, root.ids], kept]))
+    vault.cache.put_sealed(name, key, [body])
+
+
+def find_parent(run: Run, dataset: str, host: str, paths: tuple[bytes, ...], wanted: str | None) -> Parent:
+    """The newest snapshot of the same dataset, host, roots and domain (or the one that was asked for by id)."""
+    vault = run.vault
+    if not vault.ring.can_read:
+        return _kept_parent(run, dataset, host, paths)
+    best: tuple[int, SnapshotId, SnapshotDetails] | None = None
+    for slot in run.slots:
+        record = slot.record
+        if record.kind != COMMIT:
+            continue
+        if wanted is not None and not record.sid.startswith(wanted):
+            continue
+        try:
+            if vault.sessions.secrets(record.sid).domain != run.domain.id:
+                continue
+            details = vault.history.details(slot)
+        except Damaged:
+            continue
+        same = details.dataset == dataset and details.host == host and details.paths == paths
+        if (same or wanted is not None) and (best is None or (details.time, record.sid) > best[:2]):
+            best = details.time, record.sid, details
+    if best is None:
+        if wanted is not None:
+            raise InvalidInput(f"there is no snapshot {wanted} that could be the parent")
+        return Parent(None, EMPTY, None, run.index)
+    reader = BlobReader(vault.backend, vault.ring, vault.sessions, run.index)
+    return Parent(best[1], best[2].root, reader, run.index)
+
+
+def _kept_parent(run: Run, dataset: str, host: str, paths: tuple[bytes, ...]) -> Parent:
+    name, key = _place(run.vault, dataset, host, paths)
+    body = run.vault.cache.get_sealed(name, key)
+    if body is None:
+        return Parent(None, EMPTY, None, run.index)
+    sid, (depth, ids), blobs = unpack(zstandard.ZstdDecompressor().decompress(body), limit=2 * KEPT_MAX)
+    if sid not in {s.record.sid for s in run.slots}:
+        return Parent(None, EMPTY, None, run.index)
+    return Parent(sid, Content(depth, ids), KeptTrees(blobs, run.domain.id_keys), run.index)

@@ -1,0 +1,232 @@
+"""One writing run: session, index, pipeline; what backup and SnapshotWriter share."""
+
+import getpass
+import os
+import socket
+from dataclasses import dataclass, field
+
+from blake3 import blake3
+
+from snapvault.chunking import Chunker
+from snapvault.format.keyset import Role
+from snapvault.format.snapshot import SnapshotDetails
+from snapvault.format.tree import (
+    EMPTY,
+    ID_SIZE,
+    INLINE_IDS,
+    BlobType,
+    Content,
+    Node,
+    encode_tree,
+    split_ids,
+    split_nodes,
+)
+from snapvault.foundation.clock import now_ns
+from snapvault.foundation.errors import Cancelled
+from snapvault.foundation.events import Control, Reporter
+from snapvault.foundation.ids import BlobId
+from snapvault.operations.results import Issue, text_path
+from snapvault.repository.history import Slot
+from snapvault.repository.index import BlobIndex
+from snapvault.repository.repository import Vault
+from snapvault.repository.session import Session
+from snapvault.repository.writer import BlobWriter, Written
+from snapvault.source.protocol import FileReader
+from snapvault.version import PROGRAM
+
+READ_SIZE = 1 << 20  # bytes asked of a source at once
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a run saw."""
+
+    files_new: int = 0
+    files_changed: int = 0
+    files_unmodified: int = 0
+    folders: int = 0
+    others: int = 0
+    bytes_total: int = 0
+    bytes_read: int = 0
+    vanished: int = 0
+    issues: list[Issue] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def files(self) -> int:
+        return self.files_new + self.files_changed + self.files_unmodified
+
+    def issue(self, path: bytes, message: str) -> None:
+        self.issues.append(Issue(text_path(path), message))
+
+    def stored(self) -> dict[str, int]:
+        """The counts that a snapshot record keeps."""
+        return {
+            "files": self.files, "folders": self.folders, "others": self.others, "bytes": self.bytes_total,
+            "issues": len(self.issues),
+        }  # fmt: skip
+
+
+class Run:
+    """Opens a session by the rules W1 and W2, stores trees and files, commits.
+
+    Leaving the context without a commit aborts: there is no snapshot, and what was uploaded is found by the next run.
+    """
+
+    def __init__(self, vault: Vault, operation: str, control: Control | None, *, dry_run: bool = False) -> None:
+        vault.ring.require_role(Role.WRITERS, "back up")
+        if vault.rollback is not None:
+            raise vault.rollback  # new data would be sealed to keys of an old keyset
+        self.vault, self.dry_run = vault, dry_run
+        self.domain = vault.ring.write_domain
+        self.chunker: Chunker = self.domain.chunker(vault.ring.chunking)
+        self.reporter = Reporter(operation, control)
+        self.counts = Counts()
+        self.started = now_ns()
+        threads = control.limits.threads if control is not None and control.limits is not None else None
+        self.session = None if dry_run else Session(vault.store, vault.ring, self.domain)
+        try:
+            if self.session is not None:
+                self.session.announce()
+            self.index, self.slots = self._load()
+            self.blobs = (
+                DryWriter(self.index, self.domain.id_keys)
+                if self.session is None
+                else BlobWriter(self.session, self.index, self.domain, threads=threads)
+            )
+        except BaseException:
+            if self.session is not None:
+                self.session.abort()
+            raise
+        self.committed = False
+
+    def _load(self) -> tuple[BlobIndex, list[Slot]]:
+        """W2, in this order: what is condemned, then which packs there are, then the index."""
+        loader = self.vault.loader
+        condemned = loader.condemned()
+        present = loader.packs_present()
+        index = loader.load()
+        lost = index.restrict(present, condemned)
+        gone = [row for row in lost if row.id not in condemned]
+        if gone:
+            self.counts.warnings.append(
+                f"{len(gone)} packs that the index names are missing or cut short; what they held is stored again "
+                "where the source still has it ('snapvault check' names the snapshots that they damage)"
+            )
+        self.counts.warnings += [str(p) for p in loader.problems]
+        slots, problems = self.vault.history.slots()
+        self.counts.warnings += [str(p) for p in problems]
+        self.counts.warnings += self.vault.rolled_back(slots)
+        return index, slots
+
+    # -- storing -------------------------------------------------------------------------------------------------
+
+    def store_file(self, reader: FileReader, size_hint: int) -> tuple[bytes, int]:
+        """Read a file to its end and store its chunks: their ids, and the bytes read."""
+        put = self.blobs.put
+        data = reader.read(READ_SIZE)
+        if len(data) < READ_SIZE and len(data) == size_hint and len(data) <= self.chunker.sizes.minimum:
+            return (put(BlobType.DATA, data) if data else b""), len(data)  # the common case: a small file in one read
+        ids, total, rest = [], len(data), b""
+        while data:
+            self.reporter.tick("read", self.counts.files, bytes_done=self.counts.bytes_read + total)
+            following = reader.read(READ_SIZE)
+            buffer = memoryview(rest + data if rest else data)
+            start = 0
+            for end in self.chunker.cuts(buffer, final=not following):
+                ids.append(put(BlobType.DATA, buffer[start:end]))
+                start = end
+            rest = bytes(buffer[start:])
+            data, total = following, total + len(following)
+        return b"".join(ids), total
+
+    def content(self, ids: bytes) -> Content:
+        """A content for these ids; long lists go into LIST blobs."""
+        depth = 0
+        while len(ids) > INLINE_IDS * ID_SIZE:
+            ids = b"".join([self.blobs.put(BlobType.LIST, part) for part in split_ids(ids)])
+            depth += 1
+        return Content(depth, ids)
+
+    def folder(self, nodes: list[Node], users: dict[int, str], groups: dict[int, str]) -> Content:
+        """Store the entries of a folder (in order of their names)."""
+        if not nodes:
+            return EMPTY
+        put = self.blobs.put
+        pieces = [put(BlobType.TREE, encode_tree(part, users, groups)) for part in split_nodes(nodes)]
+        return self.content(b"".join(pieces))
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def commit(
+        self, root: Content, *, dataset: str, host: str, paths: tuple[bytes, ...], tags: tuple[str, ...], time: int | None
+    ) -> str:
+        """Everything is durable and acknowledged when this returns: the snapshot's id ("" on a dry run)."""
+        self.blobs.flush()
+        self.reporter.check()
+        if self.session is None:
+            return ""
+        details = SnapshotDetails(
+            dataset, host, root, paths, self.started if time is None else time, now_ns(), tags,
+            bool(self.counts.issues), user_name(), PROGRAM, self.counts.stored(),
+        )  # fmt: skip
+        holder = self.vault.ring.signing.id
+        heads = self.vault.history.heads(self.slots, holder)
+        numbers = {s.record.sid: s.record.number for s in self.slots}
+        number = 1 + max((numbers[sid] for sid, _ in heads), default=0)
+        record = self.session.commit(details, heads, number)
+        self.committed = True
+        self.vault.remember(self.session.sid, record, self.slots)
+        return self.session.sid
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self.committed or self.session is None:
+            self.blobs.close()
+            return
+        try:
+            # What was uploaded before an interrupt is indexed; after a failure of the store nothing more is tried.
+            self.blobs.close(keep=isinstance(error, Cancelled | KeyboardInterrupt))
+        finally:
+            self.session.abort()
+
+
+class DryWriter:
+    """Stands for a BlobWriter on a dry run: counts what would be stored."""
+
+    def __init__(self, index: BlobIndex, id_keys: tuple[bytes, ...]) -> None:
+        self.index, self._ids = index, id_keys
+        self.written = Written()
+
+    def put(self, blob_type: int, data: bytes | memoryview) -> BlobId:
+        """The id that the blob would get."""
+        blob = BlobId(blake3(data, key=self._ids[blob_type]).digest())
+        if blob not in self.index:
+            self.index.new.add(blob)
+            self.written.blobs += 1
+            self.written.raw += len(data)
+        return blob
+
+    def flush(self) -> None:
+        """Nothing was put."""
+
+    def close(self, *, keep: bool = False) -> None:
+        """Nothing runs."""
+
+
+def host_name() -> str:
+    return socket.gethostname()
+
+
+def user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def describe(error: OSError) -> str:
+    return error.strerror or str(error)
+

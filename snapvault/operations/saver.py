@@ -1,0 +1,164 @@
+"""Storing one source: walk its folders, take what is unchanged from the parent, read the rest."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from snapvault.format.tree import EMPTY, Node, NodeKind
+from snapvault.foundation.clock import now_ns
+from snapvault.operations.parent import NOTHING, Entries, Parent
+from snapvault.operations.run import Run, describe
+from snapvault.source.protocol import Listing, Problem, SourceTree
+
+RACY_NS = 2 * 10**9  # a file changed this shortly before it was read may change again within the same tick
+
+
+@dataclass(slots=True)
+class _Folder:
+    """A folder whose entries are being stored."""
+
+    path: bytes
+    node: Node
+    todo: Iterator[Node]
+    before: Entries
+    done: list[Node] = field(default_factory=list)
+
+
+class Saver:
+    """Stores the folders and files of one source through a run."""
+
+    def __init__(self, run: Run, source: SourceTree, parent: Parent, *, force_read: bool = False) -> None:
+        self._run, self._source, self._parent, self._force = run, source, parent, force_read
+        self._counts = run.counts
+        self._linked: dict[tuple[int, int], Node] = {}  # the first name of files with several
+
+    def save(self, path: bytes, node: Node, old: Node | None) -> Node | None:
+        """Store a root and everything below it: its node with content; None if it could not be read."""
+        if node.kind != NodeKind.DIRECTORY:
+            return self._save_entry(path, node, old)
+        stack: list[_Folder] = []
+        top = self._enter(path, node, old)
+        if top is None:
+            return None
+        stack.append(top)
+        while True:
+            folder = stack[-1]
+            child = next(folder.todo, None)
+            if child is None:
+                self._leave(folder)
+                stack.pop()
+                if not stack:
+                    return folder.node
+                stack[-1].done.append(folder.node)
+                continue
+            child_path = folder.path.rstrip(b"/") + b"/" + child.name
+            old_child = folder.before.get(child.name)
+            if child.kind == NodeKind.DIRECTORY:
+                entered = self._enter(child_path, child, old_child)
+                if entered is not None:
+                    stack.append(entered)
+            else:
+                saved = self._save_entry(child_path, child, old_child)
+                if saved is not None:
+                    folder.done.append(saved)
+
+    def _enter(self, path: bytes, node: Node, old: Node | None) -> _Folder | None:
+        try:
+            listing: Listing = self._source.scan(path)
+        except FileNotFoundError:
+            self._counts.vanished += 1
+            return None
+        except OSError as e:
+            self._counts.issue(path, f"the folder cannot be listed: {describe(e)}")
+            return None
+        for problem in listing.problems:
+            self._problem(problem)
+        is_folder = old is not None and old.kind == NodeKind.DIRECTORY
+        before = self._parent.entries(old.content) if is_folder and old is not None else NOTHING
+        return _Folder(path, node, iter(listing.nodes), before)
+
+    def _leave(self, folder: _Folder) -> None:
+        folder.node.content = self._run.folder(folder.done, self._source.users, self._source.groups)
+        self._counts.folders += 1
+
+    def _problem(self, problem: Problem) -> None:
+        if problem.vanished:
+            self._counts.vanished += 1
+        else:
+            self._counts.issue(problem.path, problem.message)
+
+    def _save_entry(self, path: bytes, node: Node, old: Node | None) -> Node | None:
+        if node.kind != NodeKind.FILE:
+            self._counts.others += 1
+            return node
+        counts = self._counts
+        if not self._force and self._parent.reusable(old, node):
+            assert old is not None
+            node.content, node.extents = old.content, old.extents
+            counts.files_unmodified += 1
+            counts.bytes_total += node.size
+            self._run.reporter.tick("read", counts.files, bytes_done=counts.bytes_read)
+            return node
+        saved = self._linked.get(node.link) if node.link is not None else None
+        if saved is not None and _same(saved, node):
+            node.content, node.extents, node.racy = saved.content, saved.extents, saved.racy
+        else:
+            read = self._read(path, node)
+            if read is None:
+                return None
+            node = read
+            if node.link is not None:
+                self._linked[node.link] = node
+        if old is None or old.kind != NodeKind.FILE:
+            counts.files_new += 1
+        else:
+            counts.files_changed += 1
+        counts.bytes_total += node.size
+        self._run.reporter.tick("read", counts.files, bytes_done=counts.bytes_read)
+        return node
+
+    def _read(self, path: bytes, node: Node) -> Node | None:
+        """Read a file; once more if it changed meanwhile.  None: dropped and named, or vanished."""
+        for attempt in (1, 2):
+            try:
+                read, steady = self._read_once(path, node)
+            except FileNotFoundError:
+                self._counts.vanished += 1
+                return None
+            except OSError as e:
+                self._counts.issue(path, f"cannot be read, and is not in the snapshot: {describe(e)}")
+                return None
+            if steady:
+                return read
+            if attempt == 2:
+                read.changed = True
+                self._counts.issue(path, "changed while it was read; what is stored may be a mixture")
+        return read
+
+    def _read_once(self, path: bytes, node: Node) -> tuple[Node, bool]:
+        began = now_ns()
+        reader = self._source.open(path, node)
+        try:
+            ids, size = self._run.store_file(reader, reader.node.size)
+        finally:
+            steady = reader.finish()
+        read = reader.node
+        self._counts.bytes_read += size
+        read.content = self._run.content(ids) if ids else EMPTY
+        if not steady:
+            _fit(read, size)
+        read.racy = max(read.mtime_ns, read.ctime_ns) >= began - RACY_NS
+        return read, steady
+
+
+def _same(a: Node, b: Node) -> bool:
+    return (a.size, a.mtime_ns, a.ctime_ns, a.inode) == (b.size, b.mtime_ns, b.ctime_ns, b.inode)
+
+
+def _fit(node: Node, stored: int) -> None:
+    """Make the size of a file that changed while it was read agree with the bytes that were stored."""
+    if node.extents is None:
+        node.size = stored
+    elif sum(n for _, n in node.extents) != stored:
+        node.extents, node.size = None, stored
+
+
