@@ -60,3 +60,46 @@ class BackupResult(Result):
     @property
     def status(self) -> str:
         return PARTIAL if self.issues else OK
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry that differs between two snapshots, or between a snapshot and a restore's target."""
+
+    path: str
+    kind: str  # added, removed, modified (content), metadata, type
+    details: tuple[str, ...] = ()  # what of the metadata differs
+    size_before: int = 0
+    size_after: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreResult(Result):
+    """What a restore wrote, and what it could not."""
+
+    snapshot: str
+    target: str
+    files_written: int
+    files_same: int  # there already, with these bytes
+    removed: int  # entries that were not in the snapshot (``delete``)
+    folders: int
+    others: int
+    bytes_written: int
+    bytes_same: int
+    unprivileged: int  # entries whose owner or kind needs root; counted, no error
+    issues: tuple[Issue, ...]  # entries that are restored, but not in everything
+    lost: tuple[Issue, ...]  # entries that are not restored: their stored data is damaged
+    changes: tuple[Change, ...]  # of a dry run: what would be done
+    seconds: float
+    dry_run: bool = False
+    verified: bool = False  # everything was read back and compared
+
+    @property
+    def status(self) -> str:
+        if self.lost:
+            return DAMAGED
+        return PARTIAL if self.issues else OK

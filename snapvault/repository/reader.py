@@ -10,11 +10,12 @@ from snapvault.format.tree import ID_SIZE, BlobType, Content, Tree, decode_tree
 from snapvault.format.wire import FormatError
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import BlobId
-from snapvault.repository.index import BlobIndex, Place
+from snapvault.repository.index import BlobIndex, PackRow, Place
 from snapvault.repository.keyring import Keyring
 from snapvault.repository.packs import open_segment
 from snapvault.repository.sessions import Sessions
 
+ALIGNMENT = 64 << 10
 SEGMENTS_KEPT = 16  # opened segments that a reader keeps
 
 
@@ -43,9 +44,19 @@ class BlobReader:
 
     def fetch_segment(self, place: Place) -> memoryview:
         """Read and open a segment, past the kept ones."""
+        return self.open_segment(place, self.fetch(place.pack, place.start, place.sealed))
+
+    def fetch(self, pack: PackRow, start: int, length: int) -> memoryview:
+        """Bytes of a pack.  What the store sees is aligned to 64 KiB, so that it learns little of where segments end."""
+        first = start // ALIGNMENT * ALIGNMENT
+        end = min(-(-(start + length) // ALIGNMENT) * ALIGNMENT, pack.size)
+        data = self._backend.get(names.pack(pack.id), first, end - first)
+        return memoryview(data)[start - first : start - first + length]
+
+    def open_segment(self, place: Place, sealed: memoryview) -> memoryview:
+        """The plaintext of a segment whose bytes were fetched; Damaged."""
         name = names.pack(place.pack.id)
         secrets = self._sessions.secrets(place.pack.sid, place.pack.id)
-        sealed = self._backend.get(name, place.start, place.sealed)
         try:
             return open_segment(secrets, sealed)
         except Damaged as e:

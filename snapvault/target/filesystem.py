@@ -27,16 +27,21 @@ TEMPORARY = b".snapvault-"  # a file of this prefix in a target is a leftover of
 class NewFile:
     """A file under a temporary name beside its final one.  ``fd`` is open for reading and writing."""
 
-    __slots__ = ("_folder", "_name", "_remove", "_temporary", "fd")
+    __slots__ = ("_folder", "_name", "_remove", "_temporary", "fd")  # fd: -1 while closed
 
     def __init__(self, folder: Folder, name: bytes, remove: Callable[[], None]) -> None:
         self._folder, self._name, self._remove = folder, name, remove
         self._temporary = TEMPORARY + secrets.token_hex(12).encode()
         self.fd = os.open(self._temporary, _NEW, 0o600, dir_fd=folder.fd)
 
+    def reopen(self) -> None:
+        """Open it again after ``close``."""
+        if self.fd < 0:
+            self.fd = os.open(self._temporary, os.O_RDWR | os.O_NOFOLLOW, dir_fd=self._folder.fd)
+
     def commit(self) -> None:
         """Close, and put it in the place of whatever has its name.  OSError: nothing changed, ``abort`` it."""
-        self._close()
+        self.close()
         at = self._folder.fd
         try:
             os.rename(self._temporary, self._name, src_dir_fd=at, dst_dir_fd=at)
@@ -46,11 +51,12 @@ class NewFile:
 
     def abort(self) -> None:
         """Close, and leave nothing."""
-        self._close()
+        self.close()
         with suppress(FileNotFoundError):
             os.unlink(self._temporary, dir_fd=self._folder.fd)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Let go of the descriptor; the file stays under its temporary name."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
