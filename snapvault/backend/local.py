@@ -7,8 +7,9 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 
-from snapvault.backend.names import check_name, check_prefix, check_range, end_of, is_name, reachable
+from snapvault.backend.names import check_name, check_prefix, check_range, end_of, is_name
 from snapvault.backend.protocol import Buffer, Exists, NotFound, ObjectInfo
+from snapvault.backend.walk import Entry, walk
 from snapvault.foundation.errors import (
     InvalidInput,
     RepositoryNotFound,
@@ -79,9 +80,7 @@ class LocalBackend:
         return ObjectInfo(name, found.st_size)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        check_prefix(prefix)
-        folder = prefix[: prefix.rfind("/") + 1]
-        return self._walk(folder, prefix)
+        return walk(self._entries, check_prefix(prefix))
 
     def delete(self, name: str) -> None:
         path = self._path(name)
@@ -138,34 +137,15 @@ class LocalBackend:
             durable.make_folder(folder)
             self._known.add(folder)
 
-    def _walk(self, folder: str, prefix: str) -> Iterator[ObjectInfo]:
-        for name, entry in self._entries(folder):
-            if name.endswith("/"):
-                if reachable(name, prefix):
-                    yield from self._walk(name, prefix)
-            elif name.startswith(prefix):
-                try:
-                    yield ObjectInfo(name, entry.stat().st_size)
-                except FileNotFoundError:
-                    continue  # deleted since the folder was read
-                except OSError as err:
-                    raise self._error(err, name) from err
-
-    def _entries(self, folder: str) -> Sequence[tuple[str, os.DirEntry[str]]]:
-        """The files and (with a slash) folders in ``folder``, in the order of the names of their objects."""
-        found = []
+    def _entries(self, folder: str) -> Sequence[Entry]:
         try:
-            with os.scandir(f"{self._root}/{folder}") as entries:
-                for entry in entries:
-                    name = folder + entry.name
-                    if is_name(name):  # skips temporary files and what is not ours, such as lost+found
-                        found.append((name + "/" if entry.is_dir() else name, entry))
-        except FileNotFoundError:
+            with os.scandir(f"{self._root}/{folder}") as found:
+                return [sized for entry in found if (sized := _sized(folder, entry)) is not None]
+        except (FileNotFoundError, NotADirectoryError):
             self._require_root(folder)
-            return []  # no object there, or the folder went away as a whole
+            return []  # no folder, no objects
         except OSError as err:
             raise self._error(err, folder) from err
-        return sorted(found, key=lambda pair: pair[0])
 
     def _require_root(self, name: str) -> None:
         missing = self._missing(name)
@@ -189,6 +169,18 @@ class LocalBackend:
         if err.errno == errno.ENAMETOOLONG:
             return InvalidInput(text, affected=affected)
         return StoreUnavailable(text, affected=affected)
+
+
+def _sized(folder: str, entry: os.DirEntry[str]) -> Entry | None:
+    name = folder + entry.name
+    if not is_name(name):  # a temporary file, or lost+found: not ours, maybe not even readable
+        return None
+    if entry.is_dir():
+        return name + "/", 0
+    try:
+        return name, entry.stat().st_size
+    except FileNotFoundError:
+        return None  # deleted since the folder was read
 
 
 def _read(fd: int, name: str, start: int, length: int | None) -> bytes:

@@ -33,7 +33,7 @@ class MemoryBackend:
         return f"memory://{self._name or ''}"
 
     def __repr__(self) -> str:
-        return f"MemoryBackend({self._name!r})"
+        return f"MemoryBackend({self.url!r})"
 
     @property
     def objects(self) -> dict[str, bytes]:

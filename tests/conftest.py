@@ -1,0 +1,39 @@
+"""Fixtures for all tests: real servers, each started once a session and only if a test asks for it."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves the helper modules beside this file out
+
+import servers
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Fresh]:
+    """Call it: URL and storage options of a place in a fresh bucket of a real S3 server."""
+    with servers.seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="session")
+def moto_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Fresh]:
+    """The same in moto."""
+    with servers.moto_s3(tmp_path_factory.mktemp("moto")) as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="session")
+def rclone_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Fresh]:
+    """The same in rclone, which ignores preconditions."""
+    with servers.rclone_s3(tmp_path_factory.mktemp("rclone-s3")) as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="session")
+def rclone_sftp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Fresh]:
+    """URL and storage options of a folder that is not there yet on an SFTP server."""
+    with servers.rclone_sftp(tmp_path_factory.mktemp("rclone-sftp")) as fresh:
+        yield fresh
