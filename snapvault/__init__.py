@@ -17,7 +17,11 @@ _HOME = {
     "Repository": "operations.repository",
     "InitResult": "operations.repository",
     "backup": "operations.backup",
+    "restore": "operations.restore",
+    "archive": "operations.archive",
     "BackupResult": "operations.results",
+    "RestoreResult": "operations.results",
+    "Change": "operations.results",
     "Issue": "operations.results",
     "SnapshotWriter": "operations.writer",
     "Snapshot": "access.snapshot",
@@ -56,18 +60,20 @@ if TYPE_CHECKING:
         StoreUnavailable,
     )
     from snapvault.foundation.events import Control, Event, Limits
+    from snapvault.operations.archive import archive
     from snapvault.operations.backup import backup
     from snapvault.operations.repository import InitResult, Repository, init, open
-    from snapvault.operations.results import BackupResult, Issue
+    from snapvault.operations.restore import restore
+    from snapvault.operations.results import BackupResult, Change, Issue, RestoreResult
     from snapvault.operations.writer import SnapshotWriter
     from snapvault.repository.credentials import KeyFile
     from snapvault.source.command import Command
 
 __all__ = [
-    "BackupResult", "Cancelled", "Chunking", "Command", "Conflict", "Control", "Damaged", "Entry", "Event",
+    "BackupResult", "Cancelled", "Change", "Chunking", "Command", "Conflict", "Control", "Damaged", "Entry", "Event",
     "FormatTooNew", "InitResult", "InvalidInput", "Issue", "KeyFile", "KeyRejected", "Limits", "Repository",
-    "RepositoryNotFound", "RoleRequired", "Snapshot", "SnapshotWriter", "SnapvaultError", "SourceError", "StoreDenied",
-    "StoreFull", "StoreUnavailable", "backup", "init", "open",
+    "RepositoryNotFound", "RestoreResult", "RoleRequired", "Snapshot", "SnapshotWriter", "SnapvaultError", "SourceError", "StoreDenied",
+    "StoreFull", "StoreUnavailable", "archive", "backup", "init", "open", "restore",
 ]  # fmt: skip
 
 

@@ -4,7 +4,8 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import IO, Any
 
 from snapvault.format.tree import Node, NodeKind
 from snapvault.platform.remote import as_os_errors, connect, shown_url
@@ -66,6 +67,12 @@ class RemoteTarget:
     def create(self, path: bytes) -> "RemoteFile":
         """A new file that takes the place of what is at ``path``."""
         return RemoteFile(self._fs, self._address(path))
+
+    def open(self, path: bytes) -> IO[bytes]:
+        """A file that is there, for reading."""
+        address = self._address(path)
+        with as_os_errors(address):
+            return self._fs.open(address, "rb")  # type: ignore[no-any-return]
 
     def delete(self, path: bytes) -> None:
         """Delete a file.  Nothing there is fine."""
@@ -131,7 +138,8 @@ class RemoteFile:
         if discard is not None:
             with as_os_errors(self._address):
                 discard()
-        self._file.closed = True  # closing would complete the upload
+        with suppress(AttributeError):  # some files cannot be told, but those have nothing left to upload
+            self._file.closed = True  # closing would complete the upload
         self._fs.invalidate_cache(self._address)
         try:
             with as_os_errors(self._address):

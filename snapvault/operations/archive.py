@@ -1,0 +1,130 @@
+"""``restore --stdout``: one file's bytes, or a tar of a folder, into a stream."""
+
+import io
+import os
+import stat
+import tarfile
+from typing import IO, TYPE_CHECKING, BinaryIO
+
+from snapvault.access.resolve import resolve
+from snapvault.access.snapshot import Entry, Snapshot, StoredFile
+from snapvault.format.tree import NodeKind
+from snapvault.foundation.errors import Damaged
+from snapvault.foundation.events import Control, Reporter
+from snapvault.operations.results import RestoreResult, text_path
+from snapvault.operations.selection import Selection
+from snapvault.operations.tally import Tally
+from snapvault.operations.visit import Visited, visit
+from snapvault.repository.reader import BlobReader
+
+if TYPE_CHECKING:
+    from snapvault.operations.repository import Repository
+
+BLOCK = 1 << 20
+_TYPES = {
+    NodeKind.DIRECTORY: tarfile.DIRTYPE,
+    NodeKind.SYMLINK: tarfile.SYMTYPE,
+    NodeKind.CHARACTER: tarfile.CHRTYPE,
+    NodeKind.BLOCK: tarfile.BLKTYPE,
+    NodeKind.FIFO: tarfile.FIFOTYPE,
+}
+
+
+def archive(
+    repo: "Repository",
+    snapshot: str | Snapshot,
+    path: str,
+    stream: BinaryIO,
+    *,
+    selection: Selection | None = None,
+    control: Control | None = None,
+) -> RestoreResult:
+    """Write the file at ``path`` to ``stream``, or a POSIX (pax) tar of the folder there.
+
+    A single file that is damaged raises Damaged as soon as its bytes do not verify: nothing wrong was written, but the
+    stream is cut short.  In a tar, lost files are left out and named.
+    """
+    found = resolve(repo.vault, snapshot) if isinstance(snapshot, str) else snapshot
+    entry, reporter, tally = found.entry(path), Reporter("restore", control), Tally()
+    if entry.node.kind != NodeKind.DIRECTORY:
+        with found.open(path) as file:
+            _copy(file, stream, reporter)
+        tally.wrote(entry.size)
+    else:
+        _Tar(found.reader(), stream, reporter, tally).write(entry, selection or Selection())
+    return tally.result(found, "stream")
+
+
+def _copy(file: IO[bytes], stream: IO[bytes], reporter: Reporter) -> None:
+    done = 0
+    while block := file.read(BLOCK):
+        reporter.tick("write", 0, bytes_done=done)
+        stream.write(block)
+        done += len(block)
+
+
+class _Tar:
+    """Writes a folder as a tar."""
+
+    def __init__(self, reader: BlobReader, stream: BinaryIO, reporter: Reporter, tally: Tally) -> None:
+        self._reader, self._reporter, self._tally = reader, reporter, tally
+        self._tar = tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT)
+        self._linked: dict[tuple[int, int], str] = {}
+
+    def write(self, top: Entry, selection: Selection) -> None:
+        with self._tar:
+            for at in visit(self._reader, top.node, self._tally.lose_folder, selection):
+                self._reporter.check()
+                if at.path and not at.leaving:
+                    self._entry(at)
+
+    def _entry(self, at: Visited) -> None:
+        node = at.node
+        if node.kind == NodeKind.SOCKET:
+            self._tally.issue(at.path, "a socket has no place in a tar")
+            return
+        info = _header(at)
+        if node.link is not None:
+            first = self._linked.setdefault(node.link, info.name)
+            if first != info.name:
+                info.type, info.linkname, info.size = tarfile.LNKTYPE, first, 0
+        if info.type == tarfile.REGTYPE:
+            self._file(at, info)
+            return
+        if node.kind == NodeKind.DIRECTORY:
+            self._tally.folders += 1
+        else:
+            self._tally.others += 1
+        self._tar.addfile(info)
+
+    def _file(self, at: Visited, info: tarfile.TarInfo) -> None:
+        """A member cannot be taken back once its header is out, so all of it is opened and verified first."""
+        try:
+            stored = StoredFile(self._reader, Entry(text_path(at.path), at.node))
+            with io.BufferedReader(stored, BLOCK) as file:
+                while file.read(BLOCK):
+                    self._reporter.check()
+                file.seek(0)
+                self._tar.addfile(info, file)
+        except Damaged as e:
+            self._tally.lose(at.path, e)
+            if node_link := at.node.link:
+                self._linked.pop(node_link, None)
+            return
+        self._tally.wrote(at.node.size)
+
+
+def _header(at: Visited) -> tarfile.TarInfo:
+    node = at.node
+    info = tarfile.TarInfo(text_path(at.path))
+    info.type = _TYPES.get(node.kind, tarfile.REGTYPE)
+    info.size = node.size if node.kind == NodeKind.FILE else 0
+    info.mode, info.uid, info.gid = stat.S_IMODE(node.mode), node.uid, node.gid
+    info.uname, info.gname = at.users.get(node.uid, ""), at.groups.get(node.gid, "")
+    info.mtime = node.mtime_ns // 10**9
+    info.pax_headers["mtime"] = f"{node.mtime_ns // 10**9}.{node.mtime_ns % 10**9:09d}"
+    info.linkname = text_path(node.target)
+    info.devmajor, info.devminor = os.major(node.device), os.minor(node.device)
+    for name, value in (node.xattrs or {}).items():
+        info.pax_headers["SCHILY.xattr." + text_path(name)] = value.decode("utf-8", "surrogateescape")
+    return info

@@ -1,0 +1,374 @@
+"""Restore: bring a snapshot, or a part of it, back to life."""
+
+import errno
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from snapvault.access.resolve import resolve
+from snapvault.access.snapshot import Snapshot
+from snapvault.format.tree import ID_SIZE, Node, NodeKind
+from snapvault.foundation.errors import Damaged, InvalidInput, SourceError
+from snapvault.foundation.events import Control, Reporter
+from snapvault.foundation.ids import BlobId
+from snapvault.operations.archive import archive
+from snapvault.operations.fetch import Fetcher, Piece
+from snapvault.operations.files import FileJob, FileWriter
+from snapvault.operations.remote_restore import restore_remote
+from snapvault.operations.results import RestoreResult, text_path
+from snapvault.operations.selection import Selection
+from snapvault.operations.sources import is_url, local_path
+from snapvault.operations.tally import Tally
+from snapvault.operations.visit import Visited, visit
+from snapvault.repository.repository import Vault
+from snapvault.target.attributes import Shortfall
+from snapvault.target.filesystem import FilesystemTarget
+
+if TYPE_CHECKING:
+    from snapvault.operations.repository import Repository
+
+BATCH_PIECES = 1 << 15  # chunks planned at once: what bounds the memory
+FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of the target: going on would fail for every file
+
+Use = tuple[FileJob, int]  # a job, and the position of the piece in the file's stored bytes
+
+
+def restore(
+    repo: "Repository",
+    snapshot: str | Snapshot,
+    target: str | PathLike[str] | BinaryIO,
+    *,
+    path: str = "/",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    delete: bool = False,
+    verify: bool = False,
+    dry_run: bool = False,
+    numeric_owner: bool = False,
+    target_options: Mapping[str, Any] | None = None,
+    control: Control | None = None,
+) -> RestoreResult:
+    """Write a snapshot, or what is inside its folder ``path``, into ``target``.
+
+    ``target`` is a folder, an fsspec URL, or a binary stream (one file's bytes, or a tar of a folder).  In a folder
+    that exists, only what differs is written: files are compared by content.  ``delete`` removes what is not in the
+    snapshot, never outside the target, and refuses ``/``.  ``verify`` reads everything back.  Paths that are lost to
+    damage are named, all others are restored, and the status is ``damaged``; entries that could not be restored in
+    everything make it ``partial``; what needs root is counted.  InvalidInput, RoleRequired, SourceError (the target
+    cannot be written), StoreUnavailable, Cancelled.
+    """
+    vault = repo.vault
+    vault.ring.require_read("restore")
+    found = resolve(vault, snapshot) if isinstance(snapshot, str) else snapshot
+    selection = Selection(include, exclude)
+    if not isinstance(target, str | PathLike):
+        return archive(repo, found, path, target, selection=selection, control=control)
+    if is_url(target):
+        return restore_remote(
+            vault, found, str(target), path, selection, target_options, delete=delete, verify=verify, dry_run=dry_run,
+            control=control,
+        )  # fmt: skip
+    place = local_path(target)
+    if delete and os.path.realpath(place) == "/":
+        raise InvalidInput("restore --delete into / would remove everything that is not in the snapshot")
+    return _restore_local(vault, found, place, path, selection, delete, verify, dry_run, numeric_owner, control)
+
+
+def _restore_local(
+    vault: Vault, snapshot: Snapshot, place: str, path: str, selection: Selection, delete: bool, verify: bool,
+    dry_run: bool, numeric_owner: bool, control: Control | None,
+) -> RestoreResult:  # fmt: skip
+    entry = snapshot.entry(path)
+    if dry_run and not os.path.isdir(place):
+        tally = Tally()
+        _list_all(vault, entry.node, selection, tally)
+        return tally.result(snapshot, place, dry_run=True)
+    target = FilesystemTarget(place, numeric_owner=numeric_owner)
+    try:
+        tally = Tally()
+        work = Restorer(vault, target, tally, delete=delete, dry_run=dry_run, control=control)
+        work.run(entry.node, selection)
+        if verify and not dry_run:
+            again = Tally()
+            Restorer(vault, target, again, dry_run=True, control=control).run(entry.node, selection)
+            tally.compare(again)
+        return tally.result(snapshot, place, dry_run=dry_run, verified=verify)
+    finally:
+        target.close()
+
+
+def _list_all(vault: Vault, top: Node, selection: Selection, tally: Tally) -> None:
+    """A dry run into a folder that does not exist: everything would be added."""
+    for at in visit(vault.reader(), _as_top(top), tally.lose_folder, selection):
+        if not at.leaving and at.path:
+            tally.change(at.path, "added", size=at.node.size)
+
+
+def _as_top(node: Node) -> Node:
+    """A folder to visit; a single file is put into one of its own."""
+    if node.kind == NodeKind.DIRECTORY:
+        return node
+    raise InvalidInput("only a folder can be restored into a folder", hint="use --stdout for a single file")
+
+
+class Restorer:
+    """Restores a tree into a local folder."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        target: FilesystemTarget,
+        tally: Tally,
+        *,
+        delete: bool = False,
+        dry_run: bool = False,
+        control: Control | None = None,
+    ) -> None:
+        self._vault, self._target, self._tally = vault, target, tally
+        self._delete, self._dry = delete, dry_run
+        self._reporter = Reporter("restore", control)
+        self._reader = vault.reader()
+        self._files = FileWriter(target)
+        threads = control.limits.threads if control is not None and control.limits is not None else None
+        self._fetcher: Fetcher[Use] = Fetcher(vault, self._reader, self._deliver, self._fail, threads)
+        self._batch: list[Piece[Use]] = []
+        self._closing: list[Visited] = []
+        self._fresh: set[bytes] = set()  # folders that this run made and has not left
+        self._linked: dict[tuple[int, int], bytes] = {}  # the first name of files with several
+        self._links: list[tuple[Visited, bytes]] = []
+        self._domain = vault.ring.domains
+
+    def run(self, top: Node, selection: Selection) -> None:
+        """Restore everything that is selected below ``top``."""
+        try:
+            for at in visit(self._reader, _as_top(top), self._tally.lose_folder, selection):
+                self._reporter.check()
+                try:
+                    self._entry(at)
+                except OSError as e:
+                    self._trouble(at.path, e)
+            self._flush()
+            self._make_links()
+            self._close_folders()
+        finally:
+            self._fetcher.close()
+
+    # -- entries ------------------------------------------------------------------------------------------------
+
+    def _entry(self, at: Visited) -> None:
+        kind = at.node.kind
+        if kind == NodeKind.DIRECTORY:
+            if at.leaving:
+                self._leave(at)
+            else:
+                self._enter(at)
+            return
+        fresh = at.path.rpartition(b"/")[0] in self._fresh
+        if at.node.link is not None:
+            first = self._linked.setdefault(at.node.link, at.path)
+            if first != at.path:
+                self._links.append((at, first))
+                return
+        if kind == NodeKind.FILE:
+            self._file(at, fresh)
+        else:
+            self._other(at, fresh)
+
+    def _enter(self, at: Visited) -> None:
+        self._tally.folders += 1
+        if self._dry:
+            differs = self._target.differs(at.path, at.node, at.users, at.groups) if at.path else frozenset()
+            self._tally.differing(at.path, differs - {"mtime", "size"})
+            return
+        if self._target.make_directory(at.path):
+            self._fresh.add(at.path)
+
+    def _leave(self, at: Visited) -> None:
+        if self._delete and at.path not in self._fresh and at.names is not None:
+            self._remove_others(at)
+        self._fresh.discard(at.path)
+        if at.path and not self._dry:
+            self._closing.append(at)
+
+    def _remove_others(self, at: Visited) -> None:
+        assert at.names is not None
+        try:
+            there = self._target.listdir(at.path)
+        except FileNotFoundError:
+            return
+        for name in there:
+            if name in at.names:
+                continue
+            path = at.path + b"/" + name if at.path else name
+            self._tally.removed += 1
+            if self._dry:
+                self._tally.change(path, "removed")
+            else:
+                self._target.remove(path)
+
+    def _other(self, at: Visited, fresh: bool) -> None:
+        self._tally.others += 1
+        differs = frozenset({"missing"}) if fresh else self._target.differs(at.path, at.node, at.users, at.groups)
+        if self._dry:
+            self._tally.differing(at.path, differs)
+            return
+        if differs & {"missing", "kind", "target", "device"}:
+            if at.node.kind == NodeKind.SYMLINK:
+                self._target.symlink(at.path, at.node.target)
+            else:
+                shortfall = self._target.special(at.path, at.node)
+                if shortfall is not None:
+                    self._tally.shortfall(shortfall)
+                    return
+        if differs:
+            self._shortfalls(self._target.apply(at.path, at.node, at.users, at.groups))
+
+    # -- files --------------------------------------------------------------------------------------------------
+
+    def _file(self, at: Visited, fresh: bool) -> None:
+        try:
+            ids = self._reader.expand(at.node.content)
+        except Damaged as e:
+            self._tally.lose(at.path, e)
+            return
+        count = len(ids) // ID_SIZE
+        job = FileJob(at, at.path, count, new=fresh)
+        wanted: Iterable[int] = range(count)
+        if not fresh:
+            job.new = self._target.lstat(at.path) is None
+            if not job.new:
+                missing = self._compare(job, ids)
+                if missing is not None and not missing:
+                    return
+                wanted = range(count) if missing is None else missing
+        if self._dry:
+            kind = "added" if job.new else "modified"
+            self._tally.change(at.path, kind, size=at.node.size)
+            return
+        self._plan(job, ids, wanted)
+
+    def _compare(self, job: FileJob, ids: bytes) -> list[int] | None:
+        """Pieces that the file in the target lacks; [] if it is whole, and then its metadata is set right."""
+        at = job.at
+        self._reporter.tick("compare", self._tally.files_same, current=text_path(at.path))
+        missing: list[int] | None = None
+        for domain in self._domain.values():
+            missing = self._files.compare(job, ids, self._reader.index, domain)
+            if missing is not None and not missing:
+                break
+        if missing is None or missing:
+            return missing
+        self._tally.same(at.node.size)
+        differs = self._target.differs(at.path, at.node, at.users, at.groups)
+        if self._dry:
+            self._tally.differing(at.path, differs)
+        elif differs:
+            self._shortfalls(self._target.apply(at.path, at.node, at.users, at.groups))
+        return missing
+
+    def _plan(self, job: FileJob, ids: bytes, wanted: Iterable[int]) -> None:
+        lengths, position = [], 0
+        for i in range(0, len(ids), ID_SIZE):
+            length = self._reader.index.length(BlobId(ids[i : i + ID_SIZE]))
+            lengths.append((position, length))
+            position += length or 0
+        expected = job.at.node.size if job.at.node.extents is None else sum(n for _, n in job.at.node.extents)
+        if all(n is not None for _, n in lengths) and position != expected:
+            self._tally.lose(job.path, Damaged("its parts do not add up to its size"))
+            return
+        pieces = list(wanted)
+        job.remaining = len(pieces)
+        if not pieces:
+            self._shortfalls(self._files.finish(job))
+            self._tally.wrote(job.at.node.size)
+            return
+        for i in pieces:
+            self._batch.append(Piece(BlobId(ids[i * ID_SIZE : (i + 1) * ID_SIZE]), (job, lengths[i][0])))
+            if len(self._batch) >= BATCH_PIECES:
+                self._flush()
+
+    def _flush(self) -> None:
+        batch, self._batch = self._batch, []
+        self._fetcher.fetch(batch)
+
+    def _deliver(self, use: Use, data: memoryview) -> None:
+        """From worker threads: one piece of a file."""
+        job, position = use
+        self._reporter.check()
+        try:
+            node = job.at.node
+            if job.new and job.remaining == 1 and not job.written and not position and node.extents is None \
+                    and len(data) == node.size:  # fmt: skip
+                self._shortfalls(self._files.whole(job, data))
+            else:
+                with job.lock:
+                    if job.error:
+                        return
+                    self._files.write(job, position, data)
+                    job.remaining -= 1
+                    if job.remaining:
+                        return
+                self._shortfalls(self._files.finish(job))
+        except OSError as e:
+            self._give_up(job, e)
+            return
+        self._tally.wrote(node.size)
+        self._reporter.tick("write", self._tally.files_written, bytes_done=self._tally.bytes_written)
+
+    def _fail(self, use: Use, error: Damaged) -> None:
+        job, _ = use
+        if not job.error:
+            job.error = error.message
+            where = " (it was being mended in place and is now a mixture)" if job.in_place and job.written else ""
+            self._tally.lose(job.path, Damaged(error.message + where, affected=error.affected))
+            self._files.give_up(job)
+
+    def _give_up(self, job: FileJob, error: OSError) -> None:
+        self._files.give_up(job)
+        if not job.error:
+            job.error = str(error)
+            self._trouble(job.path, error)
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def _make_links(self) -> None:
+        for at, first in self._links:
+            self._tally.others += 1
+            if first in self._tally.lost_paths:
+                self._tally.lose(at.path, Damaged("the file that it is another name of is lost"))
+                continue
+            try:
+                a, b = self._target.lstat(first), self._target.lstat(at.path)
+                same = a is not None and b is not None and (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+                if self._dry:
+                    if not same:
+                        self._tally.change(at.path, "added" if b is None else "modified", size=at.node.size)
+                elif not same:
+                    self._target.link(first, at.path)
+            except OSError as e:
+                self._trouble(at.path, e)
+
+    def _close_folders(self) -> None:
+        """Folders get their metadata when nothing is written into them any more."""
+        for at in self._closing:
+            try:
+                self._shortfalls(self._target.apply(at.path, at.node, at.users, at.groups))
+            except OSError as e:
+                self._trouble(at.path, e)
+
+    def _shortfalls(self, shortfalls: list[Shortfall]) -> None:
+        for shortfall in shortfalls:
+            self._tally.shortfall(shortfall)
+
+    def _trouble(self, path: bytes, error: OSError) -> None:
+        """An entry that cannot be written is named; a target that is full or failing ends the restore."""
+        reason = error.strerror or str(error)
+        if error.errno in FATAL:
+            raise SourceError(
+                f"the target failed at {text_path(path)}: {reason}",
+                hint="mend or free the target and run the restore again; what is there already is not written twice",
+                affected=[text_path(path)],
+            ) from error
+        self._tally.issue(path, f"cannot be restored: {reason}")
+

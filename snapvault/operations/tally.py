@@ -1,0 +1,91 @@
+"""What a restore did, counted by several threads."""
+
+import threading
+import time
+
+from snapvault.access.snapshot import Snapshot
+from snapvault.foundation.errors import Damaged
+from snapvault.operations.results import Change, Issue, RestoreResult, text_path
+from snapvault.target.attributes import Shortfall
+
+
+class Tally:
+    """Counts for a RestoreResult.  Thread-safe where threads write."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+        self.files_written = self.files_same = self.removed = self.folders = self.others = 0
+        self.bytes_written = self.bytes_same = self.unprivileged = 0
+        self.issues: list[Issue] = []
+        self.lost: list[Issue] = []
+        self.lost_paths: set[bytes] = set()
+        self.changes: list[Change] = []
+
+    def wrote(self, size: int) -> None:
+        """A file was written."""
+        with self._lock:
+            self.files_written += 1
+            self.bytes_written += size
+
+    def same(self, size: int) -> None:
+        """A file was there already."""
+        with self._lock:
+            self.files_same += 1
+            self.bytes_same += size
+
+    def issue(self, path: bytes, message: str) -> None:
+        """An entry is not restored in everything."""
+        with self._lock:
+            self.issues.append(Issue(text_path(path), message))
+
+    def lose(self, path: bytes, error: Damaged) -> None:
+        """An entry is lost to damage."""
+        with self._lock:
+            self.lost.append(Issue(text_path(path), error.message))
+            self.lost_paths.add(path)
+
+    def lose_folder(self, path: bytes, error: Damaged) -> None:
+        """A folder's list of entries is damaged: what it held beyond what was read is lost."""
+        self.lose(path or b"/", Damaged(f"entries of this folder are lost: {error.message}"))
+
+    def shortfall(self, shortfall: Shortfall) -> None:
+        """Metadata could not be set."""
+        if shortfall.needs_root:
+            with self._lock:
+                self.unprivileged += 1
+        else:
+            self.issue(shortfall.path, shortfall.message)
+
+    def change(self, path: bytes, kind: str, *, size: int = 0, details: tuple[str, ...] = ()) -> None:
+        """Of a dry run."""
+        self.changes.append(Change(text_path(path), kind, details, size_after=size))
+
+    def differing(self, path: bytes, differs: frozenset[str]) -> None:
+        """Of a dry run: an entry that is not a file, or only its metadata."""
+        if not differs:
+            return
+        if "missing" in differs:
+            self.change(path, "added")
+        elif differs & {"kind", "target", "device"}:
+            self.change(path, "type" if "kind" in differs else "modified", details=tuple(sorted(differs)))
+        else:
+            self.change(path, "metadata", details=tuple(sorted(differs)))
+
+    def compare(self, again: "Tally") -> None:
+        """What a second look found different from the snapshot, though it was just written."""
+        known = {i.path for i in (*self.issues, *self.lost)}
+        for change in again.changes:
+            content = change.kind in ("added", "modified", "type")
+            if change.path not in known and (content or not self.unprivileged):
+                self.issues.append(Issue(change.path, f"differs after the restore: {change.kind}"))
+
+    def result(self, snapshot: Snapshot, target: str, *, dry_run: bool = False, verified: bool = False) -> RestoreResult:
+        """The frozen result."""
+        by_path = sorted(self.issues, key=lambda i: i.path)
+        lost = sorted(self.lost, key=lambda i: i.path)
+        return RestoreResult(
+            snapshot.id, target, self.files_written, self.files_same, self.removed, self.folders, self.others,
+            self.bytes_written, self.bytes_same, self.unprivileged, tuple(by_path), tuple(lost), tuple(self.changes),
+            time.monotonic() - self._started, dry_run, verified,
+        )  # fmt: skip
