@@ -14,6 +14,8 @@ from snapvault.chunking import Chunker, Chunking
 KIB = 1024
 SMALL, ODD, DEFAULT = (64, 256, 1024), (100, 1024, 3333), (16 * KIB, 64 * KIB, 256 * KIB)
 KEYS = {"zeros": bytes(32), "counting": bytes(range(32)), "hashed": blake3(b"vector key").digest()}
+# Inputs whose first chunk has the minimum length, and only because of the oldest byte of the window.
+FIRST = {"zeros": "first 1093", "counting": "first 715", "hashed": "first 3954"}
 
 
 def recipe_input(recipe: dict[str, Any]) -> bytes:
@@ -51,8 +53,11 @@ def cases() -> list[dict[str, Any]]:
         (DEFAULT, large),
         (DEFAULT, [{"kind": "repeat", "unit": "00", "size": 600_000}]),
     ]
-    return [
+    rows = [
         {"key": key, "sizes": sizes, "input": recipe} for sizes, recipes in plan for recipe in recipes for key in KEYS
+    ]
+    return rows + [
+        {"key": key, "sizes": SMALL, "input": {"kind": "xof", "seed": seed, "size": 200}} for key, seed in FIRST.items()
     ]
 
 

@@ -123,6 +123,16 @@ def test_a_million_steps_against_a_dict() -> None:
         steps += len(fresh) + len(wanted)
 
 
+def test_the_search_stays_inside_the_table(implementation: str) -> None:
+    """An id so near the largest that its expected place is rounded up to the end; what follows is other memory."""
+    draw = random.Random(3)
+    rows = sorted(draw.randbytes(32) for _ in range(1000))
+    table = memoryview(b"".join(rows) + bytes(32 * 1000))[: 32 * 1000]
+    for last in (b"\xff" * 7 + b"\xfe" + bytes(24), b"\xff" * 7 + b"\xfe" * 25):
+        assert find_record(table, 32, last) == -1
+        assert find_records(table, 32, last + rows[-1]) == struct.pack("<2q", -1, 999)
+
+
 @pytest.mark.parametrize("width", [-1, 0, 31, 50, 257])
 def test_a_table_of_another_shape_is_refused(implementation: str, width: int) -> None:
     table = bytearray(514 if width == 257 else 104)
