@@ -68,6 +68,8 @@ class Folders:
         return folder
 
     def _walk(self, path: bytes) -> Folder:
+        if path[:1] == b"/":
+            check_name(b"", path)
         missing, above = [path], path.rpartition(b"/")[0]
         while above and above not in self._open:
             missing.append(above)
