@@ -59,7 +59,7 @@ def create(
         _refuse_foreign(backend)
         keys, config, digest = _take_up(backend, credential) or _begin(backend, credential)
         recovery = RecoveryKey(os.urandom(SECRET_SIZE), digest)
-        _put_slot(backend, keys, recovery, digest)
+        put_slot(backend, keys, recovery, digest)
         found = probe(backend)
         capabilities = CapabilitiesRecord(found.put_if_absent, found.range_read, found.list_after_put)
         backend.put(names.CAPABILITIES + os.urandom(8).hex(), [capabilities.encode()])
@@ -92,7 +92,7 @@ def _begin(backend: Backend, credential: Credential) -> tuple[HolderKeys, Config
     config = ConfigRecord(os.urandom(32), keys.hpke.public, keys.signer.public)
     data = config.encode()
     digest = blake3(data).digest()
-    _put_slot(backend, keys, credential, digest)
+    put_slot(backend, keys, credential, digest)
     try:
         backend.put_if_absent(names.CONFIG, [data])
     except Exists:
@@ -118,7 +118,8 @@ def _take_up(backend: Backend, credential: Credential) -> tuple[HolderKeys, Conf
     return keys, config, digest
 
 
-def _put_slot(backend: Backend, keys: HolderKeys, credential: Credential, digest: bytes) -> None:
+def put_slot(backend: Backend, keys: HolderKeys, credential: Credential, digest: bytes) -> None:
+    """Wrap a holder's keys into one more slot."""
     name, data = wrap(keys, credential, digest)
     backend.put_if_absent(name, [data])
 

@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,10 @@ class Vault:
         self, backend: Backend, ring: Keyring, cache: Cache, pins: Pins, rollback: Damaged | None = None
     ) -> None:
         self._pid = os.getpid()
-        self.ring, self.cache, self.pins = ring, cache, pins
+        self.cache, self.pins = cache, pins
         self.rollback = rollback  # the store shows an older keyset than this client saw
         self._store = Store(backend, cache)
-        self.sessions = Sessions(self._store, ring)
-        self.history = History(self._store, ring, self.sessions)
-        self.loader = IndexLoader(self._store, ring, self.sessions)
-        self._index: BlobIndex | None = None
+        self._attach(ring)
         self._lock = threading.RLock()
         self.closed = False
 
@@ -75,6 +73,20 @@ class Vault:
             raise InvalidInput("the repository was closed; open it again")
         if os.getpid() != self._pid:
             raise InvalidInput("this process forked after the repository was opened; open it again in the child")
+
+    def adopt(self, keyset: KeysetRecord, digest: bytes) -> None:
+        """Go on with a newer keyset that this holder just wrote."""
+        ring = open_keyring(self.ring.config, self.ring.config_digest, keyset, digest, self.ring.signing)
+        self._attach(replace(ring, recovery=self.ring.recovery))
+        self.pins.site.keyset, self.pins.site.keyset_digest = keyset.number, digest.hex()
+        self.pins.save()
+
+    def _attach(self, ring: Keyring) -> None:
+        self.ring = ring
+        self.sessions = Sessions(self._store, ring)
+        self.history = History(self._store, ring, self.sessions)
+        self.loader = IndexLoader(self._store, ring, self.sessions)
+        self._index: BlobIndex | None = None
 
     def index(self, *, reload: bool = False) -> BlobIndex:
         """The blob index for reading, loaded once; ``reload`` after something was not found."""
@@ -198,7 +210,7 @@ def _open_ring(backend: Backend, config: ConfigRecord, digest: bytes, credential
         recovery = recovery_key_pair(credential.seed, digest)
         return Keyring(config, digest, None, b"", RECOVERY_ROLE, recovery=recovery)
     if isinstance(credential, RecoveryKey):
-        return Keyring(**{**ring.__dict__, "recovery": recovery_key_pair(credential.seed, digest)})
+        return replace(ring, recovery=recovery_key_pair(credential.seed, digest))
     return ring
 
 

@@ -1,0 +1,218 @@
+"""Keys: list, add, remove holders; change a password; rotate to a new epoch."""
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blake3 import blake3
+
+from snapvault.backend.protocol import Exists
+from snapvault.crypto.recovery import RecoveryKey
+from snapvault.format import names
+from snapvault.format.keyset import Holder, Revocation, Role
+from snapvault.format.slot import ARGON2ID, RECOVERY
+from snapvault.format.wire import Kind
+from snapvault.foundation.errors import Conflict, InvalidInput
+from snapvault.foundation.ids import DomainId
+from snapvault.operations.results import Result
+from snapvault.repository.create import put_slot
+from snapvault.repository.credentials import SEED_SIZE, ClientKey, Password, Secret, write_private
+from snapvault.repository.keyring import HolderKeys, KeysetEditor, recovery_key_pair
+from snapvault.repository.repository import Vault
+from snapvault.repository.slots import list_slots
+from snapvault.repository.trust import sign
+
+if TYPE_CHECKING:
+    from snapvault.operations.repository import Repository
+
+OWNER_ONLY = (Role.OWNER,)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """A holder of keys."""
+
+    id: str
+    name: str
+    role: str
+    slots: tuple[str, ...]  # how its keys are wrapped: argon2id, key-file, recovery
+    current: bool  # the key in use
+    removed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeyResult(Result):
+    """What was done to a holder's keys."""
+
+    id: str
+    name: str
+    role: str
+    keyset: int
+    file: str = ""
+    recovery_key: str = field(default="", repr=False)
+
+
+def list_keys(repo: "Repository") -> list[KeyInfo]:
+    """All holders, and those that were removed."""
+    vault = repo.vault
+    keyset, own = vault.ring.current, vault.ring.own
+    slots = list(list_slots(vault.backend))
+    found = [
+        KeyInfo(
+            h.id.hex(), h.name, h.role, tuple(sorted(r.wrapping for _, r in slots if r.holder == h.id)),
+            own is not None and own.id == h.id,
+        )
+        for h in keyset.holders
+    ]  # fmt: skip
+    return found + [KeyInfo(r.holder.hex(), r.name, r.role, (), False, True) for r in keyset.revocations]
+
+
+def add_key(
+    repo: "Repository",
+    role: str,
+    name: str,
+    *,
+    password: Secret | None = None,
+    file: str | os.PathLike[str] | None = None,
+) -> KeyResult:
+    """Give somebody keys of their own.
+
+    ``file``: write a client key file there (mode 0600).  ``password``: wrap them by a password as well or instead.  A
+    writer gets a domain of its own: it deduplicates against nobody else's data and can open nothing.  InvalidInput,
+    RoleRequired unless owner.
+    """
+    vault = repo.vault
+    vault.ring.require_role(OWNER_ONLY, "add keys")
+    if role not in Role.ALL or role == Role.OWNER:
+        raise InvalidInput(f"{role!r} is no role to add", hint="roles are maintainer, reader, writer and site")
+    if (password is None) == (file is None):
+        raise InvalidInput("a new key needs a file or a password, one of them")
+    if not name or not name.isprintable() or any(h.name == name for h in vault.ring.current.holders):
+        raise InvalidInput(f"{name!r} is taken or is no name for a key", hint="name another one")
+    keys = HolderKeys.generate()
+    editor = _editor(vault)
+    domains: tuple[DomainId, ...] = ()
+    if role == Role.WRITER:
+        domains = (DomainId(os.urandom(16)),)
+    editor.add_holder(keys.id, role, name, keys.hpke.public, keys.signer.public, domains)
+    if role in Role.READERS:
+        editor.share_with(keys.id, vault.ring)
+    for domain in domains:
+        editor.add_domain(domain, name)
+    number = vault.ring.current.number + 1
+    if file is not None:
+        key = ClientKey(os.urandom(SEED_SIZE), vault.ring.config_digest, keys.id, name, number)
+        write_private(file, key.encode())
+        credential: ClientKey | Password = key
+    else:
+        assert password is not None
+        credential = Password(password)
+    try:
+        put_slot(vault.backend, keys, credential, vault.ring.config_digest)
+        _publish(vault, editor)
+    except BaseException:
+        if file is not None:
+            Path(file).unlink(missing_ok=True)
+        raise
+    return KeyResult(keys.id.hex(), name, role, number, "" if file is None else os.fspath(file))
+
+
+def remove_key(repo: "Repository", who: str) -> KeyResult:
+    """Remove a holder, by name or by the beginning of its id.
+
+    What it wrote until now stays; anything later of it is ignored and reported.  If it could read, a new epoch begins, so
+    that it cannot open new data; what it could read before, it may have kept.  InvalidInput, RoleRequired unless owner.
+    """
+    vault = repo.vault
+    vault.ring.require_role(OWNER_ONLY, "remove keys")
+    holder = _find(vault, who)
+    if holder.role == Role.OWNER:
+        raise InvalidInput("the owner's key cannot be removed", hint="change its password, or rotate")
+    slots, _ = vault.history.slots()
+    heads = tuple(sid for sid, _ in vault.history.heads(slots, holder.id))
+    editor = _editor(vault)
+    editor.remove_holder(holder.id)
+    editor.unshare(holder.id)
+    revocation = Revocation(holder.id, holder.name, holder.role, holder.sign, heads)
+    editor.record = replace(editor.record, revocations=(*editor.record.revocations, revocation))
+    if holder.role in Role.READERS:
+        editor.add_epoch(vault.ring.current.epochs[-1].recovery)
+    _publish(vault, editor)
+    for name, record in list(list_slots(vault.backend, holder.id)):
+        if record.holder == holder.id:
+            vault.backend.delete(name)
+    return KeyResult(holder.id.hex(), holder.name, holder.role, editor.record.number)
+
+
+def change_password(repo: "Repository", new: Secret) -> KeyResult:
+    """Wrap the keys in use by a new password, then remove the slots of old passwords.
+
+    Whoever kept an old slot and its password still has these keys: after a leak, ``rotate`` too.  RoleRequired for the
+    recovery key without an owner slot.
+    """
+    vault = repo.vault
+    own = vault.ring.signing
+    old = [name for name, r in list_slots(vault.backend, own.id) if r.wrapping == ARGON2ID]
+    put_slot(vault.backend, own, Password(Password(new).get()), vault.ring.config_digest)
+    for name in old:
+        vault.backend.delete(name)
+    holder = next(h for h in vault.ring.current.holders if h.id == own.id)
+    return KeyResult(own.id.hex(), holder.name, holder.role, vault.ring.current.number)
+
+
+def rotate(repo: "Repository", *, new_recovery_key: bool = False) -> KeyResult:
+    """Begin a new epoch: new data is sealed to a fresh read key, given to all who may read now.
+
+    ``new_recovery_key``: also issue a new recovery key (for new data; keep the old sheet for the old data).
+    RoleRequired unless owner.
+    """
+    vault = repo.vault
+    vault.ring.require_role(OWNER_ONLY, "rotate keys")
+    own, digest = vault.ring.signing, vault.ring.config_digest
+    editor = _editor(vault)
+    public, text = vault.ring.current.epochs[-1].recovery, ""
+    old: list[str] = []
+    if new_recovery_key:
+        recovery = RecoveryKey(os.urandom(SEED_SIZE), digest)
+        public, text = recovery_key_pair(recovery.seed, digest).public, recovery.encode()
+        old = [name for name, r in list_slots(vault.backend, own.id) if r.wrapping == RECOVERY]
+        put_slot(vault.backend, own, recovery, digest)
+    editor.add_epoch(public)
+    _publish(vault, editor)
+    for name in old:
+        vault.backend.delete(name)
+    holder = next(h for h in editor.record.holders if h.id == own.id)
+    return KeyResult(own.id.hex(), holder.name, holder.role, editor.record.number, recovery_key=text)
+
+
+def _find(vault: Vault, who: str) -> Holder:
+    holders = vault.ring.current.holders
+    found = [h for h in holders if h.name == who] or [h for h in holders if len(who) >= 4 and h.id.hex().startswith(who)]
+    if len(found) != 1:
+        known = ", ".join(f"{h.name} ({h.id.hex()[:8]})" for h in holders)
+        raise InvalidInput(f"{who!r} names {'several keys' if found else 'no key'}; there are {known}")
+    return found[0]
+
+
+def _editor(vault: Vault) -> KeysetEditor:
+    """The next keyset, after the one in use."""
+    if vault.rollback is not None:
+        raise vault.rollback
+    record = vault.ring.current
+    following = replace(record, number=record.number + 1, previous=vault.ring.keyset_digest)
+    return KeysetEditor(following, vault.ring.config_digest, vault.ring.signing)
+
+
+def _publish(vault: Vault, editor: KeysetEditor) -> None:
+    """Put the next keyset; Conflict if another was put meanwhile.  The open repository goes on with the new one."""
+    own = vault.ring.signing
+    data = sign(Kind.KEYSET, editor.record.encode(), own.id, own.signer)
+    name = names.keyset(editor.record.number)
+    try:
+        vault.backend.put_if_absent(name, [data])
+    except Exists:
+        if vault.backend.get(name) != data:
+            raise Conflict(f"{name} was written by somebody else meanwhile", hint="open the repository again") from None
+    vault.adopt(editor.record, blake3(data).digest())
+
