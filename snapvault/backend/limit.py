@@ -19,7 +19,7 @@ class _Rate:
         self._lock = threading.Lock()
 
     def wait(self, count: int) -> None:
-        if not self._rate:
+        if not self._rate or not count:
             return
         with self._lock:
             now = time.monotonic()

@@ -86,7 +86,7 @@ class RetryBackend(Wrapper):
         self._again(lambda: self.inner.delete(name))
 
     def _after(self, prefix: str, last: str) -> Iterator[ObjectInfo]:
-        return (info for info in self.inner.list(prefix) if info.name > last)
+        yield from (info for info in self.inner.list(prefix) if info.name > last)
 
     def _holds(self, name: str, data: Sequence[Buffer]) -> bool:
         try:

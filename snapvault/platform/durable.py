@@ -19,6 +19,7 @@ Buffer = bytes | bytearray | memoryview
 TEMP_PREFIX = ".tmp-"  # hidden, so that no listing takes a half-written file for an object
 _IOV_MAX = 1024  # Linux; buffers of one writev call
 _RENAME_NOREPLACE = 1
+_NEITHER = "this file system has neither hard links nor a rename that replaces nothing"
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
@@ -116,14 +117,14 @@ def _publish(at: int, temp: str, name: str, *, replace: bool) -> None:
     except OSError as err:
         if err.errno not in _NO_HARD_LINKS:
             raise
-        _rename_noreplace(at, temp, name, err)
+        _rename_noreplace(at, temp, name)
 
 
-def _rename_noreplace(at: int, temp: str, name: str, why: OSError) -> None:
-    """The same promise on file systems without hard links (FAT, exFAT); ``why`` is raised if there is no such call."""
+def _rename_noreplace(at: int, temp: str, name: str) -> None:
+    """The same promise on file systems without hard links (FAT, exFAT); ENOTSUP where that is missing, too."""
     rename = _renameat2()
     if rename is None:
-        raise why
+        raise OSError(errno.ENOTSUP, _NEITHER, name)
     if rename(at, os.fsencode(temp), at, os.fsencode(name), _RENAME_NOREPLACE) == 0:
         return
     code = ctypes.get_errno()
@@ -131,7 +132,7 @@ def _rename_noreplace(at: int, temp: str, name: str, why: OSError) -> None:
         os.fsync(at)
         raise FileExistsError(code, os.strerror(code), name)
     if code in (errno.EINVAL, errno.ENOSYS):
-        raise why
+        raise OSError(errno.ENOTSUP, _NEITHER, name)
     raise OSError(code, os.strerror(code), name)
 
 

@@ -1,0 +1,216 @@
+"""Retry, trace, limits, and the planned faults themselves."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from snapvault.backend.checked import CheckedBackend
+from snapvault.backend.limit import LimitBackend
+from snapvault.backend.local import LocalBackend
+from snapvault.backend.memory import MemoryBackend
+from snapvault.backend.protocol import Backend, Exists, NotFound, ObjectInfo
+from snapvault.backend.retry import RetryBackend, RetryPolicy
+from snapvault.backend.trace import Call, TraceBackend
+from snapvault.backend.wrapper import innermost, remove_stale_temps
+from snapvault.foundation.errors import Damaged, SnapvaultError, StoreDenied, StoreFull, StoreUnavailable
+from snapvault.testing.faults import Fault, FaultyBackend, Killed, Kind
+
+QUICK = RetryPolicy(total=5.0, until_first_success=5.0, first_wait=0.001, longest_wait=0.01)
+BRIEF = RetryPolicy(total=0.2, until_first_success=0.2, first_wait=0.001, longest_wait=0.01)
+
+CALLS: dict[str, Callable[[Backend], object]] = {
+    "put": lambda b: b.put("a/new", [b"12", b"34"]),
+    "put_if_absent": lambda b: b.put_if_absent("a/new", [b"12", b"34"]),
+    "get": lambda b: b.get("a/1"),
+    "head": lambda b: b.head("a/1"),
+    "list": lambda b: list(b.list("a/")),
+    "delete": lambda b: b.delete("a/1"),
+}
+
+
+def filled() -> MemoryBackend:
+    backend = MemoryBackend()
+    for i in range(9):
+        backend.put(f"a/{i}", [b"body %d" % i])
+    return backend
+
+
+@pytest.mark.parametrize("method", CALLS)
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_passing_fault_is_not_seen(method: str, after: bool, times: int) -> None:
+    plain = filled()
+    expected, content = CALLS[method](plain), dict(plain.objects)
+    store = filled()
+    faulty = FaultyBackend(store, [Fault(method=method, after=after, times=times)])
+    assert CALLS[method](RetryBackend(faulty, QUICK)) == expected
+    assert store.objects == content
+    faulty.assert_fired()
+    faults = 1 if method == "put_if_absent" and after else times  # the second attempt already meets our own object
+    assert [m for m, _ in faulty.log].count(method) == faults + 1
+
+
+@pytest.mark.parametrize("method", CALLS)
+def test_a_lasting_fault_ends_in_bounded_time(method: str) -> None:
+    faulty = FaultyBackend(filled(), [Fault(method=method, times=None)])
+    with pytest.raises(StoreUnavailable):
+        CALLS[method](RetryBackend(faulty, BRIEF))
+    assert len(faulty.fired) > 3
+
+
+@pytest.mark.parametrize("method", CALLS)
+@pytest.mark.parametrize("error", [StoreDenied("no"), StoreFull("full"), Damaged("bad")])
+def test_other_errors_are_not_retried(method: str, error: SnapvaultError) -> None:
+    faulty = FaultyBackend(filled(), [Fault(method=method, error=error)])
+    with pytest.raises(type(error)):
+        CALLS[method](RetryBackend(faulty, QUICK))
+    assert faulty.count == 1
+
+
+def test_exists_after_a_lost_reply_is_our_own_success() -> None:
+    store = MemoryBackend()
+    faulty = FaultyBackend(store, [Fault(method="put_if_absent", after=True)])
+    RetryBackend(faulty, QUICK).put_if_absent("snapshots/x", [b"comm", b"it"])
+    assert store.objects == {"snapshots/x": b"commit"}
+    assert [m for m, _ in faulty.log] == ["put_if_absent", "put_if_absent", "get"]
+
+
+def test_exists_after_a_fault_with_other_bytes_is_somebody_else() -> None:
+    store = MemoryBackend()
+    store.put("snapshots/x", [b"revoked"])
+    faulty = FaultyBackend(store, [Fault(method="put_if_absent")])
+    with pytest.raises(Exists):
+        RetryBackend(faulty, QUICK).put_if_absent("snapshots/x", [b"commit"])
+    assert store.objects == {"snapshots/x": b"revoked"}
+    faulty.assert_fired()
+
+
+def test_exists_at_the_first_attempt_is_never_success() -> None:
+    """Even with equal bytes: somebody else wrote them, and of racing creators one wins."""
+    store = MemoryBackend()
+    store.put("a", [b"same"])
+    with pytest.raises(Exists):
+        RetryBackend(store, QUICK).put_if_absent("a", [b"same"])
+
+
+def test_a_broken_listing_is_continued_where_it_broke() -> None:
+    store = filled()
+    faulty = FaultyBackend(store, [Fault(method="list", kind=Kind.BREAK, times=2)])
+    assert list(RetryBackend(faulty, QUICK).list("a/")) == list(store.list("a/"))
+    faulty.assert_fired()
+    assert faulty.count == 3
+
+
+def test_gives_up_sooner_on_a_store_that_never_answered() -> None:
+    policy = RetryPolicy(total=60.0, until_first_success=0.05, first_wait=0.001, longest_wait=0.01)
+    never = FaultyBackend(MemoryBackend(), [Fault(times=None)])
+    with pytest.raises(StoreUnavailable):
+        RetryBackend(never, policy).get("a")
+    answered = FaultyBackend(filled(), [Fault(at=n) for n in range(2, 40)])
+    backend = RetryBackend(answered, policy)
+    assert backend.get("a/1") == b"body 1"
+    assert backend.get("a/2") == b"body 2"  # 38 faults outlast the short time, not the long one
+    answered.assert_fired()
+
+
+def test_cancel_ends_the_waiting() -> None:
+    cancel = threading.Event()
+    policy = RetryPolicy(total=3600.0, until_first_success=3600.0, first_wait=1000.0, longest_wait=1000.0)
+    backend = RetryBackend(FaultyBackend(MemoryBackend(), [Fault(times=None)]), policy, cancel=cancel)
+    threading.Timer(0.05, cancel.set).start()
+    with pytest.raises(StoreUnavailable):  # or the test's own time-out
+        backend.get("a")
+
+
+def test_kill_passes_through_retry() -> None:
+    faulty = FaultyBackend(filled(), [Fault(at=1, kind=Kind.KILL)])
+    backend = RetryBackend(faulty, QUICK)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            backend.get("a/1")
+    assert faulty.count == 1
+
+
+def test_trace_counts_calls_and_bytes() -> None:
+    trace = TraceBackend(filled(), record=True)
+    for call in CALLS.values():
+        if call is not CALLS["put_if_absent"]:
+            call(trace)
+    with pytest.raises(NotFound):
+        trace.get("none")
+    with pytest.raises(Exists):
+        trace.put_if_absent("a/new", [b"123"])
+    assert trace.calls == {"put": 1, "put_if_absent": 1, "get": 2, "head": 1, "list": 1, "delete": 1}
+    assert (trace.bytes_sent, trace.bytes_received) == (4, 6)
+    assert list(trace.log)[:2] == [Call("put", "a/new", 4), Call("get", "a/1", 0)]
+
+
+def test_limits_make_transfers_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(threading.Event, "wait", lambda self, timeout=None: waits.append(timeout or 0.0))
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    backend = LimitBackend(MemoryBackend(), upload=1000, download=500, latency=0.25)
+    backend.put("a", [bytes(100)])
+    backend.put_if_absent("b", [bytes(100)])
+    assert waits == pytest.approx([0.25, 0.1, 0.25, 0.2])  # the second waits for the first, too
+    waits.clear()
+    backend.get("a")
+    assert waits == pytest.approx([0.25, 0.2])  # not for the uploads
+
+
+def test_checked_looks_first() -> None:
+    class Ignores(MemoryBackend):
+        put_if_absent = MemoryBackend.put
+
+    backend = CheckedBackend(Ignores())
+    backend.put_if_absent("a", [b"1"])
+    with pytest.raises(Exists):
+        backend.put_if_absent("a", [b"2"])
+    assert backend.get("a") == b"1"
+
+
+def test_stale_temps_are_found_below_wrappers(tmp_path: object) -> None:
+    local = LocalBackend(str(tmp_path))
+    (open(f"{local.url}/.tmp-x", "wb")).close()
+    assert remove_stale_temps(RetryBackend(TraceBackend(local)), 0) == 1
+    assert remove_stale_temps(RetryBackend(MemoryBackend()), 0) == 0
+    assert innermost(TraceBackend(TraceBackend(local))) is local
+
+
+def test_fault_at_a_call_before_and_after() -> None:
+    for after, there in ((False, False), (True, True)):
+        store = MemoryBackend()
+        faulty = FaultyBackend(store, [Fault(at=2, after=after, error=StoreFull("full"))])
+        faulty.put("a", [b"1"])
+        with pytest.raises(StoreFull):
+            faulty.put("b", [b"2"])
+        faulty.put("c", [b"3"])
+        assert ("b" in store.objects) is there and "c" in store.objects
+        assert faulty.count == 3 and len(faulty.fired) == 1
+
+
+def test_faults_on_bodies_and_listings() -> None:
+    def through(kind: Kind) -> FaultyBackend:
+        return FaultyBackend(filled(), [Fault(prefix="a", kind=kind)])
+
+    assert through(Kind.TRUNCATE).get("a/1") == b"bod"
+    with pytest.raises(Damaged):
+        through(Kind.TRUNCATE).get("a/1", 0, 6)
+    assert through(Kind.FLIP).get("a/1") == b"bod\x78 1"
+    assert [i.name for i in through(Kind.OMIT).list("a/")] == ["a/0", "a/1", "a/2", "a/6", "a/7", "a/8"]
+    listing, got = through(Kind.BREAK).list("a/"), list[ObjectInfo]()
+    with pytest.raises(StoreUnavailable):
+        got.extend(listing)
+    torn = through(Kind.TORN)
+    with pytest.raises(StoreUnavailable):
+        torn.put_if_absent("a/new", [b"1234"])
+    assert torn.inner.get("a/new") == b"12"
+
+
+def test_a_fault_that_never_fired_is_a_failure() -> None:
+    faulty = FaultyBackend(MemoryBackend(), [Fault(at=5)])
+    faulty.put("a", [b"1"])
+    with pytest.raises(AssertionError, match="never happened in 1 calls"):
+        faulty.assert_fired()

@@ -1,0 +1,63 @@
+"""Run Python under strace, to see its system calls or to make chosen ones fail."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import snapvault.foundation
+
+_PACKAGE = str(Path(snapvault.foundation.__file__).parents[2])
+_LINE = re.compile(r"^(?:\d+ +)?(\w+)\((.*)$")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One traced system call: its name, the ordinal among those of this name, and the rest of its line."""
+
+    name: str
+    ordinal: int
+    text: str
+
+    @property
+    def injected(self) -> bool:
+        return "(INJECTED)" in self.text
+
+
+@dataclass(frozen=True)
+class Run:
+    returncode: int
+    output: str
+    calls: list[Call]
+
+
+def run(code: str, *args: str, trace: str, log: Path, inject: Sequence[str] = ()) -> Run:
+    """Run ``python -c code args`` and trace the calls named in ``trace`` (as strace has it, such as ``fsync,link``).
+
+    ``inject`` are strace's, such as ``fsync:error=EIO:when=2``.  File descriptors are shown with their paths.
+    """
+    argv = ["strace", "-f", "-y", "-s", "0", "-o", str(log), "-e", f"trace={trace}", "-e", "signal=none"]
+    for fault in inject:
+        argv += ["-e", f"inject={fault}"]
+    env = {**os.environ, "PYTHONPATH": _PACKAGE, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+    done = subprocess.run(
+        [*argv, sys.executable, "-c", code, *args], capture_output=True, text=True, env=env, timeout=60, check=False
+    )
+    if done.stderr:
+        raise AssertionError(done.stderr)
+    return Run(done.returncode, done.stdout, _parse(log))
+
+
+def _parse(log: Path) -> list[Call]:
+    seen: dict[str, int] = {}
+    calls = []
+    for line in log.read_text(errors="replace").splitlines():
+        match = _LINE.match(line)
+        if match:
+            name = match.group(1)
+            seen[name] = seen.get(name, 0) + 1
+            calls.append(Call(name, seen[name], match.group(2)))
+    return calls
