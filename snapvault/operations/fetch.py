@@ -11,7 +11,6 @@ from snapvault.foundation.errors import Damaged, SnapvaultError
 from snapvault.foundation.ids import BlobId
 from snapvault.repository.index import Place
 from snapvault.repository.reader import BlobReader
-from snapvault.repository.repository import Vault
 
 RUN_BYTES = 4 << 20  # neighbouring segments are read together up to this
 GAP = 128 << 10  # and across gaps of this
@@ -31,14 +30,12 @@ class Fetcher(Generic[T]):
 
     def __init__(
         self,
-        vault: Vault,
         reader: BlobReader,
         deliver: Callable[[T, memoryview], None],
         fail: Callable[[T, Damaged], None],
         threads: int | None = None,
     ) -> None:
-        self._vault, self._reader, self._deliver, self._fail = vault, reader, deliver, fail
-        self._reloaded = False
+        self._reader, self._deliver, self._fail = reader, deliver, fail
         self._pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)), thread_name_prefix="snapvault-fetch")
 
     def fetch(self, pieces: Iterable[Piece[T]]) -> None:
@@ -85,24 +82,14 @@ class Fetcher(Generic[T]):
                 self._deliver(piece.use, chunk)
 
     def _rescue(self, pieces: list[Piece[T]], error: SnapvaultError) -> None:
-        """Try every other place of these chunks, and the index as it is now; then give them up."""
+        """Try every other place of these chunks, also by the index as it is now; then give them up."""
         for piece in pieces:
             try:
                 chunk = self._reader.blob(piece.blob, BlobType.DATA)
-            except Damaged:
-                try:
-                    chunk = self._reload().blob(piece.blob, BlobType.DATA)
-                except Damaged as e:
-                    self._fail(piece.use, e if e.affected else Damaged(error.message, affected=error.affected))
-                    continue
-            self._deliver(piece.use, chunk)
-
-    def _reload(self) -> BlobReader:
-        """A prune may have moved blobs since the index was loaded: load it once more."""
-        if not self._reloaded:
-            self._reloaded = True
-            self._reader = self._vault.reader(reload=True)
-        return self._reader
+            except Damaged as e:
+                self._fail(piece.use, e if e.affected else Damaged(error.message, affected=error.affected))
+            else:
+                self._deliver(piece.use, chunk)
 
     def close(self) -> None:
         """Stop the threads."""

@@ -13,13 +13,14 @@ from snapvault.format import names
 from snapvault.format.keyset import Holder, Revocation, Role
 from snapvault.format.slot import ARGON2ID, RECOVERY
 from snapvault.format.wire import Kind
-from snapvault.foundation.errors import Conflict, InvalidInput
-from snapvault.foundation.ids import DomainId
+from snapvault.foundation.errors import Conflict, Damaged, InvalidInput
+from snapvault.foundation.ids import DomainId, SessionId
 from snapvault.operations.results import Result
 from snapvault.repository.create import put_slot
 from snapvault.repository.credentials import SEED_SIZE, ClientKey, Password, Secret, write_private
 from snapvault.repository.keyring import HolderKeys, KeysetEditor, recovery_key_pair
 from snapvault.repository.repository import Vault
+from snapvault.repository.session import revoke
 from snapvault.repository.slots import list_slots
 from snapvault.repository.trust import sign
 
@@ -129,20 +130,42 @@ def remove_key(repo: "Repository", who: str) -> KeyResult:
     holder = _find(vault, who)
     if holder.role == Role.OWNER:
         raise InvalidInput("the owner's key cannot be removed", hint="change its password, or rotate")
-    slots, _ = vault.history.slots()
-    heads = tuple(sid for sid, _ in vault.history.heads(slots, holder.id))
     editor = _editor(vault)
     editor.remove_holder(holder.id)
     editor.unshare(holder.id)
-    revocation = Revocation(holder.id, holder.name, holder.role, holder.sign, heads)
-    editor.record = replace(editor.record, revocations=(*editor.record.revocations, revocation))
     if holder.role in Role.READERS:
         editor.add_epoch(vault.ring.current.epochs[-1].recovery)
-    _publish(vault, editor)
+    kept = editor.record.revocations
+    heads: tuple[SessionId, ...] | None = None
+    while heads != (heads := _heads(vault, holder)):
+        # A commit that came in between was acknowledged, so the next keyset accepts it too.
+        revocation = Revocation(holder.id, holder.name, holder.role, holder.sign, heads)
+        editor.record = replace(editor.record, revocations=(*kept, revocation))
+        _publish(vault, editor)
+        _revoke_sessions(vault, holder)
+        editor = _editor(vault)
     for name, record in list(list_slots(vault.backend, holder.id)):
         if record.holder == holder.id:
             vault.backend.delete(name)
-    return KeyResult(holder.id.hex(), holder.name, holder.role, editor.record.number)
+    return KeyResult(holder.id.hex(), holder.name, holder.role, vault.ring.current.number)
+
+
+def _heads(vault: Vault, holder: Holder) -> tuple[SessionId, ...]:
+    """The newest commits of a holder, those that a revocation already refuses included."""
+    slots = vault.history.all_slots()
+    return tuple(sid for sid, _ in vault.history.heads(slots, holder.id))
+
+
+def _revoke_sessions(vault: Vault, holder: Holder) -> None:
+    """Fill the slots of the holder's open sessions, so that none of them can commit any more."""
+    for info in list(vault.backend.list(names.SESSIONS)):
+        try:
+            sid = names.session_id(info.name, names.SESSIONS)
+            _, author = vault.sessions.header(sid)
+        except Damaged:
+            continue
+        if author.holder == holder.id:
+            revoke(vault.store, vault.ring, sid)
 
 
 def change_password(repo: "Repository", new: Secret) -> KeyResult:

@@ -131,7 +131,7 @@ class Restorer:
         self._reader = vault.reader()
         self._files = FileWriter(target)
         threads = control.limits.threads if control is not None and control.limits is not None else None
-        self._fetcher: Fetcher[Use] = Fetcher(vault, self._reader, self._deliver, self._fail, threads)
+        self._fetcher: Fetcher[Use] = Fetcher(self._reader, self._deliver, self._fail, threads)
         self._batch: list[Piece[Use]] = []
         self._closing: list[Visited] = []
         self._fresh: set[bytes] = set()  # folders that this run made and has not left

@@ -88,6 +88,7 @@ class Run:
         try:
             if self.session is not None:
                 self.session.announce()
+                vault.check_holder()  # after W1: a removal of this key revokes every session that it finds
             self.index, self.slots = self._load()
             self.blobs = (
                 DryWriter(self.index, self.domain.id_keys)
@@ -174,6 +175,7 @@ class Run:
         heads = self.vault.history.heads(self.slots, holder)
         numbers = {s.record.sid: s.record.number for s in self.slots}
         number = 1 + max((numbers[sid] for sid, _ in heads), default=0)
+        self.vault.check_holder()
         record = self.session.commit(details, heads, number)
         self.committed = True
         self.vault.remember(self.session.sid, record, self.slots)

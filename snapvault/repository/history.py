@@ -42,10 +42,18 @@ class History:
         self._details: dict[SnapshotId, SnapshotDetails] = {}
 
     def slots(self) -> tuple[list[Slot], list[Damaged]]:
-        """All filled slots of writers that verify, and what was found wrong with the others.
+        """All filled slots of writers that verify and are accepted, and what was found wrong with the others.
 
         A listing that fails raises: it must never look like "no snapshots" (restic#4612).
         """
+        slots, problems = self._read()
+        return self._accepted(slots, problems), problems
+
+    def all_slots(self) -> list[Slot]:
+        """All that verify, also what a removed holder wrote after its removal."""
+        return self._read()[0]
+
+    def _read(self) -> tuple[list[Slot], list[Damaged]]:
         listed = [o.name for o in self._store.backend.list(names.SNAPSHOTS)]
         wanted, problems = [], []
         for name in listed:
@@ -64,7 +72,7 @@ class History:
             except Damaged as e:
                 problems.append(type(e)(f"{name}: {e.message}", affected=[name]))
         there = {n.removeprefix(names.SNAPSHOTS) for n in listed}
-        return self._accepted([s for sid, s in self._slots.items() if sid in there], problems), problems
+        return [s for sid, s in self._slots.items() if sid in there], problems
 
     def _verify(self, sid: SessionId, data: bytes) -> Slot:
         signed = decode_signed(Kind.SNAPSHOT, data)
@@ -107,7 +115,7 @@ class History:
                     reach.add(sid)
                     todo += [p for p, _ in by_id[sid].record.prevs]
             for s in slots:
-                if s.holder == revocation.holder and s.record.sid not in reach:
+                if s.holder == revocation.holder and s.record.kind == COMMIT and s.record.sid not in reach:
                     refused.add(s.record.sid)
                     problems.append(
                         Untrusted(

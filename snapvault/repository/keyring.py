@@ -104,7 +104,7 @@ class Keyring:
         """RoleRequired unless this holder has one of ``roles``."""
         if self.role not in roles:
             raise RoleRequired(
-                f"a {self.role} key may not {what}", hint=f"use the key of {' or '.join('a ' + r for r in roles)}"
+                f"a key of the role {self.role} may not {what}", hint=f"use a key of the role {' or '.join(roles)}"
             )
 
     def require_read(self, what: str) -> None:

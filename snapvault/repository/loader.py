@@ -22,6 +22,7 @@ from snapvault.foundation.errors import Damaged, SnapvaultError
 from snapvault.foundation.ids import PackId, SessionId
 from snapvault.repository.index import BlobIndex, IndexTable, PackRow, build_table, merge_tables
 from snapvault.repository.keyring import Keyring
+from snapvault.repository.packs import fetch_directory, read_header
 from snapvault.repository.session import index_context
 from snapvault.repository.sessions import Sessions
 from snapvault.repository.store import Store
@@ -41,8 +42,10 @@ class IndexLoader:
         self._store, self._ring, self._sessions = store, ring, sessions
         self.problems: list[Damaged] = []
 
-    def load(self) -> BlobIndex:
+    def load(self, *, scan: bool = False) -> BlobIndex:
         """The blobs of every domain that this holder knows.
+
+        ``scan``: also those of packs that no index object names, by the packs' own directories.
 
         A listing that fails raises.  A single index object that is damaged is a problem, not the end: its blobs count as
         unknown, so a backup stores them again and a reader looks elsewhere.
@@ -56,7 +59,32 @@ class IndexLoader:
             table = build_table(good, entries)
             tables.append(table)
             self._keep(tables, table)
-        return BlobIndex(tables)
+        index = BlobIndex(tables)
+        if scan and self._ring.can_read:
+            self._scan(index)
+        return index
+
+    def _scan(self, index: BlobIndex) -> None:
+        known = {row.id for row in index.packs()}
+        found = []
+        for digest, size in self.packs_present().items():
+            if digest in known:
+                continue
+            try:
+                found.append(self.read_directory(digest, size))
+            except (Damaged, NotFound) as e:
+                self.problems.append(Damaged(f"{names.pack(digest)}: {e.message}", affected=[names.pack(digest)]))
+        if found:
+            log.warning("%d packs that no index names were found by their own directories", len(found))
+            index.tables.append(build_table((), found))
+
+    def read_directory(self, digest: PackId, size: int) -> Entry:
+        """What a pack says of itself; Damaged, NotFound."""
+        backend = self._store.backend
+        session, _ = self._sessions.verify(read_header(backend, digest))
+        secrets = self._sessions.secrets(session.head.sid)
+        segments = fetch_directory(backend, secrets, digest, size)
+        return PackRow(digest, size, session.head.sid), segments
 
     def _read(self, wanted: Sequence[str]) -> tuple[list[Entry], list[str]]:
         entries: list[Entry] = []

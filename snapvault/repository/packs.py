@@ -113,14 +113,33 @@ def parse_header(head: bytes | memoryview, more: object = None) -> bytes:
 def open_directory(secrets: SessionSecrets, pack: memoryview | bytes) -> list[Segment]:
     """The segments of a whole pack in memory, as its directory lists them; Damaged."""
     data = memoryview(pack)
-    trailer = unseal(secrets.secret, "trailer", secrets.context, data[len(data) - TRAILER_SIZE :])
+    start, length = _open_trailer(secrets, data[max(0, len(data) - TRAILER_SIZE) :], len(data))
+    return _open_directory(secrets, data[start : start + length], len(data))
+
+
+def fetch_directory(backend: Backend, secrets: SessionSecrets, pack: PackId, size: int) -> list[Segment]:
+    """The segments of a pack of ``size`` bytes in the store, by two range reads; Damaged, NotFound."""
+    name = names.pack(pack)
+    if size < TRAILER_SIZE:
+        raise FormatError("a pack is cut short")
+    start, length = _open_trailer(secrets, backend.get(name, size - TRAILER_SIZE, TRAILER_SIZE), size)
+    return _open_directory(secrets, backend.get(name, start, length), size)
+
+
+def _open_trailer(secrets: SessionSecrets, sealed: bytes | memoryview, size: int) -> tuple[int, int]:
+    """Where the directory stands: offset and sealed length."""
+    trailer = unseal(secrets.secret, "trailer", secrets.context, sealed)
     if len(trailer.data) != TRAILER.size:
         raise FormatError("a pack's trailer is malformed")
     start, length, _ = TRAILER.unpack(trailer.data)
-    if start + length + TRAILER_SIZE != len(data):
+    if start + length + TRAILER_SIZE != size:
         raise FormatError("a pack's trailer states impossible bounds")
-    opened = unseal(secrets.secret, "directory", secrets.context, data[start : start + length])
-    return decode_directory(decompress(opened.codec, opened.data, opened.raw_length), len(data))
+    return start, length
+
+
+def _open_directory(secrets: SessionSecrets, sealed: bytes | memoryview, size: int) -> list[Segment]:
+    opened = unseal(secrets.secret, "directory", secrets.context, sealed)
+    return decode_directory(decompress(opened.codec, opened.data, opened.raw_length), size)
 
 
 def check_pack_name(pack: PackId, data: bytes | memoryview) -> None:

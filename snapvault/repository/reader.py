@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from snapvault.backend.protocol import Backend, NotFound
 from snapvault.format import names
@@ -22,8 +22,18 @@ SEGMENTS_KEPT = 16  # opened segments that a reader keeps
 class BlobReader:
     """Opens blobs, each verified by its id before anything looks into it.  Thread-safe."""
 
-    def __init__(self, backend: Backend, ring: Keyring, sessions: Sessions, index: BlobIndex) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        ring: Keyring,
+        sessions: Sessions,
+        index: BlobIndex,
+        reload: Callable[[], BlobIndex] | None = None,
+    ) -> None:
         self._backend, self._ring, self._sessions, self.index = backend, ring, sessions, index
+        self._reload = reload  # asked once, when a blob cannot be had by the index as it is
+        self._reloading = threading.Lock()
+        self._reloaded = False
         self._kept: OrderedDict[tuple[bytes, int], memoryview] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -63,7 +73,26 @@ class BlobReader:
             raise type(e)(f"{name}, segment at {place.start}: {e.message}", affected=[name]) from e
 
     def blob(self, blob: BlobId, blob_type: int) -> memoryview:
-        """The plaintext of a blob from any place that has it whole; Damaged if none has."""
+        """The plaintext of a blob from any place that has it whole; Damaged if none has.
+
+        A prune may have moved it since the index was loaded, or the index may have lost it: then the index is loaded
+        once more, together with the directories of packs that it does not name.
+        """
+        try:
+            return self._blob(blob, blob_type)
+        except Damaged:
+            if not self._reload_once():
+                raise
+        return self._blob(blob, blob_type)
+
+    def _reload_once(self) -> bool:
+        with self._reloading:
+            if self._reload is not None:
+                self.index, self._reload = self._reload(), None
+                self._reloaded = True
+        return self._reloaded
+
+    def _blob(self, blob: BlobId, blob_type: int) -> memoryview:
         last: Damaged | NotFound | None = None
         for place in self.index.places(blob):
             try:

@@ -81,6 +81,17 @@ class Vault:
         self.pins.site.keyset, self.pins.site.keyset_digest = keyset.number, digest.hex()
         self.pins.save()
 
+    def check_holder(self) -> None:
+        """KeyRejected if the keyset that is newest now does not name this holder any more."""
+        if self._newest_keyset() == self.ring.current.number:
+            return
+        keyset, _ = read_keyset(self.backend, self.ring.config, self.ring.config_digest)
+        if all(h.id != self.ring.signing.id for h in keyset.holders):
+            raise KeyRejected("this key was removed from the repository", hint="ask the owner for a new key")
+
+    def _newest_keyset(self) -> int:
+        return max((names.keyset_number(o.name) for o in self.backend.list(names.KEYSETS)), default=0)
+
     def _attach(self, ring: Keyring) -> None:
         self.ring = ring
         self.sessions = Sessions(self._store, ring)
@@ -88,18 +99,24 @@ class Vault:
         self.loader = IndexLoader(self._store, ring, self.sessions)
         self._index: BlobIndex | None = None
 
-    def index(self, *, reload: bool = False) -> BlobIndex:
-        """The blob index for reading, loaded once; ``reload`` after something was not found."""
+    def index(self) -> BlobIndex:
+        """The blob index for reading, loaded once."""
         with self._lock:
             self.check_usable()
-            if self._index is None or reload:
+            if self._index is None:
                 self._index = self.loader.load()
             return self._index
 
-    def reader(self, *, reload: bool = False) -> BlobReader:
-        """Reads blobs by the index as it is now."""
+    def _reload_index(self) -> BlobIndex:
+        """The index as the store has it now, with the directories of packs that it does not name."""
+        with self._lock:
+            self._index = self.loader.load(scan=True)
+            return self._index
+
+    def reader(self) -> BlobReader:
+        """Reads blobs; RoleRequired."""
         self.ring.require_read("open stored data")
-        return BlobReader(self.backend, self.ring, self.sessions, self.index(reload=reload))
+        return BlobReader(self.backend, self.ring, self.sessions, self.index(), self._reload_index)
 
     def rolled_back(self, slots: list[Slot]) -> list[str]:
         """Snapshots that this client saw at this store before, and that are gone or replaced: an old state played back."""

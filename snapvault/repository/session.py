@@ -22,7 +22,7 @@ from snapvault.format.index import IndexRecord, encode_table
 from snapvault.format.local import encode_heartbeat
 from snapvault.format.pack import Segment
 from snapvault.format.session import READ, RECOVERY, WRITER, SessionHead, SessionRecord, Stanza
-from snapvault.format.snapshot import ABORT, COMMIT, Objects, SnapshotDetails, SnapshotRecord, merkle
+from snapvault.format.snapshot import ABORT, COMMIT, REVOKED, Objects, SnapshotDetails, SnapshotRecord, merkle
 from snapvault.format.wire import Kind
 from snapvault.foundation.errors import Conflict, SnapvaultError
 from snapvault.foundation.ids import DomainId, SessionId
@@ -140,6 +140,19 @@ class Session:
                 f"session {self.sid} was revoked before it could commit; nothing was acknowledged",
                 hint="run the backup again; what was indexed is not uploaded twice",
             )
+
+
+def revoke(store: Store, ring: Keyring, sid: SessionId) -> None:
+    """Fill the slot of another's session with "revoked", if it is still empty; then it can never commit."""
+    if ring.holder is None:
+        raise Conflict("this key is no holder of the repository any more")
+    keys = ring.signing
+    record = SnapshotRecord(
+        ring.config_digest, REVOKED, sid, ring.holder.certificate, 0, (), ring.current.number, merkle([]), (), (), ZERO
+    )
+    with contextlib.suppress(Exists):
+        data = sign(Kind.SNAPSHOT, record.encode(), keys.id, keys.signer)
+        store.backend.put_if_absent(names.snapshot(sid), [data])
 
 
 def encode_index(
