@@ -16,6 +16,7 @@ from trees import as_user
 import snapvault.source.filesystem as module
 from snapvault.format.tree import Node, NodeKind
 from snapvault.foundation.errors import InvalidInput, SourceError
+from snapvault.platform.metadata import list_xattrs
 from snapvault.source.filesystem import FilesystemSource
 from snapvault.source.protocol import FileReader
 
@@ -94,7 +95,15 @@ def test_roots_are_absolute_and_merged(tmp_path: Path, monkeypatch: pytest.Monke
     _make(tmp_path, "a/b/c/f", "ab/f", "x/f")
     monkeypatch.chdir(tmp_path / "a")
     root = os.fsencode(tmp_path)
-    paths = ["b", "b/c", ".", tmp_path / "x", f"{tmp_path}//x/./", "../ab", os.fsencode(tmp_path) + b"/ab/f"]
+    paths: list[Path | str | bytes] = [
+        "b",
+        "b/c",
+        ".",
+        tmp_path / "x",
+        f"{tmp_path}//x/./",
+        "../ab",
+        os.fsencode(tmp_path) + b"/ab/f",
+    ]
     assert FilesystemSource(paths).roots == (root + b"/a", root + b"/ab", root + b"/x")
     assert FilesystemSource([f"//{tmp_path}/x"]).roots == (root + b"/x",)
     assert FilesystemSource(["/"]).roots == (b"/",)
@@ -180,7 +189,7 @@ def test_the_patterns_do_what_git_does(tmp_path: Path) -> None:
     ours = _all(FilesystemSource([root], exclude=patterns), root)
     (tmp_path / "ignore").write_text("\n".join(patterns) + "\n")
     subprocess.run(["git", "init", "-q", "."], cwd=root, check=True)
-    argv = ["git", "ls-files", "-z", "--others", "--exclude-from", tmp_path / "ignore"]
+    argv = ["git", "ls-files", "-z", "--others", "--exclude-from", str(tmp_path / "ignore")]
     listed = subprocess.run(argv, cwd=root, check=True, capture_output=True)
     assert {p for p in ours if (root / p).is_file()} == set(os.fsdecode(listed.stdout).split("\0")) - {""}
 
@@ -287,7 +296,7 @@ def test_a_skipped_place_is_left_out_by_whatever_name(tmp_path: Path) -> None:
 def test_an_entry_that_vanishes_is_counted_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(20):
         (tmp_path / f"{i}").touch()
-    honest = module.list_xattrs
+    honest = list_xattrs
 
     def deleting(place: bytes, follow: bool = True) -> list[str]:
         for path in tmp_path.iterdir():

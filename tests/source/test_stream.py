@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,9 +89,10 @@ def test_a_command_is_named_after_its_program_and_runs_without_a_shell(tmp_path:
     assert source.roots == (b"/echo",)
     assert _read(_opened(source)) == f"$HOME; touch {tmp_path}/x".encode()
     assert not (tmp_path / "x").exists()
-    for argv in ("echo 1", b"echo", []):
+    impossible: tuple[Any, ...] = ("echo 1", b"echo", [])
+    for argv in impossible:
         with pytest.raises(InvalidInput):
-            Command(argv)  # type: ignore[arg-type]
+            Command(argv)
 
 
 def test_a_command_that_fails_is_an_error_with_its_last_words() -> None:

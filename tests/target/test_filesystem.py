@@ -39,6 +39,16 @@ def test_a_new_file_is_private_until_its_mode_is_set(target: FilesystemTarget) -
     os.close(fd)
 
 
+def test_setuid_outlives_a_change_of_owner(target: FilesystemTarget) -> None:
+    """The mode is already right, but setting the owner takes the bits away."""
+    (_root(target) / "f").touch()
+    os.chmod(_root(target) / "f", 0o6755)
+    node = _node(mode=0o6755)
+    node.uid = 12345
+    assert target.apply(b"f", node) == []
+    assert stat.S_IMODE((_root(target) / "f").stat().st_mode) == 0o6755
+
+
 def test_a_replacement_shows_nothing_before_its_commit(target: FilesystemTarget) -> None:
     (_root(target) / "f").write_bytes(b"old")
     new = target.create(b"f")
