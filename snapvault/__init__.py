@@ -19,6 +19,21 @@ _HOME = {
     "backup": "operations.backup",
     "restore": "operations.restore",
     "archive": "operations.archive",
+    "diff": "operations.diff",
+    "check": "operations.check",
+    "scrub": "operations.scrub",
+    "CheckReport": "operations.results",
+    "Finding": "operations.results",
+    "LostPath": "operations.results",
+    "forget_snapshots": "operations.forget",
+    "ForgetResult": "operations.forget",
+    "list_keys": "operations.keys",
+    "add_key": "operations.keys",
+    "remove_key": "operations.keys",
+    "change_password": "operations.keys",
+    "rotate": "operations.keys",
+    "KeyInfo": "operations.keys",
+    "KeyResult": "operations.keys",
     "BackupResult": "operations.results",
     "RestoreResult": "operations.results",
     "Change": "operations.results",
@@ -62,18 +77,25 @@ if TYPE_CHECKING:
     from snapvault.foundation.events import Control, Event, Limits
     from snapvault.operations.archive import archive
     from snapvault.operations.backup import backup
+    from snapvault.operations.check import check
+    from snapvault.operations.diff import diff
+    from snapvault.operations.forget import ForgetResult, forget_snapshots
+    from snapvault.operations.keys import KeyInfo, KeyResult, add_key, change_password, list_keys, remove_key, rotate
     from snapvault.operations.repository import InitResult, Repository, init, open
     from snapvault.operations.restore import restore
-    from snapvault.operations.results import BackupResult, Change, Issue, RestoreResult
+    from snapvault.operations.results import BackupResult, Change, CheckReport, Finding, Issue, LostPath, RestoreResult
+    from snapvault.operations.scrub import scrub
     from snapvault.operations.writer import SnapshotWriter
     from snapvault.repository.credentials import KeyFile
     from snapvault.source.command import Command
 
 __all__ = [
-    "BackupResult", "Cancelled", "Change", "Chunking", "Command", "Conflict", "Control", "Damaged", "Entry", "Event",
-    "FormatTooNew", "InitResult", "InvalidInput", "Issue", "KeyFile", "KeyRejected", "Limits", "Repository",
-    "RepositoryNotFound", "RestoreResult", "RoleRequired", "Snapshot", "SnapshotWriter", "SnapvaultError", "SourceError", "StoreDenied",
-    "StoreFull", "StoreUnavailable", "archive", "backup", "init", "open", "restore",
+    "BackupResult", "Cancelled", "Change", "CheckReport", "Chunking", "Command", "Conflict", "Control", "Damaged",
+    "Entry", "Event", "Finding", "ForgetResult", "FormatTooNew", "InitResult", "InvalidInput", "Issue", "KeyFile",
+    "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LostPath", "Repository", "RepositoryNotFound", "RestoreResult",
+    "RoleRequired", "Snapshot", "SnapshotWriter", "SnapvaultError", "SourceError", "StoreDenied", "StoreFull",
+    "StoreUnavailable", "add_key", "archive", "backup", "change_password", "check", "diff", "forget_snapshots",
+    "init", "list_keys", "open", "remove_key", "restore", "rotate", "scrub",
 ]  # fmt: skip
 
 

@@ -103,3 +103,49 @@ class RestoreResult(Result):
         if self.lost:
             return DAMAGED
         return PARTIAL if self.issues else OK
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a check found."""
+
+    message: str
+    objects: tuple[str, ...] = ()  # names in the store
+    snapshots: tuple[str, ...] = ()  # ids of snapshots that it touches
+    harmless: bool = False  # worth knowing, but no stored data is affected
+
+
+@dataclass(frozen=True, slots=True)
+class LostPath:
+    """A path of a snapshot whose stored data is damaged or missing."""
+
+    snapshot: str
+    path: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport(Result):
+    """What a check looked at, and what it found."""
+
+    level: str  # structure, data, scrub
+    findings: tuple[Finding, ...]
+    lost: tuple[LostPath, ...]
+    objects: int
+    snapshots: int
+    blobs: int
+    packs: int
+    packs_read: int
+    bytes_read: int
+    share: float  # of the bytes of packs, read by this run
+    verified_share: float  # of the bytes of packs, found whole by this or an earlier run
+    seconds: float
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """Findings that touch stored data."""
+        return tuple(f for f in self.findings if not f.harmless)
+
+    @property
+    def status(self) -> str:
+        return DAMAGED if self.problems or self.lost else OK

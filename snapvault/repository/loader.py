@@ -136,6 +136,12 @@ class IndexLoader:
 
     # -- what is condemned: rule W2 ------------------------------------------------------------------------------
 
+    def gc_problems(self) -> list[Damaged]:
+        """What is wrong with the records of GCs."""
+        self.problems = []
+        self.condemned()
+        return self.problems
+
     def condemned(self) -> set[PackId]:
         """Packs that a running or a finished GC names; in this order, before packs and indexes are listed."""
         found: set[PackId] = set()

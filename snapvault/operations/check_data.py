@@ -1,0 +1,191 @@
+"""Reading packs: every byte against the name, every segment opened, every blob's id recomputed."""
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+from snapvault.backend.protocol import NotFound
+from snapvault.format import names
+from snapvault.format.local import VerifiedRecord, decode_verified
+from snapvault.format.pack import Segment
+from snapvault.format.signed import decode_signed
+from snapvault.format.wire import Kind
+from snapvault.foundation.clock import now_ns
+from snapvault.foundation.errors import Damaged, SnapvaultError
+from snapvault.foundation.events import Reporter
+from snapvault.foundation.ids import PackId, SessionId
+from snapvault.operations.check_objects import ObjectCheck
+from snapvault.operations.results import Finding
+from snapvault.repository.packs import check_pack_name, open_directory, open_segment, parse_header
+from snapvault.repository.repository import Vault
+from snapvault.repository.trust import sign
+
+LEVEL = "data"
+RECORDS_MAX = 16  # records of what was verified; more are merged into one
+
+Bad = set[tuple[PackId, int]]  # segments that cannot be had: pack and offset
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What reading one pack showed."""
+
+    pack: PackId
+    size: int
+    problems: list[str] = field(default_factory=list)
+    bad: Bad = field(default_factory=set)
+
+
+class DataCheck:
+    """Reads a share of the packs, those first that were verified longest ago."""
+
+    def __init__(self, vault: Vault, objects: ObjectCheck, reporter: Reporter, threads: int | None) -> None:
+        self._vault, self._objects, self._reporter = vault, objects, reporter
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self.findings: list[Finding] = []
+        self.bad: Bad = set()
+        self.packs_read = self.bytes_read = self.verified_bytes = 0
+        self._retracted = False  # a record says of a pack that it is whole, which it no longer is
+
+    def run(self, share: float) -> None:
+        """Read packs until ``share`` of all their bytes was read."""
+        verified, records = self._verified()
+        good: list[PackId] = []
+        for outcome in self._read_all(self._choose(share, verified)):
+            self.packs_read += 1
+            self.bytes_read += outcome.size
+            self.bad |= outcome.bad
+            if not outcome.problems:
+                good.append(outcome.pack)
+                continue
+            self._retracted |= verified.pop(outcome.pack, None) is not None
+            name = names.pack(outcome.pack)
+            self.findings += [Finding(f"{name}: {problem}", (name,)) for problem in outcome.problems]
+        verified.update(dict.fromkeys(good, now_ns()))
+        self.verified_bytes = sum(self._objects.present[p] for p in verified if p in self._objects.present)
+        if share:
+            self._remember(good, verified, records)
+
+    def _choose(self, share: float, verified: dict[PackId, int]) -> list[PackId]:
+        present = self._objects.present
+        budget, chosen = share * sum(present.values()), []
+        for pack in sorted(present, key=lambda p: (verified.get(p, 0), p)):
+            if budget <= 0:
+                break
+            chosen.append(pack)
+            budget -= present[pack]
+        return chosen
+
+    def _read_all(self, packs: Iterable[PackId]) -> Iterator[_Outcome]:
+        """A few packs at once, so that memory stays bounded."""
+        todo, running = iter(packs), set[Future[_Outcome]]()
+        total = self._objects.present
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="snapvault-check") as pool:
+            try:
+                while True:
+                    while len(running) < self._threads + 1 and (pack := next(todo, None)) is not None:
+                        running.add(pool.submit(self._read, pack, total[pack]))
+                    if not running:
+                        return
+                    done, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                    self._reporter.check()
+                    for future in done:
+                        yield future.result()
+                        self._reporter.tick("read", self.packs_read, len(total), bytes_done=self.bytes_read)
+            finally:
+                for future in running:
+                    future.cancel()
+
+    def _read(self, pack: PackId, size: int) -> _Outcome:
+        outcome = _Outcome(pack, size)
+        _, indexed = self._objects.entries.get(pack, (None, []))
+        try:
+            data = memoryview(self._vault.backend.get(names.pack(pack)))
+        except (NotFound, Damaged) as e:
+            outcome.problems.append(f"cannot be read: {e.message}")
+            outcome.bad.update((pack, s.offset) for s in indexed)
+            return outcome
+        try:
+            check_pack_name(pack, data)
+        except Damaged as e:
+            outcome.problems.append(e.message)
+        self._open(outcome, data, indexed)
+        return outcome
+
+    def _open(self, outcome: _Outcome, data: memoryview, indexed: list[Segment]) -> None:
+        pack, sessions = outcome.pack, self._vault.sessions
+        try:
+            session, _ = sessions.verify(parse_header(data))
+            sid = session.head.sid
+        except Damaged as e:
+            outcome.problems.append(f"its session header: {e.message}")
+            row = self._objects.entries.get(pack)
+            if row is None:
+                return
+            sid = row[0].sid
+        try:
+            secrets = sessions.secrets(sid)
+            directory = open_directory(secrets, data)
+            if indexed and [_shape(s) for s in directory] != [_shape(s) for s in indexed]:
+                outcome.problems.append("its directory and the index disagree")
+        except (Damaged, NotFound) as e:
+            outcome.problems.append(f"its directory: {e.message}")
+            directory = indexed
+        for segment in directory:
+            self._reporter.check()
+            self._segment(outcome, data, segment, sid)
+
+    def _segment(self, outcome: _Outcome, data: memoryview, segment: Segment, sid: SessionId) -> None:
+        try:
+            secrets = self._vault.sessions.secrets(sid)
+            opened = open_segment(secrets, data[segment.offset : segment.offset + segment.sealed])
+            domain = self._vault.ring.domains[secrets.domain]
+            for blob in segment.blobs():
+                if domain.blob_id(blob.type, opened[blob.offset : blob.offset + blob.length]) != blob.id:
+                    raise Damaged(f"blob {blob.id.hex()[:16]} does not match its id")
+        except (Damaged, NotFound) as e:
+            outcome.problems.append(f"segment at {segment.offset}: {e.message}")
+            outcome.bad.add((outcome.pack, segment.offset))
+
+    # -- what was verified when ---------------------------------------------------------------------------------
+
+    def _verified(self) -> tuple[dict[PackId, int], list[str]]:
+        """When each pack was last found whole, and the records that say so."""
+        found: dict[PackId, int] = {}
+        records = []
+        for info in list(self._vault.backend.list(names.VERIFIED)):
+            try:
+                record = decode_verified(decode_signed(Kind.VERIFIED, self._vault.backend.get(info.name)).payload)
+            except (Damaged, NotFound):
+                continue  # ObjectCheck names it; its packs count as never verified
+            records.append(info.name)
+            if record.config == self._vault.ring.config_digest and record.level == LEVEL:
+                found.update({p: max(record.time, found.get(p, 0)) for p in record.packs})
+        return found, records
+
+    def _remember(self, good: list[PackId], verified: dict[PackId, int], records: list[str]) -> None:
+        """Write down what was found whole; old records are merged, so that their number stays small."""
+        merge = self._retracted or len(records) >= RECORDS_MAX
+        if self._vault.ring.own is None or not (good or merge):
+            return
+        by_time: dict[int, list[PackId]] = {}
+        for pack, when in verified.items() if merge else dict.fromkeys(good, now_ns()).items():
+            by_time.setdefault(when, []).append(pack)
+        try:
+            for when, packs in by_time.items():
+                self._put(when, [p for p in packs if p in self._objects.present])
+            for name in records if merge else ():
+                self._vault.backend.delete(name)
+        except SnapvaultError as e:
+            self.findings.append(Finding(f"what was verified could not be written down: {e.message}", harmless=True))
+
+    def _put(self, when: int, packs: list[PackId]) -> None:
+        keys = self._vault.ring.signing
+        record = VerifiedRecord(self._vault.ring.config_digest, LEVEL, when, tuple(packs))
+        data = sign(Kind.VERIFIED, record.encode(), keys.id, keys.signer)
+        self._vault.backend.put(names.VERIFIED + os.urandom(16).hex(), [data])
+
+
+def _shape(s: Segment) -> tuple[int, int, int, bytes, tuple[int, ...], bytes]:
+    return s.offset, s.sealed, s.raw, s.ids, tuple(s.lengths), s.types

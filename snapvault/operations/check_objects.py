@@ -1,0 +1,250 @@
+"""The structure of a repository: every small object, and whether what they name is there."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable
+
+from blake3 import blake3
+
+from snapvault.backend.protocol import NotFound, ObjectInfo
+from snapvault.format import names
+from snapvault.format.keyset import Role
+from snapvault.format.local import decode_capabilities, decode_note, decode_verified
+from snapvault.format.signed import decode_signed
+from snapvault.format.slot import decode_slot
+from snapvault.format.snapshot import COMMIT, GC_DONE, merkle
+from snapvault.format.wire import FormatError, Kind, check_frame
+from snapvault.foundation.errors import Damaged
+from snapvault.foundation.events import Reporter
+from snapvault.foundation.ids import PackId, SessionId
+from snapvault.operations.results import Finding
+from snapvault.repository.history import Slot
+from snapvault.repository.index import BlobIndex, build_table
+from snapvault.repository.loader import Entry
+from snapvault.repository.repository import Vault, verify_keyset
+from snapvault.repository.trust import Untrusted, signed_by
+
+
+class ObjectCheck:
+    """Reads and verifies all objects but the packs."""
+
+    def __init__(self, vault: Vault, listing: dict[str, ObjectInfo], reporter: Reporter) -> None:
+        self._vault, self._listing, self._reporter = vault, listing, reporter
+        self.findings: list[Finding] = []
+        self.slots: list[Slot] = []
+        self.present: dict[PackId, int] = {}  # packs in the store
+        self.index = BlobIndex()
+        self.entries: dict[PackId, Entry] = {}  # what the index says of each pack
+        self._written: dict[SessionId, list[tuple[str, int]]] = defaultdict(list)
+        self._done = 0
+
+    def find(self, message: str, *objects: str, harmless: bool = False) -> None:
+        """Note a finding."""
+        self.findings.append(Finding(message, objects, harmless=harmless))
+
+    def run(self) -> None:
+        """Everything, in the order of who depends on whom."""
+        if self._vault.rollback is not None:
+            self.find(self._vault.rollback.message, *self._vault.rollback.affected)
+        self._config()
+        self._keysets()
+        self._each(names.SLOTS, lambda _, data: decode_slot(data))
+        self._each(names.SESSIONS, self._session)
+        self._snapshots()
+        self._packs()
+        self._indexes()
+        self._sessions_complete()
+        self._each(names.NOTES, self._note)
+        self._local()
+        self._rescue()
+        self._unknown()
+
+    def _names(self, prefix: str) -> list[str]:
+        return [n for n in self._listing if n.startswith(prefix)]
+
+    def _each(self, prefix: str, verify: Callable[[str, bytes], object]) -> None:
+        """Fetch every object below a prefix and verify it."""
+        for name in self._names(prefix):
+            self._one(name, verify)
+
+    def _one(self, name: str, verify: Callable[[str, bytes], object]) -> None:
+        self._done += 1
+        self._reporter.tick("objects", self._done, len(self._listing), current=name)
+        self._reporter.check()
+        try:
+            data = self._vault.backend.get(name)
+            wanted = names.content_digest(name)
+            if wanted is not None and blake3(data).digest() != wanted:
+                raise FormatError("its bytes are not those that its name states")
+            check_frame(data)
+            verify(name, data)
+        except NotFound:
+            self.find(f"{name} was listed but is gone", name)
+        except Damaged as e:
+            self.find(f"{name}: {e.message}", name)
+
+    # -- the trust anchors --------------------------------------------------------------------------------------
+
+    def _config(self) -> None:
+        def verify(_: str, data: bytes) -> None:
+            if blake3(data).digest() != self._vault.ring.config_digest:
+                raise Untrusted("it was replaced since the repository was opened")
+
+        self._one(names.CONFIG, verify)
+
+    def _keysets(self) -> None:
+        """The chain from the first to the newest: none missing, each naming the digest of the one before."""
+        digests: dict[int, bytes] = {}
+        previous: dict[int, bytes] = {}
+        ring = self._vault.ring
+
+        def verify(name: str, data: bytes) -> None:
+            number = names.keyset_number(name)
+            record = verify_keyset(data, number, ring.config, ring.config_digest)
+            digests[number], previous[number] = blake3(data).digest(), record.previous
+
+        self._each(names.KEYSETS, verify)
+        numbers = [n for n in self._names(names.KEYSETS)]
+        if not numbers:
+            self.find("there is no keyset: only the recovery key opens this repository", names.keyset(1))
+        for number in range(1, max(digests, default=0) + 1):
+            name = names.keyset(number)
+            if name not in self._listing:
+                self.find(f"{name} is missing, though a later keyset is there", name)
+            elif number in previous and previous[number] != digests.get(number - 1, bytes(32)) and number - 1 in digests:
+                self.find(f"{name} does not follow the keyset before it", name)
+        pinned = self._vault.pins.site
+        if pinned.keyset and pinned.keyset not in digests and names.keyset(pinned.keyset) not in self._listing:
+            self.find(f"keyset {pinned.keyset}, which this client saw here before, is gone", names.keyset(pinned.keyset))
+
+    def _session(self, name: str, data: bytes) -> None:
+        self._vault.sessions.verify(data, names.session_id(name, names.SESSIONS))
+
+    # -- snapshots ----------------------------------------------------------------------------------------------
+
+    def _snapshots(self) -> None:
+        self.slots, problems = self._vault.history.slots()
+        for problem in problems:
+            self.find(problem.message, *problem.affected)
+        _, problems = self._vault.history.tombstones()
+        for problem in problems:
+            self.find(problem.message, *problem.affected)
+        there = {s.record.sid: s.digest for s in self.slots}
+        for slot in self.slots:
+            for sid, digest in slot.record.prevs:
+                if sid not in there and names.snapshot(sid) not in self._listing:
+                    self.find(f"snapshot {sid} is gone: {slot.record.sid} names it as its predecessor", names.snapshot(sid))
+                elif sid in there and there[sid] != digest:
+                    self.find(f"snapshot {sid} was replaced since {slot.record.sid} saw it", names.snapshot(sid))
+            if slot.record.kind == COMMIT and names.session(slot.record.sid) not in self._listing:
+                self.find(
+                    f"the session header of snapshot {slot.record.sid} is missing", names.session(slot.record.sid)
+                )
+        for message in self._vault.rolled_back(self.slots):
+            self.find(message)
+
+    # -- packs and indexes --------------------------------------------------------------------------------------
+
+    def _packs(self) -> None:
+        for name in self._names(names.PACKS):
+            digest = names.content_digest(name)
+            if digest is None:
+                self.find(f"{name} is no name of a pack", name, harmless=True)
+            else:
+                self.present[PackId(digest)] = self._listing[name].size
+
+    def _indexes(self) -> None:
+        found: list[Entry] = []
+
+        def verify(name: str, data: bytes) -> None:
+            entries = self._vault.loader.open(name, data)
+            record, _ = self._vault.loader.verify(data)
+            self._written[record.sid].append((name, len(data)))
+            found.extend(entries)
+
+        self._each(names.INDEX, verify)
+        for row, segments in found:
+            name = names.pack(row.id)
+            size = self.present.get(row.id)
+            if size is None:
+                self.find(f"{name} is missing: the index names it", name)
+            elif size != row.size:
+                self.find(f"{name} has {size} bytes instead of {row.size}", name)
+            if row.id not in self.entries:
+                self._written[row.sid].append((name, row.size))
+            self.entries[row.id] = row, segments
+        self.index = BlobIndex([build_table((), found)])
+        self.index.restrict(self.present, ())
+        self._scan_unindexed()
+
+    def _scan_unindexed(self) -> None:
+        """Packs that no index names: of a session that has not finished, or the index object is lost."""
+        committed = {s.record.sid for s in self.slots if s.record.kind == COMMIT}
+        found = []
+        for digest, size in self.present.items():
+            if digest in self.entries:
+                continue
+            name = names.pack(digest)
+            try:
+                entry = self._vault.loader.read_directory(digest, size)
+            except (Damaged, NotFound) as e:
+                self.find(f"{name} is in no index and cannot be opened: {e.message}", name, harmless=True)
+                continue
+            if entry[0].sid in committed:
+                self.find(f"{name} belongs to snapshot {entry[0].sid}, but no index names it", name)
+            self.entries[digest] = entry
+            found.append(entry)
+        if found:
+            self.index.tables.append(build_table((), found))
+
+    def _sessions_complete(self) -> None:
+        """What a committed session wrote is summed up in its record: an object that was dropped shows."""
+        removed = any(s.record.kind == GC_DONE for s in self.slots) or bool(self._names(names.SNAPSHOTS + names.GC_PREFIX))
+        if removed:
+            return  # a prune may have removed some of them
+        for slot in self.slots:
+            record = slot.record
+            if record.kind == COMMIT and merkle(self._written[record.sid]) != record.objects:
+                self.find(
+                    f"session {record.sid} wrote {record.objects.count} objects, of which the store shows "
+                    f"{len(self._written[record.sid])}, or others",
+                    names.snapshot(record.sid),
+                )
+
+    # -- the rest -----------------------------------------------------------------------------------------------
+
+    def _note(self, name: str, data: bytes) -> None:
+        signed = decode_signed(Kind.NOTE, data)
+        decode_note(signed.payload)
+        self._require_maintainer(Kind.NOTE, data)
+
+    def _require_maintainer(self, kind: int, data: bytes) -> None:
+        ring, signed = self._vault.ring, decode_signed(kind, data)
+        holders = () if ring.keyset is None else ring.keyset.holders
+        publics = [ring.config.owner_sign, *(h.sign for h in holders if h.role in Role.MAINTAINERS)]
+        if not any(signed_by(kind, signed, p) for p in publics):
+            raise Untrusted("it is not signed by a maintainer or the owner")
+
+    def _local(self) -> None:
+        self._each(names.CAPABILITIES, lambda _, data: decode_capabilities(data))
+        self._each(names.HEARTBEATS, lambda _, data: check_frame(data))
+        self._each(names.VERIFIED, lambda _, data: decode_verified(decode_signed(Kind.VERIFIED, data).payload))
+        for problem in self._vault.loader.gc_problems():
+            self.find(problem.message, *problem.affected)
+
+    def _rescue(self) -> None:
+        keyset = self._vault.ring.keyset
+        for name, digest in () if keyset is None else keyset.rescue:
+            if name not in self._listing:
+                self.find(f"{name} is missing", name)
+            elif hashlib.sha256(self._vault.backend.get(name)).digest() != digest:
+                self.find(f"{name} is not the file that the owner signed: do not run it", name)
+
+    def _unknown(self) -> None:
+        known = (
+            names.CONFIG, names.KEYSETS, names.SLOTS, names.SESSIONS, names.PACKS, names.INDEX, names.SNAPSHOTS,
+            names.NOTES, names.LOCAL, "attestations/", "evidence/", "register/", "RESCUE-", "rescue-",
+        )  # fmt: skip
+        for name in self._listing:
+            if not name.startswith(known):
+                self.find(f"{name} is no object of a repository", name, harmless=True)

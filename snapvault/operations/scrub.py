@@ -1,0 +1,137 @@
+"""Scrub (``check --no-key``): every object against its own name or trailing digest, without any key."""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from blake3 import blake3
+
+from snapvault.backend.factory import open_backend
+from snapvault.backend.protocol import Backend, NotFound
+from snapvault.format import names
+from snapvault.format.index import decode_index
+from snapvault.format.signed import decode_signed
+from snapvault.format.snapshot import decode_snapshot
+from snapvault.format.wire import FormatError, Kind, check_frame
+from snapvault.foundation.errors import Damaged
+from snapvault.foundation.events import Control, Reporter
+from snapvault.foundation.ids import PackId
+from snapvault.operations.results import CheckReport, Finding
+from snapvault.repository.repository import read_config, verify_keyset
+
+BLOCK = 8 << 20  # bytes of a large object that are hashed at once
+
+
+def scrub(
+    url: str, *, storage_options: Mapping[str, Any] | None = None, control: Control | None = None
+) -> CheckReport:
+    """Read every object of a repository and verify what can be verified without a key.
+
+    Also whether packs that index objects name are there in their full size, whether named predecessors of snapshots are
+    there, and the rescue files against the newest keyset.  RepositoryNotFound, StoreUnavailable, StoreDenied.
+    """
+    backend = open_backend(url, storage_options)
+    try:
+        return _Scrub(backend, Reporter("check", control)).run()
+    finally:
+        backend.close()
+
+
+class _Scrub:
+    def __init__(self, backend: Backend, reporter: Reporter) -> None:
+        self._backend, self._reporter = backend, reporter
+        self._listing = {o.name: o.size for o in backend.list()}
+        self._findings: list[Finding] = []
+        self._rescue: dict[str, bytes] = {}
+        self._read = self._packs = self._snapshots = 0
+
+    def run(self) -> CheckReport:
+        started = time.monotonic()
+        self._config, self._digest = read_config(self._backend)
+        total = sum(self._listing.values())
+        # Keysets first, in order: the newest says which rescue files are right.
+        order = sorted(self._listing, key=lambda n: (not n.startswith(names.KEYSETS), _number(n), n))
+        for done, name in enumerate(order):
+            self._reporter.check()
+            self._reporter.tick("scrub", done, len(order), self._read, total, name)
+            try:
+                self._object(name)
+            except NotFound:
+                self._find(f"{name} was listed but is gone", name)
+            except Damaged as e:
+                self._find(f"{name}: {e.message}", name)
+        for name in self._rescue:
+            if name not in self._listing:
+                self._find(f"{name} is missing", name)
+        packs = sum(s for n, s in self._listing.items() if n.startswith(names.PACKS))
+        share = 1.0 if packs else 0.0
+        return CheckReport(
+            "scrub", tuple(self._findings), (), len(order), self._snapshots, 0, self._packs, self._packs, self._read,
+            share, share, time.monotonic() - started,
+        )  # fmt: skip
+
+    def _find(self, message: str, name: str, *, harmless: bool = False) -> None:
+        self._findings.append(Finding(message, (name,), harmless=harmless))
+
+    def _object(self, name: str) -> None:
+        wanted = names.content_digest(name)
+        if name.startswith(names.PACKS):
+            if wanted is None:
+                raise FormatError("this is no name of a pack")
+            self._pack(name, wanted)
+            return
+        data = self._backend.get(name)
+        self._read += len(data)
+        if name.startswith(("RESCUE-", "rescue-")):
+            if name in self._rescue and hashlib.sha256(data).digest() != self._rescue[name]:
+                raise FormatError("it is not the file that the owner signed: do not run it")
+            return
+        if wanted is not None and blake3(data).digest() != wanted:
+            raise FormatError("its bytes are not those that its name states")
+        if not name.startswith(_FRAMED):
+            self._find(f"{name} is no object of a repository", name, harmless=True)
+            return
+        check_frame(data)
+        self._look_inside(name, data)
+
+    def _pack(self, name: str, wanted: bytes) -> None:
+        digest, size = blake3(), self._listing[name]
+        for start in range(0, size, BLOCK):
+            self._reporter.check()
+            digest.update(self._backend.get(name, start, min(BLOCK, size - start)))
+        self._read += size
+        self._packs += 1
+        if digest.digest() != wanted:
+            raise FormatError("its bytes are not those that its name states")
+
+    def _look_inside(self, name: str, data: bytes) -> None:
+        """What is in clear: the packs of an index, the predecessors of a snapshot, the rescue files of a keyset."""
+        if name.startswith(names.KEYSETS):
+            number = names.keyset_number(name)
+            self._rescue = dict(verify_keyset(data, number, self._config, self._digest).rescue)
+        elif name.startswith(names.INDEX):
+            for pack, size, _ in decode_index(decode_signed(Kind.INDEX, data).payload).packs:
+                self._named(names.pack(PackId(pack)), name, size)
+        elif name.startswith(names.SNAPSHOTS):
+            names.session_id(name, names.SNAPSHOTS)
+            self._snapshots += 1
+            for sid, _ in decode_snapshot(decode_signed(Kind.SNAPSHOT, data).payload).prevs:
+                self._named(names.snapshot(sid), name, None)
+
+    def _named(self, wanted: str, by: str, size: int | None) -> None:
+        if wanted not in self._listing:
+            self._find(f"{wanted} is missing: {by} names it", wanted)
+        elif size is not None and self._listing[wanted] != size:
+            self._find(f"{wanted} has {self._listing[wanted]} bytes instead of {size}", wanted)
+
+
+_FRAMED = (
+    names.CONFIG, names.KEYSETS, names.SLOTS, names.SESSIONS, names.INDEX, names.SNAPSHOTS, names.NOTES, names.LOCAL,
+)  # fmt: skip
+
+
+def _number(name: str) -> int:
+    tail = name.removeprefix(names.KEYSETS)
+    return int(tail) if name.startswith(names.KEYSETS) and tail.isascii() and tail.isdigit() else 0
+
