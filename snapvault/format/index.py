@@ -19,7 +19,7 @@ class IndexRecord:
     config: bytes
     sid: SessionId  # the session that wrote this
     domain: DomainId
-    packs: tuple[tuple[PackId, int], ...]  # name and size
+    packs: tuple[tuple[PackId, int, SessionId], ...]  # name, size, and the session that wrote it
     sealed_digest: bytes  # BLAKE3 of the sealed part
 
     def encode(self) -> bytes:
@@ -36,7 +36,10 @@ def decode_index(payload: bytes) -> IndexRecord:
             sized(config, 32, "config"),
             SessionId(typed(sid, str, "session")),
             DomainId(sized(domain, 16, "domain")),
-            tuple((PackId(sized(p, 32, "pack")), typed(n, int, "size")) for p, n in packs),
+            tuple(
+                (PackId(sized(p, 32, "pack")), typed(n, int, "size"), SessionId(typed(s, str, "session")))
+                for p, n, s in packs
+            ),
             sized(digest, 32, "digest"),
         )
 
@@ -55,6 +58,6 @@ def decode_table(data: bytes | memoryview, record: IndexRecord) -> list[list[Seg
         tables = unpack(data)
         if len(tables) != len(record.packs):
             raise FormatError("an index lists other packs than it describes")
-        return [decode_segments(t, size) for t, (_, size) in zip(tables, record.packs, strict=True)]
+        return [decode_segments(t, size) for t, (_, size, _) in zip(tables, record.packs, strict=True)]
 
     return shaped(build, "index table")

@@ -1,9 +1,9 @@
 """Objects of one site alone, under ``local/``; and notes (docs/format/local.md, docs/format/note.md)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from snapvault.format.wire import Kind, frame, pack, shaped, sized, typed, unframe, unpack
+from snapvault.format.wire import FormatError, Kind, frame, pack, shaped, sized, typed, unframe, unpack
 from snapvault.foundation.ids import PackId, SessionId
 
 
@@ -36,6 +36,34 @@ def decode_tombstone(payload: bytes) -> TombstoneRecord:
     return shaped(build, "tombstone")
 
 
+class GcRecord(NamedTuple):
+    """``local/gc/<sid>``: the packs that a running GC condemns; nobody deduplicates onto them any more.  Signed."""
+
+    config: bytes
+    sid: SessionId
+    condemned: tuple[PackId, ...]
+
+    def encode(self) -> bytes:
+        return pack([self.config, self.sid, b"".join(self.condemned)])
+
+
+def decode_gc(payload: bytes) -> GcRecord:
+    """FormatError if malformed."""
+
+    def build() -> GcRecord:
+        config, sid, condemned = unpack(payload)
+        return GcRecord(sized(config, 32, "config"), SessionId(typed(sid, str, "session")), _pack_ids(condemned))
+
+    return shaped(build, "GC")
+
+
+def _pack_ids(value: Any) -> tuple[PackId, ...]:
+    ids = typed(value, bytes, "packs")
+    if len(ids) % 32:
+        raise FormatError("a list of packs is malformed")
+    return tuple(PackId(ids[i : i + 32]) for i in range(0, len(ids), 32))
+
+
 class VerifiedRecord(NamedTuple):
     """These packs were read and found whole, at this level.  Signed where a key was at hand."""
 
@@ -53,14 +81,11 @@ def decode_verified(payload: bytes) -> VerifiedRecord:
 
     def build() -> VerifiedRecord:
         config, level, time, packs = unpack(payload)
-        typed(packs, bytes, "packs")
-        if len(packs) % 32:
-            raise ValueError("packs")
         return VerifiedRecord(
             sized(config, 32, "config"),
             typed(level, str, "level"),
             typed(time, int, "time"),
-            tuple(PackId(packs[i : i + 32]) for i in range(0, len(packs), 32)),
+            _pack_ids(packs),
         )
 
     return shaped(build, "verification")
