@@ -49,8 +49,8 @@ _HOME = {
     "Limits": "foundation.events",
     **dict.fromkeys(
         (
-            "SnapvaultError", "RepositoryNotFound", "KeyRejected", "RoleRequired", "FormatTooNew", "Damaged", "StoreFull",
-            "StoreDenied", "StoreUnavailable", "SourceError", "Conflict", "Cancelled", "InvalidInput",
+            "SnapvaultError", "RepositoryNotFound", "KeyRejected", "RoleRequired", "FormatTooNew", "Damaged",
+            "StoreFull", "StoreDenied", "StoreUnavailable", "SourceError", "Conflict", "Cancelled", "InvalidInput",
         ),
         "foundation.errors",
     ),

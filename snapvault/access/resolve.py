@@ -80,7 +80,9 @@ def _at(snapshots: list[Snapshot], dataset: str, when: str) -> Snapshot:
     mine = [s for s in snapshots if s.dataset == dataset]
     if not mine:
         known = sorted({s.dataset for s in snapshots})
-        raise InvalidInput(f"there is no snapshot of the dataset {dataset!r}; there are {_some(known) or 'none at all'}")
+        raise InvalidInput(
+            f"there is no snapshot of the dataset {dataset!r}; there are {_some(known) or 'none at all'}"
+        )
     if when == "latest":
         return mine[-1]
     limit = parse_time(when)

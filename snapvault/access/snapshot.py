@@ -227,5 +227,3 @@ class StoredFile(io.RawIOBase):
         n = min(len(view), len(data) - start, self._data_starts[extent + 1] - position)
         view[:n] = data[start : start + n]
         return n
-
-

@@ -37,9 +37,11 @@ def decompress(codec: int, data: bytes | memoryview, raw_length: int) -> bytes |
     try:
         if zstandard.frame_content_size(data) != raw_length:
             raise Damaged("compressed data states another length than was sealed")
-        raw = decompressor.decompress(data, max_output_size=raw_length, read_across_frames=False, allow_extra_data=False)
+        raw = decompressor.decompress(
+            data, max_output_size=raw_length, read_across_frames=False, allow_extra_data=False
+        )
     except zstandard.ZstdError as e:
         raise Damaged("compressed data does not decompress") from e
     if len(raw) != raw_length:
         raise Damaged("compressed data has another length than it states")
-    return raw  # type: ignore[no-any-return]
+    return raw

@@ -1,1 +1,1 @@
-"""Keys, signatures and envelopes.  All primitives come from ``cryptography`` and ``blake3``; see docs/format/crypto.md."""
+"""Keys, signatures, envelopes.  All primitives are those of ``cryptography`` and ``blake3``; docs/format/crypto.md."""

@@ -36,7 +36,9 @@ def decode_config(data: bytes) -> ConfigRecord:
         if m["name"] != NAME or m["format"] != FORMAT:
             raise FormatError("this is not the config of a snapvault repository of format 1")
         return ConfigRecord(
-            sized(m["id"], 32, "id"), sized(m["owner_hpke"], 1216, "owner_hpke"), sized(m["owner_sign"], 32, "owner_sign")
+            sized(m["id"], 32, "id"),
+            sized(m["owner_hpke"], 1216, "owner_hpke"),
+            sized(m["owner_sign"], 32, "owner_sign"),
         )
 
     return shaped(build, "config")

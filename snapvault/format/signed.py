@@ -44,7 +44,9 @@ def decode_signed(kind: int, data: bytes | memoryview) -> Signed:
         return Signed(
             typed(payload, bytes, "payload"),
             tuple(
-                Signature(HolderId(sized(h, HOLDER_SIZE, "signer")), typed(s, str, "scheme"), typed(v, bytes, "signature"))
+                Signature(
+                    HolderId(sized(h, HOLDER_SIZE, "signer")), typed(s, str, "scheme"), typed(v, bytes, "signature")
+                )
                 for h, s, v in signatures
             ),
             typed(sealed, bytes, "sealed part"),

@@ -27,7 +27,7 @@ class Objects:
 def merkle(objects: list[tuple[str, int]]) -> Objects:
     """The summary of these (name, size) pairs; the order does not matter.
 
-    Leaf: BLAKE3(0x00, size as 8 bytes little endian, name); inner node: BLAKE3(0x01, left, right); an odd one is carried up.
+    Leaf: BLAKE3(0x00, size as 8 bytes little endian, name); inner node: BLAKE3(0x01, left, right); an odd one goes up.
     """
     level = [blake3(b"\0" + size.to_bytes(8, "little") + name.encode()).digest() for name, size in sorted(objects)]
     while len(level) > 1:

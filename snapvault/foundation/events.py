@@ -84,6 +84,4 @@ class Reporter:
         if self.control is None or self.control.progress is None:
             return
         seconds = time.monotonic() - self.started
-        self.control.progress(
-            Event(self.operation, phase, done, total, bytes_done, bytes_total, current, seconds)
-        )
+        self.control.progress(Event(self.operation, phase, done, total, bytes_done, bytes_total, current, seconds))

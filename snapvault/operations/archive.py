@@ -68,11 +68,11 @@ class _Tar:
 
     def __init__(self, reader: BlobReader, stream: BinaryIO, reporter: Reporter, tally: Tally) -> None:
         self._reader, self._reporter, self._tally = reader, reporter, tally
-        self._tar = tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT)
+        self._stream = stream
         self._linked: dict[tuple[int, int], str] = {}
 
     def write(self, top: Entry, selection: Selection) -> None:
-        with self._tar:
+        with tarfile.open(fileobj=self._stream, mode="w|", format=tarfile.PAX_FORMAT) as self._tar:
             for at in visit(self._reader, top.node, self._tally.lose_folder, selection):
                 self._reporter.check()
                 if at.path and not at.leaving:
@@ -122,9 +122,10 @@ def _header(at: Visited) -> tarfile.TarInfo:
     info.mode, info.uid, info.gid = stat.S_IMODE(node.mode), node.uid, node.gid
     info.uname, info.gname = at.users.get(node.uid, ""), at.groups.get(node.gid, "")
     info.mtime = node.mtime_ns // 10**9
-    info.pax_headers["mtime"] = f"{node.mtime_ns // 10**9}.{node.mtime_ns % 10**9:09d}"
+    headers = {"mtime": f"{node.mtime_ns // 10**9}.{node.mtime_ns % 10**9:09d}"}
     info.linkname = text_path(node.target)
     info.devmajor, info.devminor = os.major(node.device), os.minor(node.device)
     for name, value in (node.xattrs or {}).items():
-        info.pax_headers["SCHILY.xattr." + text_path(name)] = value.decode("utf-8", "surrogateescape")
+        headers["SCHILY.xattr." + text_path(name)] = value.decode("utf-8", "surrogateescape")
+    info.pax_headers = headers
     return info

@@ -104,18 +104,21 @@ class ObjectCheck:
             digests[number], previous[number] = blake3(data).digest(), record.previous
 
         self._each(names.KEYSETS, verify)
-        numbers = [n for n in self._names(names.KEYSETS)]
-        if not numbers:
+        if not self._names(names.KEYSETS):
             self.find("there is no keyset: only the recovery key opens this repository", names.keyset(1))
         for number in range(1, max(digests, default=0) + 1):
             name = names.keyset(number)
             if name not in self._listing:
                 self.find(f"{name} is missing, though a later keyset is there", name)
-            elif number in previous and previous[number] != digests.get(number - 1, bytes(32)) and number - 1 in digests:
+            elif (
+                number in previous and previous[number] != digests.get(number - 1, bytes(32)) and number - 1 in digests
+            ):
                 self.find(f"{name} does not follow the keyset before it", name)
         pinned = self._vault.pins.site
         if pinned.keyset and pinned.keyset not in digests and names.keyset(pinned.keyset) not in self._listing:
-            self.find(f"keyset {pinned.keyset}, which this client saw here before, is gone", names.keyset(pinned.keyset))
+            self.find(
+                f"keyset {pinned.keyset}, which this client saw here before, is gone", names.keyset(pinned.keyset)
+            )
 
     def _session(self, name: str, data: bytes) -> None:
         self._vault.sessions.verify(data, names.session_id(name, names.SESSIONS))
@@ -133,7 +136,9 @@ class ObjectCheck:
         for slot in self.slots:
             for sid, digest in slot.record.prevs:
                 if sid not in there and names.snapshot(sid) not in self._listing:
-                    self.find(f"snapshot {sid} is gone: {slot.record.sid} names it as its predecessor", names.snapshot(sid))
+                    self.find(
+                        f"snapshot {sid} is gone: {slot.record.sid} names it as its predecessor", names.snapshot(sid)
+                    )
                 elif sid in there and there[sid] != digest:
                     self.find(f"snapshot {sid} was replaced since {slot.record.sid} saw it", names.snapshot(sid))
             if slot.record.kind == COMMIT and names.session(slot.record.sid) not in self._listing:
@@ -199,7 +204,9 @@ class ObjectCheck:
 
     def _sessions_complete(self) -> None:
         """What a committed session wrote is summed up in its record: an object that was dropped shows."""
-        removed = any(s.record.kind == GC_DONE for s in self.slots) or bool(self._names(names.SNAPSHOTS + names.GC_PREFIX))
+        removed = any(s.record.kind == GC_DONE for s in self.slots) or bool(
+            self._names(names.SNAPSHOTS + names.GC_PREFIX)
+        )
         if removed:
             return  # a prune may have removed some of them
         for slot in self.slots:

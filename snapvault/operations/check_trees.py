@@ -99,7 +99,9 @@ class TreeCheck:
         lost: list[LostPath] = []
 
         def lose(path: bytes, error: Damaged) -> None:
-            lost.append(LostPath(snapshot.id, "/" + text_path(path), f"entries of this folder are lost: {error.message}"))
+            lost.append(
+                LostPath(snapshot.id, "/" + text_path(path), f"entries of this folder are lost: {error.message}")
+            )
 
         top = Node(b"", NodeKind.DIRECTORY, 0o755, 0, 0, 0, content=snapshot.details.root)
         for at in visit(self._reader, top, lose):
@@ -110,4 +112,3 @@ class TreeCheck:
             if problem:
                 lost.append(LostPath(snapshot.id, "/" + text_path(at.path), problem))
         return lost
-

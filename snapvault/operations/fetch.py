@@ -26,7 +26,7 @@ class Piece(NamedTuple, Generic[T]):
 
 
 class Fetcher(Generic[T]):
-    """Delivers chunks to ``deliver(use, data)`` from worker threads; what cannot be had goes to ``fail(use, error)``."""
+    """Delivers chunks to ``deliver(use, data)`` from worker threads; what cannot be had, to ``fail(use, error)``."""
 
     def __init__(
         self,

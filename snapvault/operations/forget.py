@@ -36,8 +36,8 @@ def forget_snapshots(
 ) -> ForgetResult:
     """Forget the named snapshots; all names are resolved before anything is written.
 
-    Nothing is freed; a prune does that after ``undelete_window``.  RoleRequired unless owner or maintainer, InvalidInput
-    for an unknown name.
+    Nothing is freed; a prune does that after ``undelete_window``.  RoleRequired unless owner or maintainer,
+    InvalidInput for an unknown name.
     """
     vault = repo.vault
     vault.ring.require_role(Role.MAINTAINERS, "forget snapshots")

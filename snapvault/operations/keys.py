@@ -122,8 +122,9 @@ def add_key(
 def remove_key(repo: "Repository", who: str) -> KeyResult:
     """Remove a holder, by name or by the beginning of its id.
 
-    What it wrote until now stays; anything later of it is ignored and reported.  If it could read, a new epoch begins, so
-    that it cannot open new data; what it could read before, it may have kept.  InvalidInput, RoleRequired unless owner.
+    What it wrote until now stays; anything later of it is ignored and reported.  If it could read, a new epoch begins,
+    so that it cannot open new data; what it could read before, it may have kept.
+    InvalidInput, RoleRequired unless owner.
     """
     vault = repo.vault
     vault.ring.require_role(OWNER_ONLY, "remove keys")
@@ -211,7 +212,9 @@ def rotate(repo: "Repository", *, new_recovery_key: bool = False) -> KeyResult:
 
 def _find(vault: Vault, who: str) -> Holder:
     holders = vault.ring.current.holders
-    found = [h for h in holders if h.name == who] or [h for h in holders if len(who) >= 4 and h.id.hex().startswith(who)]
+    found = [h for h in holders if h.name == who] or [
+        h for h in holders if len(who) >= 4 and h.id.hex().startswith(who)
+    ]
     if len(found) != 1:
         known = ", ".join(f"{h.name} ({h.id.hex()[:8]})" for h in holders)
         raise InvalidInput(f"{who!r} names {'several keys' if found else 'no key'}; there are {known}")
@@ -238,4 +241,3 @@ def _publish(vault: Vault, editor: KeysetEditor) -> None:
         if vault.backend.get(name) != data:
             raise Conflict(f"{name} was written by somebody else meanwhile", hint="open the repository again") from None
     vault.adopt(editor.record, blake3(data).digest())
-

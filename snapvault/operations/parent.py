@@ -31,7 +31,9 @@ NOTHING: Entries = {}
 class Parent:
     """Looks folders up in the last snapshot; whatever cannot be read counts as not there."""
 
-    def __init__(self, snapshot: SnapshotId | None, root: Content, trees: "TreeReader | None", index: BlobIndex) -> None:
+    def __init__(
+        self, snapshot: SnapshotId | None, root: Content, trees: "TreeReader | None", index: BlobIndex
+    ) -> None:
         self.snapshot, self.content, self._trees, self._index = snapshot, root, trees, index
 
     def root(self) -> Entries:
@@ -133,7 +135,9 @@ def _place(vault: Vault, dataset: str, host: str, paths: tuple[bytes, ...]) -> t
     return f"parents/{label}", derive(vault.ring.signing.seeds, "parents", vault.ring.config_digest)
 
 
-def keep_trees(vault: Vault, details: tuple[str, str, tuple[bytes, ...]], sid: str, root: Content, kept: dict[BlobId, bytes]) -> None:
+def keep_trees(
+    vault: Vault, details: tuple[str, str, tuple[bytes, ...]], sid: str, root: Content, kept: dict[BlobId, bytes]
+) -> None:
     """Cache the trees of a snapshot that was just committed."""
     name, key = _place(vault, *details)
     body = zstandard.ZstdCompressor(level=1).compress(pack([sid, [root.depth, root.ids], kept]))

@@ -371,4 +371,3 @@ class Restorer:
                 affected=[text_path(path)],
             ) from error
         self._tally.issue(path, f"cannot be restored: {reason}")
-

@@ -160,7 +160,14 @@ class Run:
     # -- the end -------------------------------------------------------------------------------------------------
 
     def commit(
-        self, root: Content, *, dataset: str, host: str, paths: tuple[bytes, ...], tags: tuple[str, ...], time: int | None
+        self,
+        root: Content,
+        *,
+        dataset: str,
+        host: str,
+        paths: tuple[bytes, ...],
+        tags: tuple[str, ...],
+        time: int | None,
     ) -> str:
         """Everything is durable and acknowledged when this returns: the snapshot's id ("" on a dry run)."""
         self.blobs.flush()
@@ -231,4 +238,3 @@ def user_name() -> str:
 
 def describe(error: OSError) -> str:
     return error.strerror or str(error)
-

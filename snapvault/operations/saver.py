@@ -160,5 +160,3 @@ def _fit(node: Node, stored: int) -> None:
         node.size = stored
     elif sum(n for _, n in node.extents) != stored:
         node.extents, node.size = None, stored
-
-

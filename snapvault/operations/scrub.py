@@ -23,9 +23,7 @@ from snapvault.repository.repository import read_config, verify_keyset
 BLOCK = 8 << 20  # bytes of a large object that are hashed at once
 
 
-def scrub(
-    url: str, *, storage_options: Mapping[str, Any] | None = None, control: Control | None = None
-) -> CheckReport:
+def scrub(url: str, *, storage_options: Mapping[str, Any] | None = None, control: Control | None = None) -> CheckReport:
     """Read every object of a repository and verify what can be verified without a key.
 
     Also whether packs that index objects name are there in their full size, whether named predecessors of snapshots are
@@ -134,4 +132,3 @@ _FRAMED = (
 def _number(name: str) -> int:
     tail = name.removeprefix(names.KEYSETS)
     return int(tail) if name.startswith(names.KEYSETS) and tail.isascii() and tail.isdigit() else 0
-

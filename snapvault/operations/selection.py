@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from snapvault.foundation.errors import InvalidInput
 
-
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 

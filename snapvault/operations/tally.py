@@ -80,7 +80,9 @@ class Tally:
             if change.path not in known and (content or not self.unprivileged):
                 self.issues.append(Issue(change.path, f"differs after the restore: {change.kind}"))
 
-    def result(self, snapshot: Snapshot, target: str, *, dry_run: bool = False, verified: bool = False) -> RestoreResult:
+    def result(
+        self, snapshot: Snapshot, target: str, *, dry_run: bool = False, verified: bool = False
+    ) -> RestoreResult:
         """The frozen result."""
         by_path = sorted(self.issues, key=lambda i: i.path)
         lost = sorted(self.lost, key=lambda i: i.path)

@@ -317,5 +317,3 @@ def _nanoseconds(time: datetime) -> int:
     if time.tzinfo is None:
         raise InvalidInput("a time without a zone is ambiguous", hint="pass an aware datetime")
     return int(time.timestamp()) * 10**9 + time.microsecond * 1000
-
-

@@ -57,7 +57,7 @@ def create(
         if _keyset_there(backend):
             raise InvalidInput(f"there is a repository at {backend.url} already", hint="open it, or name another place")
         _refuse_foreign(backend)
-        keys, config, digest = _take_up(backend, credential) or _begin(backend, credential)
+        keys, digest = _take_up(backend, credential) or _begin(backend, credential)
         recovery = RecoveryKey(os.urandom(SECRET_SIZE), digest)
         put_slot(backend, keys, recovery, digest)
         found = probe(backend)
@@ -86,7 +86,7 @@ def _refuse_foreign(backend: Backend) -> None:
             )
 
 
-def _begin(backend: Backend, credential: Credential) -> tuple[HolderKeys, ConfigRecord, bytes]:
+def _begin(backend: Backend, credential: Credential) -> tuple[HolderKeys, bytes]:
     """New keys; the slot stands before the config, so that whoever finds a config can take the init up."""
     keys = HolderKeys.generate()
     config = ConfigRecord(os.urandom(32), keys.hpke.public, keys.signer.public)
@@ -98,16 +98,16 @@ def _begin(backend: Backend, credential: Credential) -> tuple[HolderKeys, Config
     except Exists:
         if backend.get(names.CONFIG) != data:
             raise Conflict(f"somebody else is making a repository at {backend.url} right now") from None
-    return keys, config, digest
+    return keys, digest
 
 
-def _take_up(backend: Backend, credential: Credential) -> tuple[HolderKeys, ConfigRecord, bytes] | None:
+def _take_up(backend: Backend, credential: Credential) -> tuple[HolderKeys, bytes] | None:
     """The keys of an init that was killed after it put the config; None if there is no config."""
     try:
         backend.head(names.CONFIG)
     except NotFound:
         return None
-    config, digest = read_config(backend)
+    _, digest = read_config(backend)
     try:
         _, keys = open_slot(backend, credential, digest)
     except KeyRejected as e:
@@ -115,7 +115,7 @@ def _take_up(backend: Backend, credential: Credential) -> tuple[HolderKeys, Conf
             f"{backend.url} holds an unfinished init with another password",
             hint="give the password of that init, or delete what is there and start again",
         ) from e
-    return keys, config, digest
+    return keys, digest
 
 
 def put_slot(backend: Backend, keys: HolderKeys, credential: Credential, digest: bytes) -> None:

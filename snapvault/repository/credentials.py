@@ -39,7 +39,7 @@ class ClientKey:
 
     seed: bytes = field(repr=False)
     config_digest: bytes = b""
-    holder: HolderId = HolderId(b"")
+    holder: HolderId | None = None  # None: a bare seed, which may be anybody's
     name: str = ""
     keyset: int = 0  # the highest that was seen when this was written
 
@@ -50,7 +50,7 @@ class ClientKey:
                 {
                     "snapvault": _LABEL,
                     "repository": self.config_digest.hex(),
-                    "holder": self.holder.hex(),
+                    "holder": "" if self.holder is None else self.holder.hex(),
                     "name": self.name,
                     "keyset": self.keyset,
                     "seed": self.seed.hex(),
@@ -115,7 +115,7 @@ def parse_key(data: bytes) -> ClientKey | RecoveryKey:
 
 
 def write_private(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a new file that only its owner reads (mode 0600), durably; InvalidInput if it exists or cannot be written."""
+    """Write a new file for its owner alone (mode 0600), durably; InvalidInput if it exists or cannot be written."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "wb") as f:

@@ -119,7 +119,7 @@ class History:
                     refused.add(s.record.sid)
                     problems.append(
                         Untrusted(
-                            f"snapshot {s.record.sid} was written by {revocation.name} after its key was removed; ignored",
+                            f"snapshot {s.record.sid} was written by {revocation.name} after that key was removed",
                             affected=[names.snapshot(s.record.sid)],
                         )
                     )

@@ -45,7 +45,11 @@ class IndexTable:
     """The blobs of some index objects, sorted by id.  Immutable."""
 
     def __init__(
-        self, names: frozenset[str], packs: Sequence[PackRow], segments: "array[int]", records: bytes | memoryview | bytearray
+        self,
+        names: frozenset[str],
+        packs: Sequence[PackRow],
+        segments: "array[int]",
+        records: bytes | memoryview | bytearray,
     ) -> None:
         self.names = names
         self.packs = packs

@@ -136,7 +136,9 @@ class Keyring:
         return Chunking(*self.current.chunking)
 
 
-def open_keyring(config: ConfigRecord, config_digest: bytes, keyset: KeysetRecord, digest: bytes, own: HolderKeys) -> Keyring:
+def open_keyring(
+    config: ConfigRecord, config_digest: bytes, keyset: KeysetRecord, digest: bytes, own: HolderKeys
+) -> Keyring:
     """What this holder may use.  KeyRejected if the keyset does not name it."""
     holder = next((h for h in keyset.holders if h.id == own.id), None)
     if holder is None:
@@ -166,7 +168,9 @@ class KeysetEditor:
         self._config = config_digest
         self._owner = owner
 
-    def add_holder(self, keys_id: HolderId, role: str, name: str, hpke: bytes, sign: bytes, domains: tuple[DomainId, ...]) -> None:
+    def add_holder(
+        self, keys_id: HolderId, role: str, name: str, hpke: bytes, sign: bytes, domains: tuple[DomainId, ...]
+    ) -> None:
         certificate = certify(
             CertificateRecord(self._config, keys_id, role, sign, domains), self._owner.id, self._owner.signer
         )

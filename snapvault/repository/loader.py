@@ -19,7 +19,7 @@ from snapvault.format.signed import decode_signed
 from snapvault.format.snapshot import GC_DONE, decode_snapshot
 from snapvault.format.wire import FormatError, Kind
 from snapvault.foundation.errors import Damaged, SnapvaultError
-from snapvault.foundation.ids import PackId, SessionId
+from snapvault.foundation.ids import PackId
 from snapvault.repository.index import BlobIndex, IndexTable, PackRow, build_table, merge_tables
 from snapvault.repository.keyring import Keyring
 from snapvault.repository.packs import fetch_directory, read_header
@@ -47,8 +47,8 @@ class IndexLoader:
 
         ``scan``: also those of packs that no index object names, by the packs' own directories.
 
-        A listing that fails raises.  A single index object that is damaged is a problem, not the end: its blobs count as
-        unknown, so a backup stores them again and a reader looks elsewhere.
+        A listing that fails raises.  A single index object that is damaged is a problem, not the end: its blobs count
+        as unknown, so a backup stores them again and a reader looks elsewhere.
         """
         self.problems = []
         listed = frozenset(o.name for o in self._store.backend.list(names.INDEX))

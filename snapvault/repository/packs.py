@@ -45,7 +45,7 @@ def session_context(config_digest: bytes, sid: SessionId) -> bytes:
 
 
 class EncodeMismatch(Damaged):
-    """Compressed data does not decompress to what went in: a fault of this machine, caught before anything was stored."""
+    """Compressed data does not decompress to what went in: a fault of this machine, caught before it was stored."""
 
     code = "encode-mismatch"
     hint = "check this machine's memory; nothing wrong was stored"
@@ -54,8 +54,8 @@ class EncodeMismatch(Damaged):
 def seal_segment(secrets: SessionSecrets, blobs: Sequence[bytes | memoryview], level: int = LEVEL) -> tuple[bytes, int]:
     """Blobs compressed and sealed together: the bytes, and the length of the plaintext.
 
-    What was compressed is decompressed and compared first: a flipped bit in memory or a fault of the compressor must not
-    become a backup that cannot be read (restic#4523, #4677).
+    What was compressed is decompressed and compared first: a flipped bit in memory or a fault of the compressor must
+    not become a backup that cannot be read (restic#4523, #4677).
     """
     raw = b"".join(blobs) if len(blobs) != 1 else blobs[0]
     codec, data = compress(raw, level)

@@ -39,7 +39,7 @@ class Pins:
         )
 
     def save(self) -> None:
-        """Write atomically and durably; a state directory that cannot be written is the caller's choice, not an error."""
+        """Write atomically and durably.  A state directory that cannot be written costs only this protection."""
         if self._path is None:
             return
         site = {"keyset": self.site.keyset, "keyset_digest": self.site.keyset_digest, "records": self.site.records}

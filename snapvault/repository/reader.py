@@ -57,7 +57,7 @@ class BlobReader:
         return self.open_segment(place, self.fetch(place.pack, place.start, place.sealed))
 
     def fetch(self, pack: PackRow, start: int, length: int) -> memoryview:
-        """Bytes of a pack.  What the store sees is aligned to 64 KiB, so that it learns little of where segments end."""
+        """Bytes of a pack.  What the store sees is aligned to 64 KiB, so that it learns little of segments' ends."""
         first = start // ALIGNMENT * ALIGNMENT
         end = min(-(-(start + length) // ALIGNMENT) * ALIGNMENT, pack.size)
         data = self._backend.get(names.pack(pack.id), first, end - first)
@@ -75,8 +75,8 @@ class BlobReader:
     def blob(self, blob: BlobId, blob_type: int) -> memoryview:
         """The plaintext of a blob from any place that has it whole; Damaged if none has.
 
-        A prune may have moved it since the index was loaded, or the index may have lost it: then the index is loaded
-        once more, together with the directories of packs that it does not name.
+        A prune may have moved it since the index was loaded, or the index may have lost it: then the index is
+        loaded once more, together with the directories of packs that it does not name.
         """
         try:
             return self._blob(blob, blob_type)

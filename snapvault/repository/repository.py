@@ -119,13 +119,13 @@ class Vault:
         return BlobReader(self.backend, self.ring, self.sessions, self.index(), self._reload_index)
 
     def rolled_back(self, slots: list[Slot]) -> list[str]:
-        """Snapshots that this client saw at this store before, and that are gone or replaced: an old state played back."""
+        """Snapshots that this client saw at this store, and that are gone or replaced: an old state played back."""
         there = {s.record.sid: s.digest.hex() for s in slots}
         gone = [sid for sid, digest in self.pins.site.records.items() if there.get(sid) != digest]
         if not gone:
             return []
         return [
-            f"{len(gone)} snapshots that this client saw here before are gone or replaced: {', '.join(sorted(gone)[:10])}; "
+            f"{len(gone)} snapshots that this client saw here are gone or replaced: {', '.join(sorted(gone)[:10])}; "
             "the store plays back an old state, or somebody deleted commit slots"
         ]
 
@@ -166,7 +166,7 @@ def read_keyset(backend: Backend, config: ConfigRecord, config_digest: bytes) ->
     numbers = sorted(names.keyset_number(o.name) for o in backend.list(names.KEYSETS))
     if not numbers:
         raise RepositoryNotFound(
-            f"the repository at {backend.url} has a config but no keyset: its init never finished, or keysets were deleted",
+            f"the repository at {backend.url} has no keyset: its init never finished, or keysets were deleted",
             hint="run 'snapvault init' again, or open it with the recovery key",
         )
     name = names.keyset(numbers[-1])
@@ -232,15 +232,15 @@ def _open_ring(backend: Backend, config: ConfigRecord, digest: bytes, credential
 
 
 def _compare_pins(pins: Pins, ring: Keyring, credential: Credential) -> Damaged | None:
-    """An older keyset than was seen before: writers refuse it (it could revive a key that was removed), readers warn."""
+    """An older keyset than was seen before: writers refuse it (it could revive a removed key), readers warn."""
     if ring.keyset is None:
         return None
     seen = max(pins.site.keyset, credential.keyset if isinstance(credential, ClientKey) else 0)
     number, digest = ring.keyset.number, ring.keyset_digest.hex()
     if number < seen or (number == pins.site.keyset and pins.site.keyset_digest not in ("", digest)):
         problem = Untrusted(
-            f"the store shows keyset {number}, but this client saw {seen} or another {number}: it plays back an old state",
-            hint="use another copy of the repository; for an old copy on purpose, open it with an empty state directory",
+            f"the store shows keyset {number}, but this client saw {seen} or another {number}: an old state played back",
+            hint="use another copy of the repository; if it is old on purpose, open it with an empty state directory",
             affected=[names.keyset(number)],
         )
         log.warning("%s", problem)

@@ -58,9 +58,7 @@ class Session:
             raise Conflict("this key is no holder of the repository any more")
         commitment = secret_commitment(s.secret, s.context)
         certificate = ring.holder.certificate
-        head = SessionHead(
-            ring.config_digest, ring.current.number, s.domain, s.sid, purpose, certificate, commitment
-        )
+        head = SessionHead(ring.config_digest, ring.current.number, s.domain, s.sid, purpose, certificate, commitment)
         info = head.encode()
         epoch = ring.current.epochs[-1]
         both = s.secret + self.domain.secret

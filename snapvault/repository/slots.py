@@ -83,7 +83,7 @@ def open_slot(backend: Backend, credential: Credential, config_digest: bytes) ->
         raise KeyRejected(
             "this key belongs to another repository", hint="check the repository's URL; the store may have been swapped"
         )
-    holder = credential.holder if isinstance(credential, ClientKey) and credential.holder else None
+    holder = credential.holder if isinstance(credential, ClientKey) else None
     tries, wrapping = 0, _wrapping(credential)
     if isinstance(credential, Password):
         credential = Password(credential.get())  # ask once, however many slots there are
@@ -99,5 +99,7 @@ def open_slot(backend: Backend, credential: Credential, config_digest: bytes) ->
             continue
         if keys is not None:
             return name, keys
-    what = {ARGON2ID: "the password opens", KEY_FILE: "the key file opens", RECOVERY: "the recovery key opens"}[wrapping]
+    what = {ARGON2ID: "the password opens", KEY_FILE: "the key file opens", RECOVERY: "the recovery key opens"}[
+        wrapping
+    ]
     raise KeyRejected(f"{what} no key slot of this repository")

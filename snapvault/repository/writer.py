@@ -23,7 +23,7 @@ from snapvault.format.tree import BlobType
 from snapvault.foundation.ids import BlobId, PackId
 from snapvault.repository.index import BlobIndex, PackRow
 from snapvault.repository.keyring import DomainKeys
-from snapvault.repository.packs import SessionSecrets, pack_ending, pack_prefix, seal_segment
+from snapvault.repository.packs import pack_ending, pack_prefix, seal_segment
 from snapvault.repository.session import Session
 
 UPLOADS = 2  # packs on their way at once
@@ -83,7 +83,7 @@ class BlobWriter:
         try:
             sealed, raw = seal_segment(self._session.secrets, blobs, self._level)
             self._packs.add(sealed, replace(meta, raw=raw, sealed=len(sealed)))
-        except BaseException as e:
+        except BaseException as e:  # noqa: BLE001  raised again in the caller's thread
             self._packs.fail(e)
         finally:
             self._slots.release()
@@ -189,7 +189,7 @@ class PackAssembler:
             finally:
                 self._slots.release()  # before the lock: a cut waits for a slot while it holds the lock
             self._uploaded(row, segments)
-        except BaseException as e:
+        except BaseException as e:  # noqa: BLE001  raised again in the caller's thread
             self.fail(e)
 
     def _uploaded(self, row: PackRow, segments: list[Segment]) -> None:
