@@ -7,6 +7,7 @@
 """
 
 import os
+import platform
 import shlex
 import shutil
 import sys
@@ -19,6 +20,7 @@ from setuptools.command.build_ext import build_ext
 
 PURE = "SNAPVAULT_PURE"
 ZIG_REQUIREMENT = "ziglang>=0.13"
+ZIG_MACHINES = ("aarch64", "arm64", "x86_64")  # asked for elsewhere, it could fail the install before rule 3 applies
 
 get_requires_for_build_sdist = build_meta.get_requires_for_build_sdist
 build_sdist = build_meta.build_sdist
@@ -80,8 +82,9 @@ def _native_or_pure(build: Callable[[], str]) -> str:
 
 
 def _compiler_requirement() -> list[str]:
-    wanted = os.name == "posix" and not pure_wanted() and not _default_compiler() and not _other_compiler()
-    return [ZIG_REQUIREMENT] if wanted else []
+    helped = os.name == "posix" and platform.machine() in ZIG_MACHINES
+    wanted = not pure_wanted() and not _default_compiler() and not _other_compiler()
+    return [ZIG_REQUIREMENT] if helped and wanted else []
 
 
 def _default_compiler() -> str | None:
