@@ -135,6 +135,7 @@ class Vault:
         pinned.update({s.record.sid: s.digest.hex() for s in slots if s.record.sid not in pinned})
         pinned[sid] = blake3(record).hexdigest()
         self.pins.save()
+        self.cache.trim()
 
     def close(self) -> None:
         """Write the pins, let go of connections.  Idempotent."""
@@ -239,7 +240,7 @@ def _compare_pins(pins: Pins, ring: Keyring, credential: Credential) -> Damaged 
     number, digest = ring.keyset.number, ring.keyset_digest.hex()
     if number < seen or (number == pins.site.keyset and pins.site.keyset_digest not in ("", digest)):
         problem = Untrusted(
-            f"the store shows keyset {number}, but this client saw {seen} or another {number}: an old state played back",
+            f"the store shows keyset {number}, but this client saw {seen} or another {number}: an old state is shown",
             hint="use another copy of the repository; if it is old on purpose, open it with an empty state directory",
             affected=[names.keyset(number)],
         )
