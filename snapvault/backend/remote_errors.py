@@ -34,7 +34,9 @@ _BY_CODE: Mapping[str, type[SnapvaultError]] = {
     "InsufficientStorage": StoreFull,
     "XMinioStorageFull": StoreFull,
     "EntityTooLarge": InvalidInput,
-    "RequestTimeout": StoreUnavailable,
+    "ExpiredToken": StoreDenied,
+    "InvalidToken": StoreDenied,
+    **dict.fromkeys(("RequestTimeout", "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"), StoreUnavailable),
 }
 _BY_STATUS: Mapping[int, type[SnapvaultError]] = {
     401: StoreDenied,
@@ -43,6 +45,7 @@ _BY_STATUS: Mapping[int, type[SnapvaultError]] = {
     405: StoreDenied,
     412: Exists,
     507: StoreFull,
+    **dict.fromkeys((400, 411, 413, 414, 416, 422), InvalidInput),
 }
 _BY_ERRNO: Mapping[int, type[SnapvaultError]] = {
     errno.ENOENT: NotFound,

@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
+from aiobotocore.httpsession import AIOHTTPSession  # type: ignore[import-untyped]
 from fsspec.asyn import sync
 from fsspec.core import url_to_fs
 
@@ -22,7 +24,19 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 5, 30  # seconds; the second is between two bytes, not of the whole transfer
 MAX_PUT = 5 * 2**30  # bytes, of one PUT request
+
+
+class _OneRequest(AIOHTTPSession):  # type: ignore[misc]
+    """aiohttp sends a PUT again by itself when a kept connection broke, and our own object would then refuse it."""
+
+    async def _get_session(self, proxy_url: str | None) -> Any:
+        session = await super()._get_session(proxy_url)
+        session._retry_connection = False  # aiohttp has no public switch; a test counts the requests
+        return session
+
+
 _CONFIG = {
+    "http_session_cls": _OneRequest,
     "connect_timeout": CONNECT_TIMEOUT,
     "read_timeout": READ_TIMEOUT,
     "max_pool_connections": 32,
@@ -43,8 +57,11 @@ class S3Driver:
         if not self._bucket:
             raise InvalidInput("an S3 URL names a bucket", hint="s3://bucket/path")
         self._root = key.strip("/") + "/" if key.strip("/") else ""
+        self._region = options.get("client_kwargs", {}).get("region_name")
         endpoint = options.get("endpoint_url") or options.get("client_kwargs", {}).get("endpoint_url")
-        self.place = f"{url} at {re.sub('//[^/@]*@', '//', endpoint)}" if endpoint else url
+        if endpoint and urlsplit(endpoint).username is not None:
+            raise InvalidInput("the endpoint URL contains credentials", hint="pass them as key and secret")
+        self.place = f"{url} at {endpoint}" if endpoint else url
         self._conditional = True
         if create:
             self._make_bucket()
@@ -155,7 +172,10 @@ class S3Driver:
         try:
             self._run(lambda: self._fs._call_s3("head_bucket", Bucket=self._bucket))
         except FileNotFoundError:
-            self._fs.mkdir(self._bucket)
+            # the region that is the default must not be named, which fsspec's mkdir does
+            abroad = self._region not in (None, "us-east-1")
+            where = {"CreateBucketConfiguration": {"LocationConstraint": self._region}} if abroad else {}
+            self._run(lambda: self._fs._call_s3("create_bucket", Bucket=self._bucket, **where))
 
 
 def _check_range(name: str, header: str | None, got: int, start: int, length: int | None) -> None:

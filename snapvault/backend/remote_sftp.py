@@ -162,18 +162,19 @@ class SftpDriver:
                 raise RepositoryNotFound(f"there is no folder at {self.place}") from err
 
     def _make_folders(self, path: str) -> None:
+        missing: list[str] = []
+        above = path
         with self._client() as ftp:
-            missing: list[str] = []
-            while path and not _is_there(ftp, path):
-                missing.append(path)
-                path = path.rpartition("/")[0]
+            while above and not _is_there(ftp, above):
+                missing.append(above)
+                above = above.rpartition("/")[0]
             for folder in reversed(missing):
                 try:
                     ftp.mkdir(folder, 0o700)
                 except OSError:
                     if not _is_there(ftp, folder):  # else another one was faster
                         raise
-                self._made.add(folder)
+        self._made.add(path)
 
     def _sweep(self, folder: str, limit: float) -> int:
         count = 0
