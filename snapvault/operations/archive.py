@@ -44,7 +44,7 @@ def archive(
     A single file that is damaged raises Damaged as soon as its bytes do not verify: nothing wrong was written, but the
     stream is cut short.  In a tar, lost files are left out and named.
     """
-    found = resolve(repo.vault, snapshot) if isinstance(snapshot, str) else snapshot
+    found = resolve(repo.vault.limited(control), snapshot) if isinstance(snapshot, str) else snapshot
     entry, reporter, tally = found.entry(path), Reporter("restore", control), Tally()
     if entry.node.kind != NodeKind.DIRECTORY:
         with found.open(path) as file:

@@ -31,7 +31,7 @@ def check(repo: "Repository", *, read_data: bool | float = False, control: Contr
     share = float(read_data)
     if not 0 <= share <= 1:
         raise InvalidInput(f"{read_data} is no share of the data", hint="give a number between 0 and 1")
-    vault = repo.vault
+    vault = repo.vault.limited(control)
     vault.ring.require_read("check data")
     fresh = Vault(vault.backend, vault.ring, Cache(None), vault.pins, vault.rollback)
     return _Check(fresh, share, Reporter("check", control), control).run()

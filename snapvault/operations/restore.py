@@ -58,7 +58,7 @@ def restore(
     everything make it ``partial``; what needs root is counted.  InvalidInput, RoleRequired, SourceError (the target
     cannot be written), StoreUnavailable, Cancelled.
     """
-    vault = repo.vault
+    vault = repo.vault.limited(control)
     vault.ring.require_read("restore")
     found = resolve(vault, snapshot) if isinstance(snapshot, str) else snapshot
     selection = Selection(include, exclude)

@@ -23,7 +23,7 @@ from snapvault.format.tree import (
 )
 from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Cancelled
-from snapvault.foundation.events import Control, Reporter
+from snapvault.foundation.events import Control, Limits, Reporter
 from snapvault.foundation.ids import BlobId
 from snapvault.operations.results import Issue, text_path
 from snapvault.repository.history import Slot
@@ -77,13 +77,14 @@ class Run:
         vault.ring.require_role(Role.WRITERS, "back up")
         if vault.rollback is not None:
             raise vault.rollback  # new data would be sealed to keys of an old keyset
-        self.vault, self.dry_run = vault, dry_run
+        self.vault = vault = vault.limited(control)
+        self.dry_run = dry_run
         self.domain = vault.ring.write_domain
         self.chunker: Chunker = self.domain.chunker(vault.ring.chunking)
         self.reporter = Reporter(operation, control)
         self.counts = Counts()
         self.started = now_ns()
-        threads = control.limits.threads if control is not None and control.limits is not None else None
+        limits = (control.limits if control is not None else None) or Limits()
         self.session = None if dry_run else Session(vault.store, vault.ring, self.domain)
         try:
             if self.session is not None:
@@ -93,7 +94,7 @@ class Run:
             self.blobs = (
                 DryWriter(self.index, self.domain.id_keys)
                 if self.session is None
-                else BlobWriter(self.session, self.index, self.domain, threads=threads)
+                else BlobWriter(self.session, self.index, self.domain, limits=limits)
             )
         except BaseException:
             if self.session is not None:

@@ -11,6 +11,7 @@ from typing import Any
 from blake3 import blake3
 
 from snapvault.backend.factory import open_backend
+from snapvault.backend.limit import LimitBackend
 from snapvault.backend.protocol import Backend, NotFound
 from snapvault.crypto.recovery import RecoveryKey
 from snapvault.format import names
@@ -19,6 +20,7 @@ from snapvault.format.keyset import KeysetRecord, decode_keyset
 from snapvault.format.signed import decode_signed
 from snapvault.format.wire import FormatError, Kind
 from snapvault.foundation.errors import Damaged, InvalidInput, KeyRejected, RepositoryNotFound
+from snapvault.foundation.events import Control
 from snapvault.foundation.ids import RepositoryId, SessionId
 from snapvault.repository.cache import Cache
 from snapvault.repository.credentials import ClientKey, Credential
@@ -66,6 +68,14 @@ class Vault:
     @property
     def backend(self) -> Backend:
         return self.store.backend
+
+    def limited(self, control: Control | None) -> "Vault":
+        """A view of this repository that keeps to the bandwidth that ``control`` allows; shares everything else."""
+        limits = control.limits if control is not None else None
+        if control is None or limits is None or not limits.bandwidth:
+            return self
+        slow = LimitBackend(self.backend, upload=limits.bandwidth, download=limits.bandwidth, cancel=control.cancel)
+        return Vault(slow, self.ring, self.cache, self.pins, self.rollback)
 
     def check_usable(self) -> None:
         """InvalidInput after a fork or after close."""

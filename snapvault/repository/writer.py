@@ -20,12 +20,14 @@ from snapvault.compression import LEVEL
 from snapvault.format import names
 from snapvault.format.pack import Segment
 from snapvault.format.tree import BlobType
+from snapvault.foundation.events import Limits
 from snapvault.foundation.ids import BlobId, PackId
 from snapvault.repository.index import BlobIndex, PackRow
 from snapvault.repository.keyring import DomainKeys
 from snapvault.repository.packs import pack_ending, pack_prefix, seal_segment
 from snapvault.repository.session import Session
 
+NO_LIMITS = Limits()
 UPLOADS = 2  # packs on their way at once
 INDEX_BYTES, INDEX_SECONDS, INDEX_BLOBS = 1 << 30, 300.0, 1 << 19  # an index object at least this often
 
@@ -43,15 +45,16 @@ class BlobWriter:
     """Stores blobs of one session, each once.  ``put`` and ``flush`` belong to one thread."""
 
     def __init__(
-        self, session: Session, index: BlobIndex, domain: DomainKeys, *, threads: int | None = None, level: int = LEVEL
+        self, session: Session, index: BlobIndex, domain: DomainKeys, *, limits: Limits = NO_LIMITS, level: int = LEVEL
     ) -> None:
         self.index, self._domain, self._session, self._level = index, domain, session, level
         keyset = session.ring.current
         self._segment_size = keyset.segment
-        workers = threads or max(1, len(os.sched_getaffinity(0)))
+        workers = limits.threads or max(1, len(os.sched_getaffinity(0)))
+        in_flight, uploads = _queues(workers, keyset.segment, keyset.pack, limits.memory)
         self._sealing = ThreadPoolExecutor(workers, thread_name_prefix="snapvault-seal")
-        self._slots = threading.BoundedSemaphore(2 * workers + 2)
-        self._packs = PackAssembler(session, keyset.pack)
+        self._slots = threading.BoundedSemaphore(in_flight)
+        self._packs = PackAssembler(session, keyset.pack, uploads)
         self._pending: dict[bool, _Pending] = {False: _Pending(), True: _Pending()}  # trees and lists apart from data
         self.written = Written()
         self._ids = domain.id_keys
@@ -103,6 +106,19 @@ class BlobWriter:
         self._packs.close(keep=keep)
 
 
+def _queues(workers: int, segment: int, pack: int, memory: int | None) -> tuple[int, int]:
+    """How many segments may be in flight, and how many packs uploaded at once, within ``memory`` bytes of data.
+
+    The least is a segment a worker, one pack that fills and one that is uploaded.
+    """
+    in_flight = 2 * workers + 2
+    if memory is None:
+        return in_flight, UPLOADS
+    uploads = UPLOADS if memory >= (UPLOADS + 1) * pack + in_flight * 3 * segment else 1
+    left = memory - (uploads + 1) * pack
+    return max(workers, min(in_flight, left // (3 * segment))), uploads  # raw, compressed and sealed
+
+
 class _Pending:
     """The segment that is being filled."""
 
@@ -132,12 +148,12 @@ class _Pending:
 class PackAssembler:
     """Collects sealed segments into packs, uploads them and writes the index.  Thread-safe."""
 
-    def __init__(self, session: Session, target: int) -> None:
+    def __init__(self, session: Session, target: int, uploads: int) -> None:
         self._session, self._target = session, target
         self._prefix = pack_prefix(session.header)
         self._lock = threading.Lock()
-        self._uploads = ThreadPoolExecutor(UPLOADS, thread_name_prefix="snapvault-upload")
-        self._slots = threading.BoundedSemaphore(UPLOADS)
+        self._uploads = ThreadPoolExecutor(uploads, thread_name_prefix="snapvault-upload")
+        self._slots = threading.BoundedSemaphore(uploads)
         self._running: list[Future[None]] = []
         self._error: BaseException | None = None
         self._ready: list[tuple[PackRow, list[Segment]]] = []  # uploaded, not yet in an index object
