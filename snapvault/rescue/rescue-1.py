@@ -20,6 +20,7 @@ RESCUE-1.md beside this file describes the format.
 
 import argparse
 import collections
+import errno
 import getpass
 import hmac
 import json
@@ -57,6 +58,10 @@ TRAILER = struct.Struct("<QII")
 
 class Lost(Exception):
     """Stored data is missing, altered, or not signed by who must have signed it."""
+
+
+# What a parser may run into; a record that no honest writer made raises any of them.
+MALFORMED = (Lost, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, struct.error)
 
 
 class Refused(Exception):
@@ -226,7 +231,7 @@ class Keys:
                 key = wrapping_key(slot, context)
                 if hmac.compare_digest(derive(key, "slot commitment", context), commitment):
                     self._by_holder(holder, HpkeKey(unseal(key, "slot", context, sealed)[:32]))
-            except (Lost, ValueError, TypeError) as e:
+            except MALFORMED as e:
                 say(f"{name} is passed over: {e}")
         if not self.read:
             raise Refused(12, "this password or key opens nothing here (or may not read); try the recovery key")
@@ -298,7 +303,7 @@ class Repository:
                 body, _ = signed_body(KEYSET, self.get(name), self.owner)
                 if body["config"] == self.config_digest:
                     found.append(body)
-            except (Lost, ValueError, TypeError, KeyError) as e:
+            except MALFORMED as e:
                 say(f"{name} is ignored: {e}")
         return sorted(found, key=lambda k: -k["number"])
 
@@ -364,7 +369,7 @@ class Places:
         for count, name in enumerate(names, 1):
             try:
                 self._add(name, *self._directory(name))
-            except (Lost, OSError, ValueError, TypeError, struct.error) as e:
+            except MALFORMED as e:
                 unreadable[os.path.basename(name)] = name
                 say(f"{name}: its directory cannot be read: {e}")
             if count % 1000 == 0:
@@ -410,7 +415,7 @@ class Places:
                 table = unpack(unseal(session.index_key, "index", session.index_context, sealed))
                 for i, (pack, _, author) in wanted:
                     self._add(unreadable[pack.hex()], self.repository.session(author), table[i])
-            except (Lost, OSError, ValueError, TypeError, IndexError, struct.error) as e:
+            except MALFORMED as e:
                 say(f"{name} is of no use: {e}")
 
     def blob(self, blob, blob_type):
@@ -429,6 +434,11 @@ class Places:
             why = f"{self.packs[pack][0]}: a blob does not match its id"
         raise Lost(f"blob {blob.hex()[:16]} is lost ({why})")
 
+    def length(self, blob):
+        """Bytes of a blob, or None if no directory names it."""
+        found = self.table.execute("SELECT length FROM place WHERE id = ?", (blob,)).fetchone()
+        return found[0] if found and found[0] <= LIMIT else None
+
     def _segment(self, pack, start, sealed):
         if (pack, start) not in self.cache:
             name, session = self.packs[pack]
@@ -439,16 +449,26 @@ class Places:
         self.cache.move_to_end((pack, start))
         return self.cache[pack, start]
 
-    def ids(self, content):
-        """The blob ids of a content (bytes, or [depth, bytes]): lists of lists are read down to depth 0."""
+    def ids(self, content, lose=None):
+        """The blob ids of a content (bytes, or [depth, bytes]): lists of lists are read down to depth 0.
+
+        A list that is lost raises, or is told to ``lose`` and left out.
+        """
         depth, ids = content if isinstance(content, list) else (0, content)
         if not (isinstance(ids, bytes) and isinstance(depth, int) and 0 <= depth <= 8) or len(ids) % 32:
             raise Lost("a list of blob ids is malformed")
         for i in range(0, len(ids), 32):
-            if depth:
-                yield from self.ids([depth - 1, self.blob(ids[i : i + 32], LIST)])
-            else:
+            if not depth:
                 yield ids[i : i + 32]
+                continue
+            try:
+                inner = self.blob(ids[i : i + 32], LIST)
+            except Lost as e:
+                if lose is None:
+                    raise
+                lose(e)
+                continue
+            yield from self.ids([depth - 1, inner], lose)
 
 
 # ---- snapshots -------------------------------------------------------------------------------------------------------
@@ -486,7 +506,7 @@ def list_snapshots(repository):
         try:
             snapshot = open_snapshot(repository, name, removed)
             found += [snapshot] if snapshot else []
-        except (Lost, OSError, ValueError, TypeError, KeyError, IndexError) as e:
+        except MALFORMED as e:
             damaged += 1
             say(f"{name} cannot be opened: {e}")
     return sorted(found, key=lambda s: s.time), damaged
@@ -540,7 +560,9 @@ class Node:
         self.mtime, self.size, self.content = mtime, size, content
         self.target, self.device = extra.get(TARGET_OF_LINK, b""), extra.get(DEVICE, 0)
         self.link = tuple(extra[LINK]) if LINK in extra else None  # the same for all names of one file
-        self.xattrs = extra.get(XATTRS, {})
+        self.xattrs = dict(extra.get(XATTRS, {}))
+        if not all(type(b) is bytes and b for b in (*self.xattrs, self.target or b"-")):
+            raise Lost("an entry holds malformed attributes")
         self.extents = [(0, size)] if size else []  # where data lies; between are holes
         if EXTENTS in extra:
             self.extents = list(struct.iter_unpack("<QQ", extra[EXTENTS]))
@@ -557,7 +579,7 @@ class Restore:
 
     def __init__(self, places, keep_damaged):
         self.places, self.keep_damaged = places, keep_damaged
-        self.lost, self.short, self.count, self.bytes = [], [], 0, 0
+        self.lost, self.short, self.need_root, self.count, self.bytes = [], [], 0, 0, 0
         self.linked = {}  # link -> path of the first of its names
         self.root = -1
 
@@ -565,6 +587,8 @@ class Restore:
         os.makedirs(target, mode=0o700, exist_ok=True)
         if os.listdir(target):
             raise Refused(2, f"{target} is not empty: name a new folder")
+        if "system.posix_acl_default" in os.listxattr(target):
+            os.removexattr(target, "system.posix_acl_default")  # else every new file would let in whom it names
         self.root = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
         todo = [(self.root, b"", None, self.nodes(content, b""))]
         while todo:  # no recursion: folders may be nested without end
@@ -583,7 +607,9 @@ class Restore:
                 if node.kind == FOLDER:
                     inner = os.open(node.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
                     todo.append((inner, below, step, self.nodes(node.content, below + b"/")))
-            except (Lost, OSError, ValueError, TypeError, OverflowError) as e:
+            except MALFORMED as e:
+                if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+                    raise
                 self.lose(below, e)
 
     def lose(self, path, why):
@@ -593,17 +619,17 @@ class Restore:
     def nodes(self, content, path):
         """The entries of a folder, piece by piece, with the names of their owners.  A piece that is lost is named."""
         before = b""
-        ids = self.places.ids(content)
+        ids = self.places.ids(content, lambda e: self.lose(path or b"/", f"entries of this folder: {e}"))
         while True:
             try:
                 blob = next(ids, None)
                 if blob is None:
                     return
                 version, users, groups, rows = unpack(self.places.blob(blob, TREE))
-                if version != 1:
-                    raise Lost("a folder is of a newer format")
+                if version != 1 or not isinstance(users, dict) or not isinstance(groups, dict):
+                    raise Lost("a folder is malformed or of a newer format")
                 nodes = [Node(*row) for row in rows]
-            except (Lost, ValueError, TypeError, AttributeError, struct.error) as e:
+            except MALFORMED as e:
                 self.lose(path or b"/", f"entries of this folder: {e}")
                 continue
             for node in nodes:
@@ -630,8 +656,8 @@ class Restore:
             try:
                 os.mknod(node.name, FILE_TYPES[node.kind] | 0o600, node.device, dir_fd=folder)
             except PermissionError:
-                self.short.append(path)
                 say(f"not made: {os.fsdecode(path)}: only root can make it")
+                self.need_root += 1
                 return
         self.count += 1
         if node.kind not in (FOLDER, FILE):
@@ -646,7 +672,7 @@ class Restore:
         try:
             try:
                 self.write(fd, node)
-            except (Lost, TypeError):
+            except MALFORMED:
                 if not self.keep_damaged:
                     os.unlink(node.name, dir_fd=folder)
                 raise
@@ -657,10 +683,16 @@ class Restore:
     def write(self, fd, node):
         """The data of all blobs, one after another, fill the extents; between them the file has holes."""
         os.ftruncate(fd, node.size)
-        extents, why = iter(node.extents), None
-        offset, left = next(extents, (0, 0))
+        extents = iter(node.extents)
+        offset, left, lost = *next(extents, (0, 0)), None
         for blob in self.places.ids(node.content):
-            data = memoryview(self.places.blob(blob, DATA))
+            try:
+                data = memoryview(self.places.blob(blob, DATA))
+            except Lost as e:
+                length = self.places.length(blob)
+                if not self.keep_damaged or length is None:
+                    raise
+                lost, data = e, memoryview(bytes(length))
             while data:
                 if not left:
                     offset, left = next(extents, (0, 0))
@@ -671,19 +703,22 @@ class Restore:
                 self.bytes += written
         if left or next(extents, None):
             raise Lost("a part of the file is missing")
-        return why
+        if lost:
+            raise Lost(f"{lost}; zeros stand in its place")
 
     def finish(self, folder, name, path, node, users, groups):
-        """Owner, mode, attributes, time; in this order, since each may change the ones before... and times last."""
+        """Owner, mode, attributes, time; in this order, since a change of owner clears bits of the mode."""
         uid, gid = owners(node, users, groups)
         mode = node.mode
         problems = []
         try:
             os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
-        except OSError:
+        except (OSError, OverflowError):
             mode &= ~0o6000  # setuid to somebody else than the owner would be a hole
             if os.geteuid() == 0:
                 problems.append("owner")
+            else:
+                self.need_root += 1
         place = b"/proc/self/fd/%d/%s" % (folder, name)
         if node.kind != SYMLINK:
             try:
@@ -693,7 +728,7 @@ class Restore:
         for key, value in node.xattrs.items():
             try:
                 os.setxattr(place, key, value, follow_symlinks=False)
-            except OSError:
+            except (OSError, TypeError):
                 problems.append("attribute " + os.fsdecode(key))
         try:
             os.utime(name, ns=(node.mtime, node.mtime), dir_fd=folder, follow_symlinks=False)
@@ -737,6 +772,8 @@ def main(arguments):
     work = Restore(places, options.keep_damaged)
     work.run(snapshot.root, options.target)
     say(f"{work.count} entries and {work.bytes} bytes restored, {len(work.lost)} paths lost")
+    if work.need_root:
+        say(f"{work.need_root} owners and devices need root to be restored")
     return 20 if work.lost else 3 if work.short else 0
 
 
