@@ -1,0 +1,83 @@
+"""What the verbs share: the common options, and how a command ends."""
+
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import click
+
+from snapvault.cli.settings import Settings
+from snapvault.foundation.errors import InvalidInput
+
+P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Of several things that went wrong, the first of these is the exit code.
+PRECEDENCE = (130, 1, 20, 22, 21, 3)
+
+
+def worst(codes: Iterable[int]) -> int:
+    """The exit code of a command in which all of these happened."""
+    seen = set(codes)
+    return next((c for c in PRECEDENCE if c in seen), max(seen, default=0))
+
+
+def status_code(status: str) -> int:
+    """The exit code of a result's status."""
+    return {"ok": 0, "partial": 3, "damaged": 20}[status]
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """An option before the verb and the same one after it set one value; the one after it wins."""
+    if value is None or value is False:
+        return
+    settings = context.ensure_object(Settings)
+    if parameter.name in ("as_json", "quiet"):
+        setattr(settings.out, parameter.name, value)
+    else:
+        assert parameter.name is not None
+        setattr(settings, parameter.name, value)
+
+
+def _option(*names: str, **attributes: Any) -> Callable[[F], F]:
+    return click.option(*names, expose_value=False, callback=_keep, **attributes)
+
+
+_COMMON = (
+    _option("-r", "--repository", metavar="URL", help="A folder or an fsspec URL.  [SNAPVAULT_REPOSITORY]"),
+    _option("--key-file", metavar="F", help="A client key or the recovery key.  [SNAPVAULT_KEY_FILE]"),
+    _option("--password-file", metavar="F", help="Read the password from F.  [SNAPVAULT_PASSWORD_FILE]"),
+    _option("--password-command", metavar="CMD", help="Run CMD for the password.  [SNAPVAULT_PASSWORD_COMMAND]"),
+    _option("--storage-options", metavar="F", help="TOML for fsspec, by URL.  [SNAPVAULT_STORAGE_OPTIONS]"),
+    _option("--cache-dir", metavar="DIR", help="[SNAPVAULT_CACHE_DIR]"),
+    _option("--no-cache", is_flag=True, help="Keep and use no local cache."),
+    _option("--state-dir", metavar="DIR", help="[SNAPVAULT_STATE_DIR]"),
+    _option("--json", "as_json", is_flag=True, help="Lines of JSON on standard output."),
+    _option("-q", "--quiet", is_flag=True, help="No progress and no notes."),
+    _option("--debug", is_flag=True, help="Log what happens; show where an error came from.  [SNAPVAULT_DEBUG]"),
+)
+
+
+def common_options(function: F) -> F:
+    """The options that every command understands, at the end of its own."""
+    for option in reversed(_COMMON):
+        function = option(function)
+    return function
+
+
+def verb(function: Callable[Concatenate[Settings, P], int]) -> Callable[P, int]:
+    """A verb gets the Settings first and answers its exit code; it also takes all common options."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> int:
+        return function(click.get_current_context().ensure_object(Settings), *args, **kwargs)
+
+    return common_options(call)
+
+
+def split_reference(text: str) -> tuple[str, str]:
+    """``SNAP[:/PATH]``: the path starts at the first ``:/``; without one it is ``/``."""
+    snapshot, colon, path = text.partition(":/")
+    if not snapshot:
+        raise InvalidInput(f"{text!r} names no snapshot", hint="write SNAP or SNAP:/PATH")
+    return snapshot, "/" + path if colon else "/"

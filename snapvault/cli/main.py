@@ -1,0 +1,135 @@
+"""The entry point: the group of verbs, and how errors and interrupts end the process."""
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from types import TracebackType
+
+import click
+
+from snapvault.cli.common import common_options
+from snapvault.cli.interrupt import terminate_as_interrupt
+from snapvault.cli.output import LogHandler
+from snapvault.cli.settings import Settings
+from snapvault.foundation.errors import Cancelled, InvalidInput, SnapvaultError
+from snapvault.version import VERSION
+
+VERBS = ("init", "backup", "snapshots", "ls", "diff", "restore", "check", "forget", "key")
+INTERRUPTED = 130
+
+
+class Verbs(click.Group):
+    """Loads a verb's file when the verb is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which one meets them."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The verb's command, None if there is no such verb."""
+        if name not in VERBS:
+            return None
+        command = getattr(import_module(f"snapvault.cli.{name}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(
+    cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, no_args_is_help=True
+)
+@click.version_option(VERSION, prog_name="snapvault")
+@common_options
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Deduplicating, encrypted backups.
+
+    \b
+    snapvault -r /mnt/disk/repo init
+    snapvault -r /mnt/disk/repo backup --dataset home /home/me
+    snapvault -r /mnt/disk/repo restore home@latest --target /tmp/back
+
+    Options may stand before or after the verb; what is in [BRACKETS] can come from the environment.
+
+    \b
+    Exit codes: 0 good, 1 aborted, 2 usage or configuration, 3 items were skipped, 10 no repository,
+    12 wrong key or password, 13 the key's role may not, 20 stored data is damaged, 130 interrupted.
+    """
+    settings = context.ensure_object(Settings)
+    settings.debug = settings.debug or bool(os.environ.get("SNAPVAULT_DEBUG"))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command line: its exit code.  Whatever went wrong is a sentence, with the way out."""
+    settings = Settings()
+    settings.out.as_json = "--json" in argv[: list(argv).index("--") if "--" in argv else None]
+    settings.debug = "--debug" in argv or bool(os.environ.get("SNAPVAULT_DEBUG"))
+    sys.excepthook = _report_bug
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # replaced by a caller's own
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    terminate_as_interrupt()
+    _log_to(settings)
+    try:
+        code = cli.main(list(argv), "snapvault", standalone_mode=False, obj=settings)
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        return _nobody_reads()
+    except (KeyboardInterrupt, click.Abort):
+        settings.out.error(Cancelled("interrupted", hint=""))
+        return INTERRUPTED
+    except (click.ClickException, SnapvaultError, OSError) as e:
+        error = _as_ours(e)
+        with suppress(BrokenPipeError):
+            settings.out.error(error)
+        if settings.debug:
+            traceback.print_exception(e)
+        return error.exit_code
+
+
+def _as_ours(error: click.ClickException | SnapvaultError | OSError) -> SnapvaultError:
+    if isinstance(error, SnapvaultError):
+        return error
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        hint = f"'{context.command_path} --help' shows what can be given" if context is not None else ""
+        return InvalidInput(error.format_message().rstrip("."), hint=hint)
+    where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+    return SnapvaultError(f"{where}{error.strerror or error}")
+
+
+def _nobody_reads() -> int:
+    """Whoever read the output left early (``snapvault ls ... | head``).  Nothing more can be said, not even at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+            continue
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return 1
+
+
+def _log_to(settings: Settings) -> None:
+    logger = logging.getLogger("snapvault")
+    logger.handlers[:] = [LogHandler(settings.out, debug=settings.debug)]
+    logger.setLevel(logging.DEBUG if settings.debug else logging.WARNING)
+    logger.propagate = False
+
+
+def _report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Python's last resort for what nobody caught: exit code 1, and a traceback only for who asked."""
+    if "--debug" in sys.argv or os.environ.get("SNAPVAULT_DEBUG"):
+        traceback.print_exception(kind, error, trace)
+    message = f"snapvault: this should not have happened: {kind.__name__}: {error}"
+    sys.stderr.write(
+        f"{message.encode('unicode_escape').decode()}\n"
+        "  hint: please report it with what SNAPVAULT_DEBUG=1 shows; run the command again when the cause is mended\n"
+    )

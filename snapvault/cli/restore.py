@@ -1,0 +1,98 @@
+"""``snapvault restore``"""
+
+import sys
+from typing import Any
+
+import click
+
+import snapvault
+from snapvault.cli.common import split_reference, status_code, verb
+from snapvault.cli.diff import change_line
+from snapvault.cli.progress import long_operation
+from snapvault.cli.settings import Settings
+from snapvault.cli.text import count, human_seconds, human_size
+from snapvault.foundation.errors import InvalidInput
+
+
+@click.command()
+@click.argument("snapshot", metavar="SNAP[:/PATH]")
+@click.option("-t", "--target", metavar="DIR|URL", help="Where to; what is there and the same is not written again.")
+@click.option("--stdout", is_flag=True, help="Write the one file, or a tar of the folder, to standard output.")
+@click.option("--include", metavar="PATTERN", multiple=True, help="Only what matches (gitignore's patterns).")
+@click.option("--exclude", metavar="PATTERN", multiple=True, help="Leave out what matches.")
+@click.option("--delete", is_flag=True, help="Remove from the target what is not in the snapshot.")
+@click.option("--verify", is_flag=True, help="Read everything back and compare.")
+@click.option("--numeric-owner", is_flag=True, help="Owners by number, whatever the names are here.")
+@click.option("-n", "--dry-run", is_flag=True, help="Show what would change, write nothing.")
+@verb
+def restore(settings: Settings, /, snapshot: str, target: str | None, stdout: bool, **options: Any) -> int:
+    """Bring a snapshot, or a part of it, back.
+
+    Absolute paths are recreated under the target; SNAP:/srv/orders puts what is inside that folder there.
+    Exit code 3: restored, but not in everything (named); 20: stored data was damaged, lost paths are named.
+
+    \b
+    snapvault restore home@latest --target /tmp/back
+    snapvault restore home@latest:/home/me/letter.odt --stdout > letter.odt
+    """
+    name, path = split_reference(snapshot)
+    if stdout:
+        return _to_stdout(settings, name, path, target, options)
+    if target is None:
+        raise InvalidInput("restore needs a place to write to", hint="give --target DIR, or --stdout")
+    with settings.open() as repository, long_operation(settings.out) as control:
+        found = repository.snapshot(name)
+        result = snapvault.restore(
+            repository, found, target, path=path, target_options=settings.options_for(target), control=control,
+            **options,
+        )  # fmt: skip
+    if result.dry_run:
+        for change in result.changes:
+            settings.out.item(change.to_dict(), change_line(change))
+    _show(settings, result)
+    return status_code(result.status)
+
+
+def _to_stdout(settings: Settings, name: str, path: str, target: str | None, options: dict[str, Any]) -> int:
+    for option in ("delete", "verify", "dry_run", "numeric_owner"):
+        if options.pop(option):
+            raise InvalidInput(f"--{option.replace('_', '-')} does not go with --stdout")
+    if target is not None:
+        raise InvalidInput("--target and --stdout do not go together", hint="give one of them")
+    settings.out.data_on_stdout = True
+    with settings.open() as repository, long_operation(settings.out) as control:
+        result = snapvault.restore(repository, name, sys.stdout.buffer, path=path, control=control, **options)
+        sys.stdout.buffer.flush()
+    _report(settings, result)
+    if settings.out.as_json:
+        settings.out.summary(_content(result))
+    return status_code(result.status)
+
+
+def _report(settings: Settings, r: snapvault.RestoreResult) -> None:
+    settings.out.issues(r.lost, "lost", f"{count(len(r.lost), 'path')} lost, their stored data is damaged")
+    settings.out.issues(r.issues, "incomplete", f"{count(len(r.issues), 'path')} not restored in everything")
+    if r.unprivileged:
+        settings.out.warning(f"{count(r.unprivileged, 'entry')} need root for their owner, device or attributes")
+
+
+def _content(r: snapvault.RestoreResult) -> dict[str, Any]:
+    return {**r.to_dict(), "issues": len(r.issues), "lost": len(r.lost), "changes": len(r.changes)}
+
+
+def _show(settings: Settings, r: snapvault.RestoreResult) -> None:
+    _report(settings, r)
+    if r.dry_run:
+        settings.out.summary(_content(r), [f"{count(len(r.changes), 'change')} would be made in {r.target}"])
+        return
+    lines = [
+        f"Restored {r.snapshot[:8]} to {r.target} in {human_seconds(r.seconds)}",
+        f"files: {r.files_written:,} written ({human_size(r.bytes_written)}), "
+        f"{r.files_same:,} were there ({human_size(r.bytes_same)}); "
+        f"{count(r.folders, 'folder')}, {count(r.others, 'other entry')}",
+    ]
+    if r.removed:
+        lines.append(f"{count(r.removed, 'entry')} removed")
+    if r.verified:
+        lines.append("everything was read back and is the same" if r.status == "ok" else "read back; see above")
+    settings.out.summary(_content(r), lines)

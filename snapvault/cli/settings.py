@@ -1,0 +1,90 @@
+"""What every command needs to reach a repository: from options, before or after the verb, and from the environment."""
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import snapvault
+from snapvault.cli.output import Output
+from snapvault.cli.secrets import Password, ask, password_source
+from snapvault.cli.storage import load_options, options_for
+from snapvault.foundation.errors import InvalidInput
+
+PASSWORD, NEW_PASSWORD = "SNAPVAULT_PASSWORD", "SNAPVAULT_NEW_PASSWORD"
+
+
+@dataclass
+class Settings:
+    """Values of the common options; None: not given, so the environment or the default counts."""
+
+    repository: str | None = None
+    key_file: str | None = None
+    password_file: str | None = None
+    password_command: str | None = None
+    storage_options: str | None = None
+    cache_dir: str | None = None
+    no_cache: bool = False
+    state_dir: str | None = None
+    debug: bool = False
+    out: Output = field(default_factory=Output)
+
+    def url(self) -> str:
+        """Where the repository is; InvalidInput if nobody said."""
+        url = self.repository or os.environ.get("SNAPVAULT_REPOSITORY")
+        if not url:
+            raise InvalidInput("no repository is named", hint="give -r REPOSITORY or set SNAPVAULT_REPOSITORY")
+        return url
+
+    def options_for(self, url: str) -> dict[str, Any] | None:
+        """fsspec's options for this URL."""
+        path = self.storage_options or os.environ.get("SNAPVAULT_STORAGE_OPTIONS")
+        return options_for(load_options(path), url) if path and "://" in url else None
+
+    def keys(self) -> snapvault.KeyFile | None:
+        """The key file; with one, a password is neither looked for nor asked."""
+        path = self.key_file or os.environ.get("SNAPVAULT_KEY_FILE")
+        return snapvault.KeyFile(path) if path else None
+
+    def password(self, *, new: bool = False) -> Password:
+        """The repository's password, asked for at the terminal if it is given nowhere."""
+        given = password_source(PASSWORD, file=self.password_file, command=self.password_command)
+        return given or ask(PASSWORD, f"the {'new ' if new else ''}repository {self.url()}", twice=new)
+
+    def new_password(self, whose: str) -> Password:
+        """The password to set."""
+        return password_source(NEW_PASSWORD) or ask(NEW_PASSWORD, whose, twice=True)
+
+    def access(self, *, new: bool = False) -> dict[str, Any]:
+        """Arguments of ``snapvault.open`` and ``snapvault.init`` beside the URL."""
+        keys = self.keys()
+        return {
+            "keys": keys,
+            "password": None if keys is not None else self.password(new=new),
+            "storage_options": self.options_for(self.url()),
+            "cache": None if self.no_cache else self._folder("cache", self.cache_dir),
+            "state": self._folder("state", self.state_dir),
+        }
+
+    def open(self) -> snapvault.Repository:
+        """Open the repository; the errors of ``snapvault.open``."""
+        return snapvault.open(self.url(), **self.access())
+
+    def _folder(self, kind: str, given: str | None) -> Path:
+        """A private folder; one that cannot be made is no error: what it holds can be done without."""
+        named = given or os.environ.get(f"SNAPVAULT_{kind.upper()}_DIR")
+        if named:
+            path = Path(named)
+        else:
+            import platformdirs
+
+            path = (
+                platformdirs.user_cache_path("snapvault")
+                if kind == "cache"
+                else platformdirs.user_state_path("snapvault")
+            )
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=0o700, exist_ok=True)
+        return path

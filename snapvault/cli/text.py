@@ -1,0 +1,92 @@
+"""Text for people: names that cannot drive a terminal, sizes, times, tables."""
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from snapvault.foundation.errors import InvalidInput
+
+EXAMPLES = 10  # lines of a long list that are shown
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
+
+
+def printable(text: str) -> str:
+    """``text`` with everything escaped that a terminal could act on, or that is no UTF-8.
+
+    A name comes from whoever wrote the backed up tree, so it may hold escape sequences.  Where something is escaped,
+    backslashes are doubled too; so the result says exactly which bytes the name has.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() and c != "\\" else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8 (surrogateescape)
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii") if character != "\\" else "\\\\"
+
+
+def printable_lines(text: str) -> str:
+    """The same for a message of several lines."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def human_size(count: float) -> str:
+    """Bytes in binary units, three digits."""
+    for unit in _UNITS:
+        if abs(count) < 1024 or unit == _UNITS[-1]:
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+
+
+def parse_size(text: str) -> int:
+    """Bytes from ``1500``, ``10M``, ``1.5GiB`` (binary units); InvalidInput."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise InvalidInput(f"{text!r} is no size", hint="write it like 500K, 10M or 1.5GiB")
+    factor = 1024 ** " kmgtp".index(found[2].lower() or " ")
+    return int(float(found[1]) * factor)
+
+
+def human_seconds(seconds: float) -> str:
+    """``0.4 s``, ``3:05``, ``2:03:05``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def local_time(time: datetime) -> str:
+    """To the second, in the local zone."""
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def count(number: int, noun: str) -> str:
+    """``1 file``, ``12,345 files``."""
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
+    """Lines of aligned columns; those in ``right`` to the right."""
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    to_right = set(right)
+
+    def pad(i: int, cell: str) -> str:
+        return cell.rjust(widths[i]) if i in to_right else cell.ljust(widths[i])
+
+    return ["  ".join(pad(i, cell) for i, cell in enumerate(line)).rstrip() for line in lines]
+
+
+def examples(lines: Sequence[str], what: str) -> list[str]:
+    """The first lines, and how many more there are: never a wall."""
+    shown = list(lines[:EXAMPLES])
+    if len(lines) > EXAMPLES:
+        shown.append(f"... and {len(lines) - EXAMPLES:,} more {what} (--json lists them all)")
+    return shown
