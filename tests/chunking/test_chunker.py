@@ -251,3 +251,17 @@ def test_the_gil_is_released_while_scanning() -> None:
         finally:
             sys.setswitchinterval(interval)
     assert ran_meanwhile and done == [128]
+
+
+def test_the_vector_of_the_format_page() -> None:
+    page = (HERE.parent.parent / "docs" / "format" / "chunking.md").read_text()
+    vector = json.loads(page.split("```json")[1].split("```")[0])
+    key, data = bytes.fromhex(vector["key"]), blake3(b"chunk vector 3").digest(length=4096) + bytes(5000)
+    assert blake3(data).hexdigest() == vector["data_blake3"]
+    assert blake3(chunk_table(key)).hexdigest() == vector["table_blake3"]
+    table = struct.unpack("<256Q", chunk_table(key))
+    assert {at: f"{table[int(at)]:016x}" for at in vector["table"]} == vector["table"]
+    ends = both_cuts(data, Chunking(vector["minimum"], vector["average"], vector["maximum"]), key)
+    fingerprints = [sum(table[byte] << (63 - i) for i, byte in enumerate(data[p - 64 : p])) % 2**64 for p in ends]
+    assert ends == vector["ends"]
+    assert [f"{fingerprint:016x}" for fingerprint in fingerprints] == vector["fingerprints"]
