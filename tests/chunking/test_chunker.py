@@ -51,6 +51,10 @@ def both_cuts(data: bytes, sizes: Chunking = SMALL, key: bytes = KEY, *, final: 
     return ends
 
 
+def fingerprint(data: bytes, at: int, table: tuple[int, ...]) -> int:
+    return sum(table[byte] << (63 - i) for i, byte in enumerate(data[at - 64 : at])) % 2**64
+
+
 def defined_cuts(data: bytes, sizes: Chunking, key: bytes) -> list[int]:
     """The cuts by the definition of docs/format/chunking.md, each fingerprint from its 64 bytes alone."""
     table = struct.unpack("<256Q", chunk_table(key))
@@ -59,9 +63,8 @@ def defined_cuts(data: bytes, sizes: Chunking, key: bytes) -> list[int]:
     while start < len(data):
         end = min(start + sizes.maximum, len(data))
         for at in range(start + sizes.minimum, end):
-            fingerprint = sum(table[byte] << (63 - i) for i, byte in enumerate(data[at - 64 : at])) % 2**64
             zeros = bits + 2 if at - start < sizes.average else bits - 2
-            if fingerprint >> (64 - zeros) == 0:
+            if fingerprint(data, at, table) >> (64 - zeros) == 0:
                 end = at
                 break
         ends.append(end)
@@ -240,7 +243,8 @@ def test_the_gil_is_released_while_scanning() -> None:
     """No switch can be forced during the call: this thread runs before it is over only if the GIL is given up."""
     scanning = Chunker(Chunking(64, MAXIMUM_CHUNK // 2, MAXIMUM_CHUNK), KEY)
     interval = sys.getswitchinterval()
-    with mmap.mmap(-1, 1 << 30) as zeros:  # never written to, so it costs no memory
+    # Private and never written to, so it costs no memory.
+    with mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as zeros:
         done: list[int] = []
         worker = threading.Thread(target=lambda: done.append(len(scanning.cuts(zeros, final=True))))
         sys.setswitchinterval(1000)
@@ -262,6 +266,5 @@ def test_the_vector_of_the_format_page() -> None:
     table = struct.unpack("<256Q", chunk_table(key))
     assert {at: f"{table[int(at)]:016x}" for at in vector["table"]} == vector["table"]
     ends = both_cuts(data, Chunking(vector["minimum"], vector["average"], vector["maximum"]), key)
-    fingerprints = [sum(table[byte] << (63 - i) for i, byte in enumerate(data[p - 64 : p])) % 2**64 for p in ends]
     assert ends == vector["ends"]
-    assert [f"{fingerprint:016x}" for fingerprint in fingerprints] == vector["fingerprints"]
+    assert [f"{fingerprint(data, end, table):016x}" for end in ends] == vector["fingerprints"]
