@@ -16,7 +16,6 @@ from snapvault.cli.interrupt import terminate_as_interrupt
 from snapvault.cli.output import LogHandler
 from snapvault.cli.settings import Settings
 from snapvault.foundation.errors import Cancelled, InvalidInput, SnapvaultError
-from snapvault.version import VERSION
 
 VERBS = ("init", "backup", "snapshots", "ls", "diff", "restore", "check", "forget", "key")
 INTERRUPTED = 130
@@ -38,10 +37,20 @@ class Verbs(click.Group):
         return command
 
 
+def _show_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        from snapvault.version import PROGRAM  # reads the package's metadata, which takes a while
+
+        click.echo(PROGRAM)
+        context.exit()
+
+
 @click.group(
     cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, no_args_is_help=True
 )
-@click.version_option(VERSION, prog_name="snapvault")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
 @common_options
 @click.pass_context
 def cli(context: click.Context) -> None:

@@ -4,7 +4,6 @@ Results go to standard output; progress, warnings and errors to standard error. 
 standard output, except where that carries data (``restore --stdout``): then the lines go to standard error.
 """
 
-import base64
 import json
 import logging
 import os
@@ -108,6 +107,8 @@ def _with_bytes(content: Mapping[str, Any]) -> dict[str, Any]:
     """A path that is no UTF-8 comes as its bytes as well, since few JSON readers keep lone surrogates."""
     path = content.get("path")
     if isinstance(path, str) and not path.isascii() and any(0xDC80 <= ord(c) <= 0xDCFF for c in path):
+        import base64
+
         return {**content, "path_base64": base64.b64encode(os.fsencode(path)).decode()}
     return dict(content)
 

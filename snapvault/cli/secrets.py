@@ -3,7 +3,6 @@
 import getpass
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -56,6 +55,8 @@ def _from_file(path: str) -> str:
 
 def _from_command(command: str) -> str:
     """Run without a shell; its standard error is the caller's, so that a pinentry can talk."""
+    import subprocess  # seldom needed, and slow to load
+
     argv = _words(command)
     try:
         done = subprocess.run(argv, stdout=subprocess.PIPE, check=False)

@@ -9,7 +9,6 @@ from typing import Any
 import snapvault
 from snapvault.cli.output import Output
 from snapvault.cli.secrets import Password, ask, password_source
-from snapvault.cli.storage import load_options, options_for
 from snapvault.foundation.errors import InvalidInput
 
 PASSWORD, NEW_PASSWORD = "SNAPVAULT_PASSWORD", "SNAPVAULT_NEW_PASSWORD"
@@ -39,10 +38,12 @@ class Settings:
 
     def options_for(self, url: str) -> dict[str, Any] | None:
         """fsspec's options for this URL."""
+        from snapvault.cli.storage import load_options, options_for
+
         path = self.storage_options or os.environ.get("SNAPVAULT_STORAGE_OPTIONS")
         return options_for(load_options(path), url) if path and "://" in url else None
 
-    def keys(self) -> snapvault.KeyFile | None:
+    def keys(self) -> "snapvault.KeyFile | None":
         """The key file; with one, a password is neither looked for nor asked."""
         path = self.key_file or os.environ.get("SNAPVAULT_KEY_FILE")
         return snapvault.KeyFile(path) if path else None
@@ -67,7 +68,7 @@ class Settings:
             "state": self._folder("state", self.state_dir),
         }
 
-    def open(self) -> snapvault.Repository:
+    def open(self) -> "snapvault.Repository":
         """Open the repository; the errors of ``snapvault.open``."""
         return snapvault.open(self.url(), **self.access())
 
