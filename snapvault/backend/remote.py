@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 from snapvault.backend.names import check_name, check_prefix, check_range
 from snapvault.backend.protocol import Buffer, NotFound, ObjectInfo
 from snapvault.backend.remote_errors import kind_of, reason, secrets_in
-from snapvault.foundation.errors import InvalidInput, SnapvaultError
+from snapvault.foundation.errors import InvalidInput, RepositoryNotFound, SnapvaultError, StoreUnavailable
 
 _S3 = frozenset({"s3", "s3a"})
 _SFTP = frozenset({"sftp", "ssh"})
@@ -66,7 +66,7 @@ class FsspecBackend:
         self._pid = os.getpid()
         self._closed = False
         self._url = url.rstrip("/")
-        with self._mapped(""):
+        with self._mapped("", missing=RepositoryNotFound):
             self._driver = _make_driver(parts, self._url, options, create=create)
         self._url = self._driver.place
 
@@ -78,11 +78,11 @@ class FsspecBackend:
         return f"FsspecBackend({self._url!r})"
 
     def put(self, name: str, data: Sequence[Buffer]) -> None:
-        with self._mapped(check_name(name)):
+        with self._mapped(check_name(name), missing=StoreUnavailable):
             self._driver.write(name, data, create=False)
 
     def put_if_absent(self, name: str, data: Sequence[Buffer]) -> None:
-        with self._mapped(check_name(name)):
+        with self._mapped(check_name(name), missing=StoreUnavailable):
             self._driver.write(name, data, create=True)
 
     def get(self, name: str, start: int = 0, length: int | None = None) -> bytes:
@@ -98,7 +98,7 @@ class FsspecBackend:
         return self._list(check_prefix(prefix))
 
     def _list(self, prefix: str) -> Iterator[ObjectInfo]:
-        with self._mapped(prefix):
+        with self._mapped(prefix, missing=RepositoryNotFound):
             yield from self._driver.list(prefix)
 
     def delete(self, name: str) -> None:
@@ -107,7 +107,7 @@ class FsspecBackend:
 
     def remove_stale_temps(self, older_than: float) -> int:
         """Delete what killed writers left half-written ``older_than`` seconds ago or longer; how many."""
-        with self._mapped(""):
+        with self._mapped("", missing=RepositoryNotFound):
             return self._driver.remove_stale_temps(older_than)
 
     def close(self) -> None:
@@ -117,7 +117,8 @@ class FsspecBackend:
                 self._driver.close()
 
     @contextlib.contextmanager
-    def _mapped(self, name: str) -> Iterator[None]:
+    def _mapped(self, name: str, *, missing: type[SnapvaultError] = NotFound) -> Iterator[None]:
+        """``missing``: what "not there" means for this call; only of an object that was asked for is it NotFound."""
         if os.getpid() != self._pid:
             raise InvalidInput(f"{self._url} was opened before a fork", hint="open it again in the child process")
         try:
@@ -128,7 +129,7 @@ class FsspecBackend:
             kind = kind_of(err)
             if kind is None:
                 raise
-            raise self._error(kind, err, name) from err
+            raise self._error(missing if kind is NotFound else kind, err, name) from err
 
     def _error(self, kind: type[SnapvaultError], err: Exception, name: str) -> SnapvaultError:
         where = f"{name} in {self._url}" if name else self._url
@@ -175,6 +176,6 @@ def _make_driver(parts: SplitResult, url: str, options: dict[str, Any], *, creat
         extra = EXTRAS.get(parts.scheme)
         hint = f"pip install 'snapvault[{extra}]'" if extra else str(err)
         raise InvalidInput(f"the driver for {parts.scheme}:// is not installed", hint=hint) from err
-    except (ValueError, TypeError) as err:
+    except (ValueError, TypeError, KeyError) as err:
         text = reason(err, secrets_in(options))
         raise InvalidInput(f"{url} with these storage options: {text}", hint="check URL and storage options") from err

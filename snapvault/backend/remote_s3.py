@@ -63,6 +63,7 @@ class S3Driver:
             raise InvalidInput("the endpoint URL contains credentials", hint="pass them as key and secret")
         self.place = f"{url} at {endpoint}" if endpoint else url
         self._conditional = True
+        self._fs.connect()  # no request yet, but options that do not exist show here
         if create:
             self._make_bucket()
 

@@ -55,7 +55,7 @@ class SftpDriver:
         self._lock = threading.Lock()
         self._fs: _KnownHosts | None = None
         self._idle: list[paramiko.SFTPClient] = []
-        self._made = {self._root}
+        self._made: set[str] = set()
         self._syncs = True
         if create:
             self._make_folders(self._root)
@@ -63,11 +63,18 @@ class SftpDriver:
             self._give_back(self._channel())  # a wrong address or password shows at once
 
     def write(self, name: str, data: Sequence[Buffer], *, create: bool) -> None:
-        path = self._path(name)
-        folder = path.rpartition("/")[0]
+        folder = self._path(name).rpartition("/")[0]
         if folder not in self._made:
             self._require_root()
             self._make_folders(folder)
+        try:
+            self._write(folder, name, data, create=create)
+        except FileNotFoundError:
+            self._made.clear()  # somebody removed the folder; whoever tries again makes it again
+            raise
+
+    def _write(self, folder: str, name: str, data: Sequence[Buffer], *, create: bool) -> None:
+        path = self._path(name)
         with self._client() as ftp:
             if create:
                 _refuse_if_there(ftp, name, path, self.place)
@@ -120,7 +127,7 @@ class SftpDriver:
             file.flush()
             if self._syncs:
                 self._sync(ftp, file)
-            stored = file.stat().st_size
+        stored = ftp.stat(temp).st_size  # after closing: only then have all writes been answered
         if stored != total(data):
             raise StoreUnavailable(f"{stored} of {total(data)} bytes were stored in {self.place}")
 
