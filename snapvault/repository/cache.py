@@ -6,6 +6,7 @@ a backup deduplicate onto nothing.
 """
 
 import contextlib
+import mmap
 import os
 import secrets
 from collections.abc import Iterable
@@ -69,11 +70,16 @@ class Cache:
             return []
 
     def get_sealed(self, name: str, key: bytes) -> memoryview | None:
-        """What ``put_sealed`` kept under this key; None if it is absent or altered."""
-        data = self.get(name)
-        if data is None or len(data) < MAC_SIZE:
+        """What ``put_sealed`` kept under this key, mapped into memory; None if it is absent or altered."""
+        path = self._path(name)
+        try:
+            if path is None or path.stat().st_size < MAC_SIZE:
+                return None
+            with path.open("rb") as f:
+                data = memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
+        except (OSError, ValueError):
             return None
-        body = memoryview(data)[:-MAC_SIZE]
+        body = data[:-MAC_SIZE]
         if blake3(body, key=key).digest() != data[-MAC_SIZE:]:
             self.remove(name)
             return None

@@ -155,6 +155,7 @@ class BlobIndex:
     def __init__(self, tables: Sequence[IndexTable] = ()) -> None:
         self.tables = list(tables)
         self.new: set[BlobId] = set()  # stored by this session, not yet in a table
+        self._loaded = len(self.tables)
 
     def __contains__(self, blob: BlobId) -> bool:
         return blob in self.new or any(t.has(blob) for t in self.tables)
@@ -167,6 +168,20 @@ class BlobIndex:
         """Every known place of a blob."""
         for t in self.tables:
             yield from t.places(blob)
+
+    def indexed(self, packs: Sequence[tuple[PackRow, Sequence[Segment]]]) -> None:
+        """Blobs of this session that an index object names now: they move from the set into a table.
+
+        Tables of like size are merged, so that there are few.  In this order, another thread always finds a blob in
+        one of the two.
+        """
+        tables = [*self.tables, build_table((), packs)]
+        while len(tables) - self._loaded > 1 and 2 * len(tables[-1]) >= len(tables[-2]):
+            tables[-2:] = [merge_tables(tables[-2:])]
+        self.tables = tables
+        self.new.difference_update(
+            BlobId(s.ids[i : i + ID_SIZE]) for _, parts in packs for s in parts for i in range(0, len(s.ids), ID_SIZE)
+        )
 
     def length(self, blob: BlobId) -> int | None:
         """Bytes of a blob, or None if it is unknown."""

@@ -54,7 +54,7 @@ class BlobWriter:
         in_flight, uploads = _queues(workers, keyset.segment, keyset.pack, limits.memory)
         self._sealing = ThreadPoolExecutor(workers, thread_name_prefix="snapvault-seal")
         self._slots = threading.BoundedSemaphore(in_flight)
-        self._packs = PackAssembler(session, keyset.pack, uploads)
+        self._packs = PackAssembler(session, keyset.pack, uploads, index)
         self._pending: dict[bool, _Pending] = {False: _Pending(), True: _Pending()}  # trees and lists apart from data
         self.written = Written()
         self._ids = domain.id_keys
@@ -148,10 +148,11 @@ class _Pending:
 class PackAssembler:
     """Collects sealed segments into packs, uploads them and writes the index.  Thread-safe."""
 
-    def __init__(self, session: Session, target: int, uploads: int) -> None:
-        self._session, self._target = session, target
+    def __init__(self, session: Session, target: int, uploads: int, index: BlobIndex) -> None:
+        self._session, self._target, self._index = session, target, index
         self._prefix = pack_prefix(session.header)
         self._lock = threading.Lock()
+        self._indexing = threading.Lock()
         self._uploads = ThreadPoolExecutor(uploads, thread_name_prefix="snapvault-upload")
         self._slots = threading.BoundedSemaphore(uploads)
         self._running: list[Future[None]] = []
@@ -218,7 +219,12 @@ class PackAssembler:
             due = due or time.monotonic() - self._indexed >= INDEX_SECONDS
             batch = self._take_ready() if due else []
         if batch:
-            self._session.put_index(batch)
+            self._put_index(batch)
+
+    def _put_index(self, batch: list[tuple[PackRow, list[Segment]]]) -> None:
+        self._session.put_index(batch)
+        with self._indexing:
+            self._index.indexed(batch)
 
     def _take_ready(self) -> list[tuple[PackRow, list[Segment]]]:
         batch, self._ready = self._ready, []
@@ -234,7 +240,7 @@ class PackAssembler:
         self._uploads.shutdown(wait=True)
         self.raise_error()
         if self._ready:
-            self._session.put_index(self._take_ready())
+            self._put_index(self._take_ready())
 
     def close(self, *, keep: bool) -> None:
         """Stop; with ``keep`` index what was uploaded."""
@@ -242,4 +248,4 @@ class PackAssembler:
             self.fail(InterruptedError("the session is being closed"))
         self._uploads.shutdown(wait=True)
         if keep and self._ready:
-            self._session.put_index(self._take_ready())
+            self._put_index(self._take_ready())
