@@ -10,6 +10,7 @@ with ``assert_fired``::
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -66,21 +67,18 @@ class FaultyBackend(Wrapper):
         self._lock = threading.Lock()
 
     def put(self, name: str, data: Sequence[Buffer]) -> None:
-        fault = self._begin("put", name)
-        self._tear(fault, name, data)
-        self.inner.put(name, data)
-        self._end(fault)
+        with self._call("put", name) as fault:
+            self._tear(fault, name, data)
+            self.inner.put(name, data)
 
     def put_if_absent(self, name: str, data: Sequence[Buffer]) -> None:
-        fault = self._begin("put_if_absent", name)
-        self._tear(fault, name, data)
-        self.inner.put_if_absent(name, data)
-        self._end(fault)
+        with self._call("put_if_absent", name) as fault:
+            self._tear(fault, name, data)
+            self.inner.put_if_absent(name, data)
 
     def get(self, name: str, start: int = 0, length: int | None = None) -> bytes:
-        fault = self._begin("get", name)
-        body = self.inner.get(name, start, length)
-        self._end(fault)
+        with self._call("get", name) as fault:
+            body = self.inner.get(name, start, length)
         if fault is not None and fault.kind is Kind.TRUNCATE:
             kept = body[: len(body) // 2]
             if length is not None:
@@ -89,31 +87,37 @@ class FaultyBackend(Wrapper):
         return _flipped(body) if fault is not None and fault.kind is Kind.FLIP else body
 
     def head(self, name: str) -> ObjectInfo:
-        fault = self._begin("head", name)
-        info = self.inner.head(name)
-        self._end(fault)
-        return info
+        with self._call("head", name):
+            return self.inner.head(name)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        fault = self._begin("list", prefix)
-        if fault is None:
-            return self.inner.list(prefix)
-        found = tuple(self.inner.list(prefix))
-        self._end(fault)
+        with self._call("list", prefix) as fault:
+            if fault is None:
+                return self.inner.list(prefix)
+            found = tuple(self.inner.list(prefix))
         if fault.kind is Kind.OMIT:
             return iter(found[: len(found) // 3] + found[len(found) - len(found) // 3 :])
         return _broken(found, fault.error) if fault.kind is Kind.BREAK else iter(found)
 
     def delete(self, name: str) -> None:
-        fault = self._begin("delete", name)
-        self.inner.delete(name)
-        self._end(fault)
+        with self._call("delete", name):
+            self.inner.delete(name)
 
     def assert_fired(self) -> None:
         """AssertionError unless every planned fault happened at least once."""
         missed = [fault for fault in self.plan if fault not in self.fired]
         if missed:
             raise AssertionError(f"never happened in {self.count} calls: {missed}")
+
+    @contextmanager
+    def _call(self, method: str, name: str) -> Iterator[Fault | None]:
+        """Around the call itself.  A fault that comes after it comes also if the store refused (Exists, NotFound)."""
+        fault = self._begin(method, name)
+        try:
+            yield fault
+        finally:
+            if fault is not None and fault.after:
+                self._strike(fault)
 
     def _begin(self, method: str, name: str) -> Fault | None:
         with self._lock:
@@ -130,10 +134,6 @@ class FaultyBackend(Wrapper):
 
     def _left(self, fault: Fault) -> bool:
         return fault.times is None or self.fired.count(fault) < fault.times
-
-    def _end(self, fault: Fault | None) -> None:
-        if fault is not None and fault.after:
-            self._strike(fault)
 
     def _strike(self, fault: Fault) -> None:
         if fault.kind is Kind.KILL:

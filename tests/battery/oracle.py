@@ -1,7 +1,7 @@
 """What every fault of the battery is judged by.
 
-Every snapshot that was acknowledged restores bit for bit, bytes and metadata; whatever else is listed is whole, too; and
-``check`` agrees.
+Every snapshot that was acknowledged restores bit for bit, bytes and metadata; whatever else is listed is whole, too;
+and ``check`` agrees.
 """
 
 import hashlib
@@ -37,9 +37,9 @@ def _describe(path: str) -> tuple[Any, ...]:
         content = os.readlink(path)
     elif stat.S_ISREG(st.st_mode):
         content = st.st_size, hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    attributes = {name: os.getxattr(path, name, follow_symlinks=False) for name in os.listxattr(path, follow_symlinks=False)}
+    attributes = tuple((n, os.getxattr(path, n, follow_symlinks=False)) for n in os.listxattr(path, follow_symlinks=False))
     links = st.st_nlink if not stat.S_ISDIR(st.st_mode) else 0
-    return kind, stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, st.st_mtime_ns, content, links, tuple(attributes.items())
+    return kind, stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, st.st_mtime_ns, content, links, attributes
 
 
 class Ledger:
