@@ -1,6 +1,7 @@
 """Random calls on every local kind of backend against a plain dict."""
 
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import settings
@@ -9,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from snapvault.backend.local import LocalBackend
 from snapvault.backend.memory import MemoryBackend
-from snapvault.backend.protocol import Exists, NotFound, ObjectInfo
+from snapvault.backend.protocol import Backend, Exists, NotFound, ObjectInfo
 from snapvault.foundation.errors import Damaged
 
 COMPONENT = st.text("ab-._0Z", min_size=1, max_size=2).filter(lambda text: text[0] != ".")
@@ -21,7 +22,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        self.backends = [LocalBackend(self.folder.name), MemoryBackend()]
+        self.backends: Sequence[Backend] = [LocalBackend(self.folder.name), MemoryBackend()]
         self.model: dict[str, bytes] = {}
 
     def teardown(self) -> None:

@@ -115,8 +115,9 @@ def test_without_the_right_to_delete() -> None:
     """Credentials that may only add: the probe answers, and its throwaways wait for prune."""
     store = MemoryBackend()
     faulty = FaultyBackend(store, [Fault(method="delete", error=StoreDenied("no"), times=None)])
-    with pytest.raises(StoreDenied):
-        probe(faulty)
+    assert probe(faulty) == Capabilities(put_if_absent=True, range_read=True, list_after_put=True)
+    faulty.assert_fired()
+    assert store.objects and all(name.startswith(PREFIX) for name in store.objects)
 
 
 def test_left_overs_belong_to_prune() -> None:
