@@ -6,7 +6,7 @@ import snapvault
 from snapvault.cli.common import status_code, verb
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
-from snapvault.cli.text import count, examples, human_seconds, human_size, printable
+from snapvault.cli.text import count, examples, harmless, human_seconds, human_size, printable
 from snapvault.foundation.errors import InvalidInput
 
 ALL = "all"
@@ -69,20 +69,20 @@ def _show(settings: Settings, r: snapvault.CheckReport) -> None:
 
 def _findings(r: snapvault.CheckReport) -> list[str]:
     lines = []
-    harmless = [f for f in r.findings if f.harmless]
-    for title, found in (("Damaged", r.problems), ("To know", harmless)):
+    to_know = tuple(f for f in r.findings if f.harmless)
+    for title, found in (("Damaged", r.problems), ("To know", to_know)):
         if found:
             lines.append(f"{title}:")
             lines += examples([f"  {_finding(f)}" for f in found], "findings")
     if r.lost:
         lines.append("Paths that are lost:")
-        lines += examples([f"  {p.snapshot[:8]}:{printable(p.path)}: {printable(p.message)}" for p in r.lost], "paths")
+        lines += examples([f"  {p.snapshot[:8]}:{printable(p.path)}: {harmless(p.message)}" for p in r.lost], "paths")
     return lines
 
 
 def _finding(f: snapvault.Finding) -> str:
     touched = ", ".join(s[:8] for s in f.snapshots[:5]) + (", ..." if len(f.snapshots) > 5 else "")
-    return printable(f.message) + (f" (snapshots {touched})" if touched else "")
+    return harmless(f.message) + (f" (snapshots {touched})" if touched else "")
 
 
 def _totals(r: snapvault.CheckReport) -> list[str]:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
-from snapvault.cli.text import examples, printable, printable_lines
+from snapvault.cli.text import examples, harmless, harmless_lines, printable
 from snapvault.foundation.errors import SnapvaultError
 from snapvault.operations.results import Issue
 
@@ -40,7 +40,7 @@ class Output:
         if self.as_json:
             self.line("item", content)
         else:
-            _write(sys.stdout, printable_lines(text))
+            _write(sys.stdout, harmless_lines(text))
 
     def summary(self, content: Mapping[str, Any], lines: Iterable[str] = ()) -> None:
         """The end of a command that did its work."""
@@ -48,19 +48,19 @@ class Output:
             self.line("summary", content)
             return
         for text in lines:
-            _write(sys.stderr if self.data_on_stdout else sys.stdout, printable_lines(text))
+            _write(sys.stderr if self.data_on_stdout else sys.stdout, harmless_lines(text))
 
     def note(self, text: str) -> None:
         """Something to know, for people only."""
         if not self.as_json and not self.quiet:
-            _write(sys.stderr, printable_lines(text))
+            _write(sys.stderr, harmless_lines(text))
 
     def warning(self, text: str) -> None:
         """Something that may need somebody, and that changes no exit code by itself."""
         if self.as_json:
             self.line("error", {"code": "warning", "message": text})
         else:
-            _write(sys.stderr, f"warning: {printable_lines(text)}")
+            _write(sys.stderr, f"warning: {harmless_lines(text)}")
 
     def issues(self, issues: tuple[Issue, ...], code: str, headline: str) -> None:
         """Paths that went wrong: all of them as JSON, a count and examples as text."""
@@ -69,7 +69,7 @@ class Output:
                 self.line("error", {"code": code, "path": i.path, "message": i.message})
         elif issues:
             _write(sys.stderr, f"{headline}:")
-            for text in examples([f"  {printable(i.path)}: {printable(i.message)}" for i in issues], "paths"):
+            for text in examples([f"  {printable(i.path)}: {harmless(i.message)}" for i in issues], "paths"):
                 _write(sys.stderr, text)
 
     def error(self, error: SnapvaultError) -> None:
@@ -78,9 +78,9 @@ class Output:
             content = {"code": error.code, "message": error.message, "hint": error.hint, "exit_code": error.exit_code}
             self.line("error", {**content, "retryable": error.retryable, "affected": list(error.affected)})
             return
-        _write(sys.stderr, f"snapvault: {printable_lines(error.message)}")
+        _write(sys.stderr, f"snapvault: {harmless_lines(error.message)}")
         if error.hint:
-            _write(sys.stderr, f"  hint: {printable_lines(error.hint)}")
+            _write(sys.stderr, f"  hint: {harmless_lines(error.hint)}")
 
 
 class LogHandler(logging.Handler):
@@ -95,7 +95,7 @@ class LogHandler(logging.Handler):
         if record.levelno >= logging.WARNING:
             self._output.warning(record.getMessage())
         else:
-            _write(sys.stderr, f"{record.levelname.lower()}: {record.name}: {printable_lines(record.getMessage())}")
+            _write(sys.stderr, f"{record.levelname.lower()}: {record.name}: {harmless_lines(record.getMessage())}")
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from snapvault.cli.interrupt import Interrupt
 from snapvault.cli.output import Output
-from snapvault.cli.text import human_seconds, human_size, printable
+from snapvault.cli.text import harmless, human_seconds, human_size
 from snapvault.foundation.events import Control, Event, Limits
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def describe(event: Event) -> str:
         words.append(amount + (f" of {human_size(event.bytes_total)}" if event.bytes_total else ""))
         if event.seconds >= 1:
             words.append(f"{human_size(event.bytes_done / event.seconds)}/s")
-    return printable(" ".join(words))
+    return harmless(" ".join(words))
 
 
 def _on_terminal() -> bool:

@@ -11,27 +11,30 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
 
 
-def printable(text: str) -> str:
-    """``text`` with everything escaped that a terminal could act on, or that is no UTF-8.
+def printable(name: str) -> str:
+    """A name with everything escaped that a terminal could act on, or that is no UTF-8; no two names look the same.
 
-    A name comes from whoever wrote the backed up tree, so it may hold escape sequences.  Where something is escaped,
-    backslashes are doubled too; so the result says exactly which bytes the name has.
+    A name comes from whoever wrote the backed up tree, so it may hold escape sequences.  Backslashes are doubled;
+    ``\\xff`` is a byte that is no UTF-8, ``\\x1b`` or ``\\u202e`` a character.
     """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() and c != "\\" else _escaped(c) for c in text)
+    return harmless(name.replace("\\", "\\\\"))
+
+
+def harmless(text: str) -> str:
+    """A line with everything escaped that a terminal could act on; leaves alone what ``printable`` made."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
 def _escaped(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8 (surrogateescape)
         return f"\\x{code - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode("ascii") if character != "\\" else "\\\\"
+    return f"\\u{code:04x}" if 0x80 <= code <= 0xFF else character.encode("unicode_escape").decode("ascii")
 
 
-def printable_lines(text: str) -> str:
-    """The same for a message of several lines."""
-    return "\n".join(printable(line) for line in text.split("\n"))
+def harmless_lines(text: str) -> str:
+    """The same for several lines."""
+    return "\n".join(harmless(line) for line in text.split("\n"))
 
 
 def human_size(count: float) -> str:
