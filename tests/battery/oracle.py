@@ -37,7 +37,8 @@ def _describe(path: str) -> tuple[Any, ...]:
         content = os.readlink(path)
     elif stat.S_ISREG(st.st_mode):
         content = st.st_size, hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    attributes = tuple((n, os.getxattr(path, n, follow_symlinks=False)) for n in os.listxattr(path, follow_symlinks=False))
+    names = sorted(os.listxattr(path, follow_symlinks=False))
+    attributes = tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in names)
     links = st.st_nlink if not stat.S_ISDIR(st.st_mode) else 0
     return kind, stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, st.st_mtime_ns, content, links, attributes
 
