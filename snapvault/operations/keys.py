@@ -13,13 +13,13 @@ from snapvault.format import names
 from snapvault.format.keyset import Holder, Revocation, Role
 from snapvault.format.slot import ARGON2ID, RECOVERY
 from snapvault.format.wire import Kind
-from snapvault.foundation.errors import Conflict, Damaged, InvalidInput
-from snapvault.foundation.ids import DomainId, SessionId
+from snapvault.foundation.errors import Conflict, Damaged, InvalidInput, KeyRejected, SnapvaultError
+from snapvault.foundation.ids import DomainId, HolderId, SessionId
 from snapvault.operations.results import Result
 from snapvault.repository.create import put_slot
-from snapvault.repository.credentials import SEED_SIZE, ClientKey, Password, Secret, write_private
+from snapvault.repository.credentials import SEED_SIZE, ClientKey, Password, Secret, parse_key, write_private
 from snapvault.repository.keyring import HolderKeys, KeysetEditor, recovery_key_pair
-from snapvault.repository.repository import Vault
+from snapvault.repository.repository import Vault, read_keyset
 from snapvault.repository.session import revoke
 from snapvault.repository.slots import list_slots
 from snapvault.repository.trust import sign
@@ -103,6 +103,7 @@ def add_key(
         editor.add_domain(domain, name)
     number = vault.ring.current.number + 1
     if file is not None:
+        _remove_leftover(vault, file)
         key = ClientKey(os.urandom(SEED_SIZE), vault.ring.config_digest, keys.id, name, number)
         write_private(file, key.encode())
         credential: ClientKey | Password = key
@@ -112,11 +113,35 @@ def add_key(
     try:
         put_slot(vault.backend, keys, credential, vault.ring.config_digest)
         _publish(vault, editor)
-    except BaseException:
-        if file is not None:
+    except SnapvaultError:
+        # Unless the store may have taken the keyset, and only its answer was lost: then the file is the only key.
+        if file is not None and not _may_be_holder(vault, keys.id):
             Path(file).unlink(missing_ok=True)
         raise
     return KeyResult(keys.id.hex(), name, role, number, "" if file is None else os.fspath(file))
+
+
+def _remove_leftover(vault: Vault, file: str | os.PathLike[str]) -> None:
+    """Remove the file, and the slot, of an earlier ``add_key`` that was killed before it made a holder of it."""
+    try:
+        key = parse_key(Path(file).read_bytes())
+    except (OSError, KeyRejected):
+        return  # there is none, or it is something else, which is not ours to remove
+    if not isinstance(key, ClientKey) or key.holder is None or key.config_digest != vault.ring.config_digest:
+        return
+    if not _may_be_holder(vault, key.holder):
+        for slot, _ in list(list_slots(vault.backend, key.holder)):
+            vault.backend.delete(slot)
+        Path(file).unlink()
+
+
+def _may_be_holder(vault: Vault, holder: HolderId) -> bool:
+    """Whether a holder is, or was, named by the newest keyset; also if that cannot be seen now."""
+    try:
+        keyset, _ = read_keyset(vault.backend, vault.ring.config, vault.ring.config_digest)
+    except SnapvaultError:
+        return True
+    return holder in {h.id for h in keyset.holders} | {r.holder for r in keyset.revocations}
 
 
 def remove_key(repo: "Repository", who: str) -> KeyResult:
@@ -128,6 +153,13 @@ def remove_key(repo: "Repository", who: str) -> KeyResult:
     """
     vault = repo.vault
     vault.ring.require_role(OWNER_ONLY, "remove keys")
+    removed = _find_removed(vault, who)
+    if removed is not None:
+        # An earlier removal, which may have been killed half-way.  What was committed since stays refused: here nobody
+        # can tell it from what a thief of the key committed.
+        _revoke_sessions(vault, removed.holder)
+        _delete_slots(vault, removed.holder)
+        return KeyResult(removed.holder.hex(), removed.name, removed.role, vault.ring.current.number)
     holder = _find(vault, who)
     if holder.role == Role.OWNER:
         raise InvalidInput("the owner's key cannot be removed", hint="change its password, or rotate")
@@ -143,12 +175,27 @@ def remove_key(repo: "Repository", who: str) -> KeyResult:
         revocation = Revocation(holder.id, holder.name, holder.role, holder.sign, heads)
         editor.record = replace(editor.record, revocations=(*kept, revocation))
         _publish(vault, editor)
-        _revoke_sessions(vault, holder)
+        _revoke_sessions(vault, holder.id)
         editor = _editor(vault)
-    for name, record in list(list_slots(vault.backend, holder.id)):
-        if record.holder == holder.id:
-            vault.backend.delete(name)
+    _delete_slots(vault, holder.id)
     return KeyResult(holder.id.hex(), holder.name, holder.role, vault.ring.current.number)
+
+
+def _find_removed(vault: Vault, who: str) -> Revocation | None:
+    """The revocation of this name or id, unless a holder of now is meant."""
+    keyset = vault.ring.current
+
+    def meant(holder: HolderId, name: str) -> bool:
+        return name == who or (len(who) >= 4 and holder.hex().startswith(who))
+
+    if any(meant(h.id, h.name) for h in keyset.holders):
+        return None
+    return next((r for r in reversed(keyset.revocations) if meant(r.holder, r.name)), None)
+
+
+def _delete_slots(vault: Vault, holder: HolderId) -> None:
+    for name, _ in list(list_slots(vault.backend, holder)):
+        vault.backend.delete(name)
 
 
 def _heads(vault: Vault, holder: Holder) -> tuple[SessionId, ...]:
@@ -157,7 +204,7 @@ def _heads(vault: Vault, holder: Holder) -> tuple[SessionId, ...]:
     return tuple(sid for sid, _ in vault.history.heads(slots, holder.id))
 
 
-def _revoke_sessions(vault: Vault, holder: Holder) -> None:
+def _revoke_sessions(vault: Vault, holder: HolderId) -> None:
     """Fill the slots of the holder's open sessions, so that none of them can commit any more."""
     for info in list(vault.backend.list(names.SESSIONS)):
         try:
@@ -165,7 +212,7 @@ def _revoke_sessions(vault: Vault, holder: Holder) -> None:
             _, author = vault.sessions.header(sid)
         except Damaged:
             continue
-        if author.holder == holder.id:
+        if author.holder == holder:
             revoke(vault.store, vault.ring, sid)
 
 

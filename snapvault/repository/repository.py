@@ -229,7 +229,7 @@ def open_vault(
 def _open_ring(backend: Backend, config: ConfigRecord, digest: bytes, credential: Credential) -> Keyring:
     try:
         keyset, keyset_digest = read_keyset(backend, config, digest)
-        _, own = open_slot(backend, credential, digest)
+        _, own = open_slot(backend, credential, digest, {h.id for h in keyset.holders})
         ring = open_keyring(config, digest, keyset, keyset_digest, own)
     except (KeyRejected, Damaged, RepositoryNotFound):
         # The recovery key needs neither slot nor keyset: every session is sealed to it.

@@ -2,7 +2,7 @@
 
 import hmac
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from snapvault.backend.protocol import Backend
 from snapvault.crypto.envelope import seal, unseal
@@ -64,10 +64,13 @@ def unwrap(record: SlotRecord, credential: Credential, config_digest: bytes) -> 
     return keys
 
 
-def list_slots(backend: Backend, holder: HolderId | None = None) -> Iterator[tuple[str, SlotRecord]]:
-    """The readable slots (of one holder); a damaged one is passed over: another may still open."""
+def list_slots(
+    backend: Backend, holder: HolderId | None = None, *, first: Collection[HolderId] = ()
+) -> Iterator[tuple[str, SlotRecord]]:
+    """The readable slots (of one holder), those of ``first`` first; a damaged one is passed over: another may open."""
     prefix = names.SLOTS if holder is None else f"{names.SLOTS}{holder.hex()}/"
-    for info in list(backend.list(prefix)):
+    preferred = tuple(f"{names.SLOTS}{h.hex()}/" for h in first)
+    for info in sorted(backend.list(prefix), key=lambda info: not info.name.startswith(preferred)):
         try:
             record = decode_slot(backend.get(info.name))
         except FormatError:
@@ -76,8 +79,14 @@ def list_slots(backend: Backend, holder: HolderId | None = None) -> Iterator[tup
             yield info.name, record
 
 
-def open_slot(backend: Backend, credential: Credential, config_digest: bytes) -> tuple[str, HolderKeys]:
-    """The first slot that this credential opens: its name, and the keys.  KeyRejected if there is none."""
+def open_slot(
+    backend: Backend, credential: Credential, config_digest: bytes, holders: Collection[HolderId] = ()
+) -> tuple[str, HolderKeys]:
+    """The first slot that this credential opens: its name, and the keys.  KeyRejected if there is none.
+
+    Slots of ``holders`` are tried first: an interrupted ``key add`` leaves one of a holder that never came to be, which
+    the same password may open.
+    """
     bound = getattr(credential, "config_digest", b"")
     if bound and bound != config_digest:
         raise KeyRejected(
@@ -87,7 +96,7 @@ def open_slot(backend: Backend, credential: Credential, config_digest: bytes) ->
     tries, wrapping = 0, _wrapping(credential)
     if isinstance(credential, Password):
         credential = Password(credential.get())  # ask once, however many slots there are
-    for name, record in list_slots(backend, holder):
+    for name, record in list_slots(backend, holder, first=holders):
         if record.wrapping != wrapping or record.config != config_digest:
             continue
         tries += 1
