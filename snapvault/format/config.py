@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from snapvault.format.wire import FormatError, Kind, frame, shaped, sized, unframe
+from snapvault.format.wire import FormatError, Kind, frame, shaped, sized, typed, unframe
+from snapvault.foundation.errors import FormatTooNew
 
 NAME = "snapvault"
 FORMAT = 1
@@ -33,8 +34,10 @@ def decode_config(data: bytes) -> ConfigRecord:
 
     def build() -> ConfigRecord:
         m = unframe(Kind.CONFIG, data)
-        if m["name"] != NAME or m["format"] != FORMAT:
-            raise FormatError("this is not the config of a snapvault repository of format 1")
+        if m["name"] != NAME:
+            raise FormatError("this is not the config of a snapvault repository")
+        if typed(m["format"], int, "format") != FORMAT:
+            raise FormatTooNew(f"the repository has format {m['format']}; this snapvault reads format {FORMAT}")
         return ConfigRecord(
             sized(m["id"], 32, "id"),
             sized(m["owner_hpke"], 1216, "owner_hpke"),

@@ -7,6 +7,7 @@ domain's index key: the table of blobs of each pack, in the same order.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from snapvault.format.names import checked_session_id
 from snapvault.format.pack import Segment, decode_segments, encode_segments
 from snapvault.format.wire import FormatError, pack, shaped, sized, typed, unpack
 from snapvault.foundation.ids import DomainId, PackId, SessionId
@@ -34,12 +35,9 @@ def decode_index(payload: bytes) -> IndexRecord:
         config, sid, domain, packs, digest = unpack(payload)
         return IndexRecord(
             sized(config, 32, "config"),
-            SessionId(typed(sid, str, "session")),
+            checked_session_id(sid),
             DomainId(sized(domain, 16, "domain")),
-            tuple(
-                (PackId(sized(p, 32, "pack")), typed(n, int, "size"), SessionId(typed(s, str, "session")))
-                for p, n, s in packs
-            ),
+            tuple((PackId(sized(p, 32, "pack")), typed(n, int, "size"), checked_session_id(s)) for p, n, s in packs),
             sized(digest, 32, "digest"),
         )
 

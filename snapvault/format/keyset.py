@@ -6,6 +6,7 @@ The payload is signed by the owner named in the config; each keyset names the di
 from dataclasses import dataclass
 from typing import Any
 
+from snapvault.format.names import checked_session_id
 from snapvault.format.signed import HOLDER_SIZE
 from snapvault.format.wire import FormatError, pack, shaped, sized, typed, unpack
 from snapvault.foundation.errors import FormatTooNew
@@ -178,7 +179,7 @@ def _revocation(holder: Any, name: Any, role: Any, sign: Any, heads: Any) -> Rev
         typed(name, str, "name"),
         _role(role),
         sized(sign, 32, "key"),
-        tuple(SessionId(typed(h, str, "head")) for h in heads),
+        tuple(checked_session_id(h) for h in heads),
     )
 
 

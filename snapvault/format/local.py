@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from snapvault.format.names import checked_session_id
 from snapvault.format.wire import FormatError, Kind, frame, pack, shaped, sized, typed, unframe, unpack
 from snapvault.foundation.ids import PackId, SessionId
 
@@ -27,7 +28,7 @@ def decode_tombstone(payload: bytes) -> TombstoneRecord:
         config, sid, record, created, not_before = unpack(payload)
         return TombstoneRecord(
             sized(config, 32, "config"),
-            SessionId(typed(sid, str, "session")),
+            checked_session_id(sid),
             sized(record, 32, "record"),
             typed(created, int, "time"),
             typed(not_before, int, "time"),
@@ -52,7 +53,7 @@ def decode_gc(payload: bytes) -> GcRecord:
 
     def build() -> GcRecord:
         config, sid, condemned = unpack(payload)
-        return GcRecord(sized(config, 32, "config"), SessionId(typed(sid, str, "session")), _pack_ids(condemned))
+        return GcRecord(sized(config, 32, "config"), checked_session_id(sid), _pack_ids(condemned))
 
     return shaped(build, "GC")
 
@@ -139,7 +140,7 @@ def decode_note(payload: bytes) -> NoteRecord:
         config, sid, created, replaces, digest = unpack(payload)
         return NoteRecord(
             sized(config, 32, "config"),
-            SessionId(typed(sid, str, "session")),
+            checked_session_id(sid),
             typed(created, int, "time"),
             tuple(sized(r, 32, "digest") for r in replaces),
             sized(digest, 32, "digest"),

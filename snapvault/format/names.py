@@ -2,7 +2,7 @@
 
 import re
 
-from snapvault.format.wire import FormatError
+from snapvault.format.wire import FormatError, typed
 from snapvault.foundation.ids import DomainId, HolderId, PackId, SessionId
 
 CONFIG = "config"
@@ -17,6 +17,7 @@ GC_PREFIX = "gc"  # of a GC's session id: the slots of GCs list alone
 
 _SESSION = re.compile(r"(gc)?[0-9a-f]{32}")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 
 
 def keyset(number: int) -> str:
@@ -26,7 +27,7 @@ def keyset(number: int) -> str:
 def keyset_number(name: str) -> int:
     """The n of ``keyset/<n>``; FormatError."""
     text = name.removeprefix(KEYSETS)
-    if not text.isascii() or not text.isdigit() or text != str(int(text)) or text == "0":
+    if not _NUMBER.fullmatch(text):
         raise FormatError(f"{name} is not the name of a keyset", affected=[name])
     return int(text)
 
@@ -70,6 +71,26 @@ def session_id(name: str, prefix: str) -> SessionId:
 
 def is_session_id(text: str) -> bool:
     return _SESSION.fullmatch(text) is not None
+
+
+def checked_session_id(value: object) -> SessionId:
+    """A session id as a record states it; FormatError.
+
+    Records are parsed before it is known who signed them, and these ids become names of objects and of files in the
+    cache: anything else than hex digits could lead out of both.
+    """
+    text = typed(value, str, "session")
+    if not is_session_id(text):
+        raise FormatError("a record names a session by an id that none can have")
+    return SessionId(text)
+
+
+def checked_content_name(value: object) -> str:
+    """The name of a content-named object as a record states it; FormatError."""
+    name = typed(value, str, "name")
+    if content_digest(name) is None:
+        raise FormatError("a record names an object that is not named by its content")
+    return name
 
 
 def content_digest(name: str) -> bytes | None:

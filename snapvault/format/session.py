@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from snapvault.format.names import GC_PREFIX, is_session_id
+from snapvault.format.names import GC_PREFIX, checked_session_id
 from snapvault.format.wire import FormatError, pack, shaped, sized, typed, unpack
 from snapvault.foundation.ids import DomainId, SessionId
 
@@ -73,14 +73,15 @@ def _head(
 ) -> SessionHead:
     if suite != SUITE:
         raise FormatError(f"a session uses suite {suite!r}, which this snapvault does not know")
-    if type(sid) is not str or not is_session_id(sid) or (purpose == GC) != sid.startswith(GC_PREFIX):
-        raise FormatError("a session has a malformed id")
+    sid = checked_session_id(sid)
+    if purpose not in (WRITER, GC, UNDELETE) or (purpose == GC) != sid.startswith(GC_PREFIX):
+        raise FormatError("a session has a purpose that does not fit its id")
     return SessionHead(
         sized(config, 32, "config"),
         typed(keyset, int, "keyset"),
         DomainId(sized(domain, 16, "domain")),
-        SessionId(sid),
-        typed(purpose, str, "purpose"),
+        sid,
+        purpose,
         typed(certificate, bytes, "certificate"),
         sized(commitment, 32, "commitment"),
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from snapvault.format.names import checked_content_name, checked_session_id
 from snapvault.format.tree import ID_SIZE, Content
 from snapvault.format.wire import FormatError, pack, shaped, sized, typed, unpack
 from snapvault.foundation.ids import SessionId
@@ -74,14 +75,14 @@ def decode_snapshot(payload: bytes) -> SnapshotRecord:
         return SnapshotRecord(
             sized(config, 32, "config"),
             kind,
-            SessionId(typed(sid, str, "session")),
+            checked_session_id(sid),
             typed(certificate, bytes, "certificate"),
             typed(number, int, "number"),
-            tuple((SessionId(typed(s, str, "session")), sized(d, 32, "digest")) for s, d in prevs),
+            tuple((checked_session_id(s), sized(d, 32, "digest")) for s, d in prevs),
             typed(keyset, int, "keyset"),
             Objects(typed(count, int, "count"), typed(size, int, "size"), sized(root, 32, "root")),
-            tuple(typed(n, str, "name") for n in removed),
-            tuple(typed(n, str, "name") for n in put),
+            tuple(checked_content_name(n) for n in removed),
+            tuple(checked_content_name(n) for n in put),
             sized(digest, 32, "digest"),
         )
 

@@ -19,6 +19,7 @@ VERSION = 1
 DIGEST_SIZE = 32
 HEADER_SIZE = 8  # magic, kind, version, two zero bytes
 MAX_RECORD = 64 << 20  # bytes of any framed object; a larger one is hostile
+MAX_VALUES = 1 << 20  # MessagePack values in a record, keys and containers included: 70 MiB as Python objects
 
 
 class FormatError(Damaged):
@@ -50,11 +51,17 @@ def pack(value: object) -> bytes:
     return msgpack.packb(value, use_bin_type=True)  # type: ignore[no-any-return]
 
 
+def _refuse(code: int, _: bytes) -> None:
+    raise ValueError(f"extension type {code}")
+
+
 def unpack(data: bytes | memoryview, *, limit: int = MAX_RECORD) -> Any:
     """The one MessagePack value that ``data`` holds, with every length capped by the bytes that are there."""
     size = len(data)
     if size > limit:
         raise FormatError(f"a record of {size} bytes is larger than the format allows")
+    if size > MAX_VALUES:  # a smaller one cannot hold more values, since each takes a byte
+        check_values(data)
     try:
         return msgpack.unpackb(
             data,
@@ -66,9 +73,50 @@ def unpack(data: bytes | memoryview, *, limit: int = MAX_RECORD) -> Any:
             max_array_len=size,
             max_map_len=size,
             max_ext_len=0,
+            ext_hook=_refuse,
         )
     except (ValueError, TypeError, OverflowError, RecursionError, MemoryError) as e:
         raise FormatError(f"not a valid record: {type(e).__name__}") from e
+
+
+# By the first byte of a value: bytes that follow; bytes of a length field; the same, and values for each counted.
+_FIXED = {0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
+_SIZED = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
+_NEVER = (0xC1, *range(0xC7, 0xCA), *range(0xD4, 0xD9))  # unused, and extension types
+_HOLDING = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
+
+
+def check_values(data: bytes | memoryview) -> None:
+    """FormatError if a record holds more values than the format allows.
+
+    MessagePack makes a Python object of 56 bytes from one byte, so a large hostile record has to be counted before
+    it is parsed.  Takes a third of a microsecond a value.
+    """
+    at, left, total = 0, 1, 1
+    try:
+        while left:
+            first = data[at]
+            at, left, held = at + 1, left - 1, 0
+            if 0x80 <= first <= 0x9F:
+                held = first & 15 if first >= 0x90 else 2 * (first & 15)
+            elif 0xA0 <= first <= 0xBF:
+                at += first & 31
+            elif first in _FIXED:
+                at += _FIXED[first]
+            elif first in _SIZED:
+                width = _SIZED[first]
+                at += width + int.from_bytes(data[at : at + width], "big")
+            elif first in _HOLDING:
+                width, each = _HOLDING[first]
+                held = each * int.from_bytes(data[at : at + width], "big")
+                at += width
+            elif first in _NEVER:
+                raise FormatError("a record holds a value of a type that the format does not use")
+            left, total = left + held, total + held
+            if total > MAX_VALUES:
+                raise FormatError("a record holds more values than the format allows")
+    except IndexError:
+        raise FormatError("a record is cut short") from None
 
 
 def frame(kind: int, body: object) -> bytes:
