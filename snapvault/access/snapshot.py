@@ -12,7 +12,7 @@ from typing import Any
 from snapvault.format.snapshot import SnapshotDetails
 from snapvault.format.tree import ID_SIZE, BlobType, Node, NodeKind
 from snapvault.foundation.errors import Damaged, InvalidInput
-from snapvault.foundation.ids import BlobId, SnapshotId
+from snapvault.foundation.ids import BlobId, DomainId, SnapshotId
 from snapvault.repository.history import Slot
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.repository import Vault
@@ -87,8 +87,14 @@ class Snapshot:
             "paths": list(self.paths), "tags": list(self.tags), "partial": self.partial, "counts": dict(d.counts),
         }  # fmt: skip
 
+    @property
+    def domain(self) -> DomainId:
+        """Who deduplicated it with whom."""
+        return self._vault.sessions.secrets(self.id, holder=self.slot.holder).domain
+
     def reader(self) -> BlobReader:
-        return self._vault.reader()
+        """Reads the blobs of this snapshot."""
+        return self._vault.reader(self.domain)
 
     def ls(self, path: str = "/", *, recursive: bool = False) -> Iterator[Entry]:
         """The entries of a folder (or the one file that ``path`` names), in order of their names.

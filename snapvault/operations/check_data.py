@@ -14,9 +14,11 @@ from snapvault.format.wire import Kind
 from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Damaged, SnapvaultError
 from snapvault.foundation.events import Reporter
-from snapvault.foundation.ids import PackId, SessionId
+from snapvault.foundation.ids import BlobId, PackId
 from snapvault.operations.check_objects import ObjectCheck
 from snapvault.operations.results import Finding
+from snapvault.repository.index import PackRow, Place
+from snapvault.repository.loader import Entry
 from snapvault.repository.packs import check_pack_name, open_directory, open_segment, parse_header
 from snapvault.repository.repository import Vault
 from snapvault.repository.trust import sign
@@ -24,7 +26,28 @@ from snapvault.repository.trust import sign
 LEVEL = "data"
 RECORDS_MAX = 16  # records of what was verified; more are merged into one
 
-Bad = set[tuple[PackId, int]]  # segments that cannot be had: pack and offset
+Where = tuple[PackRow, int, int]  # a segment, as somebody describes it: pack, offset, sealed bytes
+
+
+@dataclass(slots=True)
+class Bad:
+    """Places where nothing whole is to be had: segments that do not open, blobs that are not what their id says."""
+
+    segments: set[Where] = field(default_factory=set)
+    blobs: set[tuple[Where, int, BlobId]] = field(default_factory=set)  # and the blob's offset in the segment
+
+    def has(self, blob: BlobId, place: Place) -> bool:
+        """Whether this place of a blob was found bad."""
+        where = place.pack, place.start, place.sealed
+        return where in self.segments or (where, place.offset, blob) in self.blobs
+
+    def add(self, other: "Bad") -> None:
+        """Take over what another one holds."""
+        self.segments |= other.segments
+        self.blobs |= other.blobs
+
+    def __bool__(self) -> bool:
+        return bool(self.segments or self.blobs)
 
 
 @dataclass(slots=True)
@@ -34,7 +57,7 @@ class _Outcome:
     pack: PackId
     size: int
     problems: list[str] = field(default_factory=list)
-    bad: Bad = field(default_factory=set)
+    bad: Bad = field(default_factory=Bad)
 
 
 class DataCheck:
@@ -44,7 +67,7 @@ class DataCheck:
         self._vault, self._objects, self._reporter = vault, objects, reporter
         self._threads = threads or len(os.sched_getaffinity(0))
         self.findings: list[Finding] = []
-        self.bad: Bad = set()
+        self.bad = Bad()
         self.packs_read = self.bytes_read = self.verified_bytes = 0
         self._retracted = False  # a record says of a pack that it is whole, which it no longer is
 
@@ -55,7 +78,7 @@ class DataCheck:
         for outcome in self._read_all(self._choose(share, verified)):
             self.packs_read += 1
             self.bytes_read += outcome.size
-            self.bad |= outcome.bad
+            self.bad.add(outcome.bad)
             if not outcome.problems:
                 good.append(outcome.pack)
                 continue
@@ -99,54 +122,66 @@ class DataCheck:
 
     def _read(self, pack: PackId, size: int) -> _Outcome:
         outcome = _Outcome(pack, size)
-        _, indexed = self._objects.entries.get(pack, (None, []))
+        entries = self._objects.entries.get(pack, [])
         try:
             data = memoryview(self._vault.backend.get(names.pack(pack)))
         except (NotFound, Damaged) as e:
             outcome.problems.append(f"cannot be read: {e.message}")
-            outcome.bad.update((pack, s.offset) for s in indexed)
+            outcome.bad.segments.update((row, s.offset, s.sealed) for row, segments in entries for s in segments)
             return outcome
         try:
             check_pack_name(pack, data)
         except Damaged as e:
             outcome.problems.append(e.message)
-        self._open(outcome, data, indexed)
+        own = self._own_directory(outcome, data)
+        if own is not None and all(row != own[0] for row, _ in entries):
+            self._segments(outcome, data, own)
+        for entry in entries:
+            if own is not None and not _same(entry, own):
+                outcome.problems.append(f"its directory and an index of session {entry[0].sid} disagree")
+            self._segments(outcome, data, entry)
         return outcome
 
-    def _open(self, outcome: _Outcome, data: memoryview, indexed: list[Segment]) -> None:
-        pack, sessions = outcome.pack, self._vault.sessions
+    def _own_directory(self, outcome: _Outcome, data: memoryview) -> Entry | None:
+        """What a pack says of itself; None if that cannot be read."""
+        sessions = self._vault.sessions
         try:
-            session, _ = sessions.verify(parse_header(data))
-            sid = session.head.sid
+            sid = sessions.verify(parse_header(data))[0].head.sid
         except Damaged as e:
             outcome.problems.append(f"its session header: {e.message}")
-            row = self._objects.entries.get(pack)
-            if row is None:
-                return
-            sid = row[0].sid
+            entries = self._objects.entries.get(outcome.pack)
+            if not entries:
+                return None
+            sid = entries[0][0].sid
         try:
-            secrets = sessions.secrets(sid)
-            directory = open_directory(secrets, data)
-            if indexed and [_shape(s) for s in directory] != [_shape(s) for s in indexed]:
-                outcome.problems.append("its directory and the index disagree")
-        except (Damaged, NotFound) as e:
+            secrets = sessions.secrets(sid, outcome.pack)
+            row = PackRow(outcome.pack, len(data), sid, secrets.domain)
+            return row, open_directory(secrets, data)
+        except Damaged as e:
             outcome.problems.append(f"its directory: {e.message}")
-            directory = indexed
-        for segment in directory:
-            self._reporter.check()
-            self._segment(outcome, data, segment, sid)
+            return None
 
-    def _segment(self, outcome: _Outcome, data: memoryview, segment: Segment, sid: SessionId) -> None:
-        try:
-            secrets = self._vault.sessions.secrets(sid)
-            opened = open_segment(secrets, data[segment.offset : segment.offset + segment.sealed])
+    def _segments(self, outcome: _Outcome, data: memoryview, entry: Entry) -> None:
+        """Open every segment that somebody says is in a pack, and verify every blob."""
+        row, segments = entry
+        for segment in segments:
+            self._reporter.check()
+            where = row, segment.offset, segment.sealed
+            try:
+                secrets = self._vault.sessions.secrets(row.sid, row.id)
+                opened = open_segment(secrets, data[segment.offset : segment.offset + segment.sealed])
+            except Damaged as e:
+                outcome.problems.append(f"segment at {segment.offset}: {e.message}")
+                outcome.bad.segments.add(where)
+                continue
             domain = self._vault.ring.domains[secrets.domain]
-            for blob in segment.blobs():
-                if domain.blob_id(blob.type, opened[blob.offset : blob.offset + blob.length]) != blob.id:
-                    raise Damaged(f"blob {blob.id.hex()[:16]} does not match its id")
-        except (Damaged, NotFound) as e:
-            outcome.problems.append(f"segment at {segment.offset}: {e.message}")
-            outcome.bad.add((outcome.pack, segment.offset))
+            wrong = [
+                b for b in segment.blobs()
+                if domain.blob_id(b.type, opened[b.offset : b.offset + b.length]) != b.id
+            ]  # fmt: skip
+            if wrong:
+                outcome.problems.append(f"segment at {segment.offset}: {len(wrong)} blobs do not match their ids")
+                outcome.bad.blobs.update((where, b.offset, b.id) for b in wrong)
 
     # -- what was verified when ---------------------------------------------------------------------------------
 
@@ -185,6 +220,11 @@ class DataCheck:
         record = VerifiedRecord(self._vault.ring.config_digest, LEVEL, when, tuple(packs))
         data = sign(Kind.VERIFIED, record.encode(), keys.id, keys.signer)
         self._vault.backend.put(names.VERIFIED + os.urandom(16).hex(), [data])
+
+
+def _same(a: Entry, b: Entry) -> bool:
+    """Whether two descriptions of a pack agree."""
+    return a[0] == b[0] and [_shape(s) for s in a[1]] == [_shape(s) for s in b[1]]
 
 
 def _shape(s: Segment) -> tuple[int, int, int, bytes, tuple[int, ...], bytes]:

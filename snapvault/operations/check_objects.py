@@ -34,8 +34,9 @@ class ObjectCheck:
         self.slots: list[Slot] = []
         self.present: dict[PackId, int] = {}  # packs in the store
         self.index = BlobIndex()
-        self.entries: dict[PackId, Entry] = {}  # what the index says of each pack
-        self._written: dict[SessionId, list[tuple[str, int]]] = defaultdict(list)
+        self.entries: dict[PackId, list[Entry]] = defaultdict(list)  # what indexes (or its directory) say of each pack
+        self._written: dict[SessionId, set[tuple[str, int]]] = defaultdict(set)
+        self._suspicious = False  # the index is not whole, so what it says of packs may be somebody's invention
         self._done = 0
 
     def find(self, message: str, *objects: str, harmless: bool = False) -> None:
@@ -54,6 +55,7 @@ class ObjectCheck:
         self._packs()
         self._indexes()
         self._sessions_complete()
+        self._scan_unindexed()
         self._each(names.NOTES, self._note)
         self._local()
         self._rescue()
@@ -164,10 +166,12 @@ class ObjectCheck:
         def verify(name: str, data: bytes) -> None:
             entries = self._vault.loader.open(name, data)
             record, _ = self._vault.loader.verify(data)
-            self._written[record.sid].append((name, len(data)))
+            self._written[record.sid].add((name, len(data)))
             found.extend(entries)
 
+        before = len(self.findings)
         self._each(names.INDEX, verify)
+        self._suspicious = len(self.findings) > before
         for row, segments in found:
             name = names.pack(row.id)
             size = self.present.get(row.id)
@@ -175,43 +179,43 @@ class ObjectCheck:
                 self.find(f"{name} is missing: the index names it", name)
             elif size != row.size:
                 self.find(f"{name} has {size} bytes instead of {row.size}", name)
-            if row.id not in self.entries:
-                self._written[row.sid].append((name, row.size))
-            self.entries[row.id] = row, segments
+            self._written[row.sid].add((name, row.size))
+            self.entries[row.id].append((row, segments))
         self.index = BlobIndex([build_table((), found)])
         self.index.restrict(self.present, ())
-        self._scan_unindexed()
 
     def _scan_unindexed(self) -> None:
-        """Packs that no index names: of a session that has not finished, or the index object is lost."""
+        """Packs that no index of their session names: it has not finished, or the index object is lost."""
         committed = {s.record.sid for s in self.slots if s.record.kind == COMMIT}
         found = []
         for digest, size in self.present.items():
-            if digest in self.entries:
+            indexed = {row.sid for row, _ in self.entries.get(digest, ())}
+            if indexed and not self._suspicious:
                 continue
             name = names.pack(digest)
             try:
                 entry = self._vault.loader.read_directory(digest, size)
             except (Damaged, NotFound) as e:
-                self.find(f"{name} is in no index and cannot be opened: {e.message}", name, harmless=True)
+                if not indexed:
+                    self.find(f"{name} is in no index and cannot be opened: {e.message}", name, harmless=True)
+                continue
+            if entry[0].sid in indexed:
                 continue
             if entry[0].sid in committed:
                 self.find(f"{name} belongs to snapshot {entry[0].sid}, but no index names it", name)
-            self.entries[digest] = entry
+            self.entries[digest].append(entry)
             found.append(entry)
         if found:
             self.index.tables.append(build_table((), found))
 
     def _sessions_complete(self) -> None:
         """What a committed session wrote is summed up in its record: an object that was dropped shows."""
-        removed = any(s.record.kind == GC_DONE for s in self.slots) or bool(
-            self._names(names.SNAPSHOTS + names.GC_PREFIX)
-        )
-        if removed:
+        if any(s.record.kind == GC_DONE for s in self.slots):
             return  # a prune may have removed some of them
         for slot in self.slots:
             record = slot.record
-            if record.kind == COMMIT and merkle(self._written[record.sid]) != record.objects:
+            if record.kind == COMMIT and merkle(sorted(self._written[record.sid])) != record.objects:
+                self._suspicious = True
                 self.find(
                     f"session {record.sid} wrote {record.objects.count} objects, of which the store shows "
                     f"{len(self._written[record.sid])}, or others",

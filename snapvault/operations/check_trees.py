@@ -1,15 +1,18 @@
 """Every snapshot's trees, and whether every chunk that they name can be had; lost paths are named."""
 
+from collections import defaultdict
+
 from snapvault.access.resolve import list_snapshots
 from snapvault.access.snapshot import Snapshot
 from snapvault.format.tree import ID_SIZE, BlobType, Content, Node, NodeKind, decode_tree
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Reporter
-from snapvault.foundation.ids import BlobId
+from snapvault.foundation.ids import BlobId, DomainId
 from snapvault.operations.check_data import Bad
 from snapvault.operations.check_objects import ObjectCheck
 from snapvault.operations.results import Finding, LostPath, text_path
 from snapvault.operations.visit import visit
+from snapvault.repository.index import BlobIndex
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.repository import Vault
 
@@ -20,8 +23,9 @@ class TreeCheck:
     def __init__(self, vault: Vault, objects: ObjectCheck, bad: Bad, reporter: Reporter) -> None:
         self._objects, self._bad, self._reporter = objects, bad, reporter
         self._index = objects.index
-        self._reader = BlobReader(vault.backend, vault.ring, vault.sessions, objects.index)
-        self._sound: set[BlobId] = set()  # trees below which nothing is wrong
+        self._readers: dict[DomainId, BlobReader] = {}
+        self._sound: dict[DomainId, set[BlobId]] = defaultdict(set)  # trees below which nothing is wrong
+        self._plain = not bad and len({row.domain for row in self._index.packs()}) == 1  # any place will do
         self._walked = 0
         self.findings: list[Finding] = []
         self.snapshots: list[Snapshot] = []
@@ -38,63 +42,68 @@ class TreeCheck:
         self.snapshots = list_snapshots(self._vault, on_problem=report)
         lost: list[LostPath] = []
         for snapshot in self.snapshots:
-            if not self._is_sound(snapshot.details.root):
-                found = self._lost(snapshot)
+            reader = self._reader(snapshot.domain)
+            if not self._is_sound(snapshot.details.root, reader, self._sound[snapshot.domain]):
+                found = self._lost(snapshot, reader)
                 lost += found
                 self.findings.append(
                     Finding(f"snapshot {snapshot.id} ({snapshot.dataset}) lost {len(found)} paths", (), (snapshot.id,))
                 )
         return lost
 
-    def _available(self, blob: BlobId) -> bool:
-        """Whether some place of a blob is in a pack that is there, and was not found damaged."""
-        if not self._bad:
-            return blob in self._index
-        return any(
-            self._objects.present.get(p.pack.id) == p.pack.size and (p.pack.id, p.start) not in self._bad
-            for p in self._index.places(blob)
-        )
+    def _reader(self, domain: DomainId) -> BlobReader:
+        if domain not in self._readers:
+            vault = self._vault
+            self._readers[domain] = BlobReader(vault.backend, vault.ring, vault.sessions, self._index.of(domain))
+        return self._readers[domain]
 
-    def _is_sound(self, root: Content) -> bool:
+    def _available(self, blob: BlobId, index: BlobIndex) -> bool:
+        """Whether some place of a blob is in a pack that is there, and was not found damaged."""
+        if self._plain:
+            return blob in self._index
+        present, bad = self._objects.present, self._bad
+        return any(present.get(p.pack.id) == p.pack.size and not bad.has(blob, p) for p in index.places(blob))
+
+    def _is_sound(self, root: Content, reader: BlobReader, sound: set[BlobId]) -> bool:
         """Whether nothing below this folder is lost; quick where it was walked before."""
         done: list[BlobId] = []
         todo = [root]
         while todo:
             content = todo.pop()
             try:
-                ids = self._reader.expand(content)
+                ids = reader.expand(content)
                 for i in range(0, len(ids), ID_SIZE):
                     piece = BlobId(ids[i : i + ID_SIZE])
-                    if piece in self._sound:
+                    if piece in sound:
                         continue
                     done.append(piece)
-                    for node in decode_tree(self._reader.blob(piece, BlobType.TREE)).nodes:
+                    for node in decode_tree(reader.blob(piece, BlobType.TREE)).nodes:
                         if node.kind == NodeKind.DIRECTORY:
                             todo.append(node.content)
-                        elif node.content.ids and self._file_problem(node):
+                        elif node.content.ids and self._file_problem(node, reader):
                             return False
                     self._walked += 1
                     self._reporter.tick("trees", self._walked)
             except Damaged:
                 return False
-        self._sound.update(done)
+        sound.update(done)
         return True
 
-    def _file_problem(self, node: Node) -> str:
+    def _file_problem(self, node: Node, reader: BlobReader) -> str:
         """What is wrong with a file's content, or ""."""
         try:
-            ids = self._reader.expand(node.content)
+            ids = reader.expand(node.content)
         except Damaged as e:
             return e.message
         for i in range(0, len(ids), ID_SIZE):
             blob = BlobId(ids[i : i + ID_SIZE])
-            if not self._available(blob):
+            if not self._available(blob, reader.index):
                 return f"chunk {blob.hex()[:16]} is missing or damaged"
-        length = sum(self._index.length(BlobId(ids[i : i + ID_SIZE])) or 0 for i in range(0, len(ids), ID_SIZE))
+        length = sum(reader.index.length(BlobId(ids[i : i + ID_SIZE])) or 0 for i in range(0, len(ids), ID_SIZE))
         wanted = node.size if node.extents is None else sum(n for _, n in node.extents)
         return "" if length == wanted else f"its parts have {length} bytes instead of {wanted}"
 
-    def _lost(self, snapshot: Snapshot) -> list[LostPath]:
+    def _lost(self, snapshot: Snapshot, reader: BlobReader) -> list[LostPath]:
         """Name everything that is lost in a snapshot that is not sound."""
         lost: list[LostPath] = []
 
@@ -104,11 +113,11 @@ class TreeCheck:
             )
 
         top = Node(b"", NodeKind.DIRECTORY, 0o755, 0, 0, 0, content=snapshot.details.root)
-        for at in visit(self._reader, top, lose):
+        for at in visit(reader, top, lose):
             self._reporter.check()
             if at.leaving or at.node.kind != NodeKind.FILE:
                 continue
-            problem = self._file_problem(at.node)
+            problem = self._file_problem(at.node, reader)
             if problem:
                 lost.append(LostPath(snapshot.id, "/" + text_path(at.path), problem))
         return lost

@@ -20,12 +20,14 @@ def diff(repo: "Repository", a: str | Snapshot, b: str | Snapshot, *, path: str 
     vault.ring.require_read("compare snapshots")
     before = resolve(vault, a) if isinstance(a, str) else a
     after = resolve(vault, b) if isinstance(b, str) else b
-    return _Diff(vault.reader()).nodes(path.rstrip("/"), before.entry(path).node, after.entry(path).node)
+    return _Diff(before.reader(), after.reader()).nodes(
+        path.rstrip("/"), before.entry(path).node, after.entry(path).node
+    )
 
 
 class _Diff:
-    def __init__(self, reader: BlobReader) -> None:
-        self._reader = reader
+    def __init__(self, before: BlobReader, after: BlobReader) -> None:
+        self._before, self._after = before, after
 
     def nodes(self, path: str, old: Node, new: Node) -> Iterator[Change]:
         """Changes of one entry, and of what is below it."""
@@ -43,14 +45,15 @@ class _Diff:
                 stack.append(self._pairs(at, a if a_folder else None, b if b_folder else None))
 
     def _pairs(self, path: str, a: Node | None, b: Node | None) -> Iterator[tuple[str, Node | None, Node | None]]:
-        old, new = self._entries(a), self._entries(b)
+        old, new = _entries(self._before, a), _entries(self._after, b)
         for name in sorted(old.keys() | new.keys()):
             yield f"{path}/{os.fsdecode(name)}", old.get(name), new.get(name)
 
-    def _entries(self, node: Node | None) -> dict[bytes, Node]:
-        if node is None:
-            return {}
-        return {n.name: n for tree in self._reader.trees(node.content) for n in tree.nodes}
+
+def _entries(reader: BlobReader, node: Node | None) -> dict[bytes, Node]:
+    if node is None:
+        return {}
+    return {n.name: n for tree in reader.trees(node.content) for n in tree.nodes}
 
 
 def _folder(node: Node | None) -> bool:

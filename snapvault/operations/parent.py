@@ -157,7 +157,7 @@ def find_parent(run: Run, dataset: str, host: str, paths: tuple[bytes, ...], wan
         if wanted is not None and not record.sid.startswith(wanted):
             continue
         try:
-            if vault.sessions.secrets(record.sid).domain != run.domain.id:
+            if vault.sessions.secrets(record.sid, holder=slot.holder).domain != run.domain.id:
                 continue
             details = vault.history.details(slot)
         except Damaged:

@@ -107,7 +107,7 @@ class Run:
         loader = self.vault.loader
         condemned = loader.condemned()
         present = loader.packs_present()
-        index = loader.load()
+        index = loader.load().of(self.domain.id)
         lost = index.restrict(present, condemned)
         gone = [row for row in lost if row.id not in condemned]
         if gone:

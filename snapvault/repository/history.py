@@ -95,7 +95,7 @@ class History:
         if role not in Role.WRITERS and role not in Role.MAINTAINERS:
             raise Untrusted(f"snapshot {sid} was committed by a {role}")
         try:
-            _, author = self._sessions.header(sid)
+            _, author = self._sessions.header(sid, holder=holder)
         except Damaged:
             return  # the session object is lost or damaged: check reports it, and packs carry the header too
         if author.holder != holder:
@@ -160,7 +160,7 @@ class History:
         sid = slot.record.sid
         known = self._details.get(sid)
         if known is None:
-            secrets = self._sessions.secrets(sid)
+            secrets = self._sessions.secrets(sid, holder=slot.holder)
             opened = unseal(secrets.secret, "record", secrets.context, slot.sealed)
             known = decode_details(decompress(opened.codec, opened.data, opened.raw_length))
             self._details[sid] = known

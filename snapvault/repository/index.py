@@ -12,7 +12,7 @@ from typing import NamedTuple
 from snapvault.format.pack import Segment
 from snapvault.format.tree import ID_SIZE
 from snapvault.format.wire import pack, unpack
-from snapvault.foundation.ids import BlobId, PackId, SessionId
+from snapvault.foundation.ids import BlobId, DomainId, PackId, SessionId
 from snapvault.foundation.table import find_record, sort_records
 
 WIDTH = ID_SIZE + 12
@@ -22,11 +22,12 @@ _LENGTH_MASK = (1 << _LENGTH_BITS) - 1
 
 
 class PackRow(NamedTuple):
-    """A pack, its size in the store, and the session that wrote it."""
+    """A pack, its size in the store, the session that wrote it, and the domain of whoever says so."""
 
     id: PackId
     size: int
     sid: SessionId
+    domain: DomainId
 
 
 class Place(NamedTuple):
@@ -104,7 +105,7 @@ class IndexTable:
         names, packs, count = unpack(data[4:end])
         segments = array("I")
         segments.frombytes(data[end : end + 4 * count])
-        rows = [PackRow(PackId(i), size, SessionId(sid)) for i, size, sid in packs]
+        rows = [PackRow(PackId(i), size, SessionId(sid), DomainId(domain)) for i, size, sid, domain in packs]
         return cls(frozenset(names), rows, segments, data[end + 4 * count :])
 
 
@@ -150,12 +151,21 @@ def merge_tables(tables: Sequence[IndexTable]) -> IndexTable:
 
 
 class BlobIndex:
-    """All that is known of where blobs lie, and which packs count for deduplication."""
+    """All that is known of where blobs lie, and which packs count for deduplication.
 
-    def __init__(self, tables: Sequence[IndexTable] = ()) -> None:
+    ``domain``: only what was written in it is seen.  Ids are chosen by whoever writes an index object, so what one
+    domain says of an id must not be believed in another.
+    """
+
+    def __init__(self, tables: Sequence[IndexTable] = (), domain: DomainId | None = None) -> None:
         self.tables = list(tables)
+        self.domain = domain
         self.new: set[BlobId] = set()  # stored by this session, not yet in a table
         self._loaded = len(self.tables)
+
+    def of(self, domain: DomainId) -> "BlobIndex":
+        """The same, as it is seen in one domain."""
+        return BlobIndex(self.tables, domain)
 
     def __contains__(self, blob: BlobId) -> bool:
         return blob in self.new or any(t.has(blob) for t in self.tables)
@@ -167,7 +177,9 @@ class BlobIndex:
     def places(self, blob: BlobId) -> Iterator[Place]:
         """Every known place of a blob."""
         for t in self.tables:
-            yield from t.places(blob)
+            for place in t.places(blob):
+                if self.domain is None or place.pack.domain == self.domain:
+                    yield place
 
     def indexed(self, packs: Sequence[tuple[PackRow, Sequence[Segment]]]) -> None:
         """Blobs of this session that an index object names now: they move from the set into a table.
@@ -185,18 +197,22 @@ class BlobIndex:
 
     def length(self, blob: BlobId) -> int | None:
         """Bytes of a blob, or None if it is unknown."""
-        return next((p.length for t in self.tables for p in t.places(blob)), None)
+        return next((p.length for p in self.places(blob)), None)
 
     def packs(self) -> Iterator[PackRow]:
         for t in self.tables:
             yield from t.packs
 
     def restrict(self, present: dict[PackId, int], condemned: Collection[PackId]) -> list[PackRow]:
-        """Let only packs count that are there in their full size and are not condemned; the others are given back."""
+        """Let only packs of this domain count that are there in their full size and are not condemned.
+
+        The others of this domain are given back.
+        """
         lost = []
         for t in self.tables:
             for i, row in enumerate(t.packs):
-                t.usable[i] = present.get(row.id) == row.size and row.id not in condemned
-                if not t.usable[i]:
+                ours = self.domain is None or row.domain == self.domain
+                t.usable[i] = ours and present.get(row.id) == row.size and row.id not in condemned
+                if ours and not t.usable[i]:
                     lost.append(row)
         return lost

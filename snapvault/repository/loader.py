@@ -1,7 +1,10 @@
 """Loading the blob index: cached tables, and the index objects that they do not cover yet."""
 
+import contextlib
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from blake3 import blake3
 
@@ -19,13 +22,13 @@ from snapvault.format.signed import decode_signed
 from snapvault.format.snapshot import GC_DONE, decode_snapshot
 from snapvault.format.wire import FormatError, Kind
 from snapvault.foundation.errors import Damaged, SnapvaultError
-from snapvault.foundation.ids import PackId
+from snapvault.foundation.ids import PackId, SessionId
 from snapvault.repository.index import BlobIndex, IndexTable, PackRow, build_table, merge_tables
 from snapvault.repository.keyring import Keyring
 from snapvault.repository.packs import fetch_directory, read_header
 from snapvault.repository.session import index_context
 from snapvault.repository.sessions import Sessions
-from snapvault.repository.store import Store
+from snapvault.repository.store import FETCHERS, Store
 from snapvault.repository.trust import Untrusted, signed_by, trusted_certificate
 
 log = logging.getLogger("snapvault")
@@ -41,11 +44,32 @@ class IndexLoader:
     def __init__(self, store: Store, ring: Keyring, sessions: Sessions) -> None:
         self._store, self._ring, self._sessions = store, ring, sessions
         self.problems: list[Damaged] = []
+        self._by_session: dict[SessionId, list[PackId]] | None = None
+        sessions.locate = self.packs_of
 
-    def load(self, *, scan: bool = False) -> BlobIndex:
+    def packs_of(self, sid: SessionId) -> list[PackId]:
+        """Packs that may be of a session whose own object is lost: by what is in clear in indexes and packs."""
+        if self._by_session is None:
+            found = self._by_session = defaultdict(list)
+            listed = [o.name for o in self._store.backend.list(names.INDEX)]
+            known = set()
+            for data in self._store.immutables(listed):
+                with contextlib.suppress(Damaged):
+                    if isinstance(data, bytes):
+                        for pack, _, of in decode_index(decode_signed(Kind.INDEX, data).payload).packs:
+                            found[of].append(pack)
+                            known.add(pack)
+            for pack in self.packs_present().keys() - known:
+                with contextlib.suppress(Damaged, NotFound):
+                    session, _ = self._sessions.verify(read_header(self._store.backend, pack))
+                    found[session.head.sid].append(pack)
+        return self._by_session.get(sid, [])
+
+    def load(self, *, scan: bool = False, distrust: bool = False) -> BlobIndex:
         """The blobs of every domain that this holder knows.
 
-        ``scan``: also those of packs that no index object names, by the packs' own directories.
+        ``scan``: also those of packs that no index object names, by the packs' own directories.  ``distrust``: and of
+        packs that an index object of another session than wrote them names; that costs a request for each pack.
 
         A listing that fails raises.  A single index object that is damaged is a problem, not the end: its blobs count
         as unknown, so a backup stores them again and a reader looks elsewhere.
@@ -61,19 +85,29 @@ class IndexLoader:
             self._keep(tables, table)
         index = BlobIndex(tables)
         if scan and self._ring.can_read:
-            self._scan(index)
+            self._scan(index, distrust=distrust)
         return index
 
-    def _scan(self, index: BlobIndex) -> None:
-        known = {row.id for row in index.packs()}
-        found = []
-        for digest, size in self.packs_present().items():
-            if digest in known:
-                continue
+    def _scan(self, index: BlobIndex, *, distrust: bool) -> None:
+        known = {(row.id, row.sid) for row in index.packs()}
+        ids = frozenset(pack for pack, _ in known)
+
+        def look(pack: tuple[PackId, int]) -> Entry | Damaged | None:
+            digest, size = pack
             try:
-                found.append(self.read_directory(digest, size))
+                if digest in ids:
+                    session, _ = self._sessions.verify(read_header(self._store.backend, digest))
+                    if (digest, session.head.sid) in known:
+                        return None
+                return self.read_directory(digest, size)
             except (Damaged, NotFound) as e:
-                self.problems.append(Damaged(f"{names.pack(digest)}: {e.message}", affected=[names.pack(digest)]))
+                return Damaged(f"{names.pack(digest)}: {e.message}", affected=[names.pack(digest)])
+
+        wanted = [p for p in self.packs_present().items() if distrust or p[0] not in ids]
+        with ThreadPoolExecutor(FETCHERS, thread_name_prefix="snapvault-fetch") as pool:
+            looked = list(pool.map(look, wanted))
+        self.problems += [e for e in looked if isinstance(e, Damaged)]
+        found = [e for e in looked if isinstance(e, tuple)]
         if found:
             log.warning("%d packs that no index names were found by their own directories", len(found))
             index.tables.append(build_table((), found))
@@ -82,9 +116,9 @@ class IndexLoader:
         """What a pack says of itself; Damaged, NotFound."""
         backend = self._store.backend
         session, _ = self._sessions.verify(read_header(backend, digest))
-        secrets = self._sessions.secrets(session.head.sid)
+        secrets = self._sessions.secrets(session.head.sid, digest)
         segments = fetch_directory(backend, secrets, digest, size)
-        return PackRow(digest, size, session.head.sid), segments
+        return PackRow(digest, size, session.head.sid, secrets.domain), segments
 
     def _read(self, wanted: Sequence[str]) -> tuple[list[Entry], list[str]]:
         entries: list[Entry] = []
@@ -113,7 +147,7 @@ class IndexLoader:
         context = index_context(self._ring.config_digest, domain.id)
         opened = unseal(domain.index_key, "index", context, sealed)
         table = decode_table(decompress(opened.codec, opened.data, opened.raw_length), record)
-        return [(PackRow(*row), segments) for row, segments in zip(record.packs, table, strict=True)]
+        return [(PackRow(*row, domain.id), segments) for row, segments in zip(record.packs, table, strict=True)]
 
     def verify(self, data: bytes) -> tuple[IndexRecord, bytes]:
         """The signed part of an index object whose author may say what it says, and the sealed part."""
@@ -122,16 +156,13 @@ class IndexLoader:
         if record.config != self._ring.config_digest or record.sealed_digest != blake3(signed.sealed).digest():
             raise Untrusted("it does not belong to this repository, or its sealed part was replaced")
         packs = [PackId(p) for p, _, sid in record.packs if sid == record.sid]
-        try:
-            session, author = self._sessions.header(record.sid, packs[0] if packs else None)
-        except NotFound:
-            raise Damaged(f"session {record.sid} is gone") from None
+        session, author = self._sessions.header(record.sid, packs)
         if session.head.domain != record.domain or not signed_by(Kind.INDEX, signed, author.sign):
             raise Untrusted("it is not signed by the session that it names")
         if author.role not in Role.MAINTAINERS and len(packs) != len(record.packs):
             raise Untrusted("a writer lists packs of another session")
         if self._ring.can_read and record.domain not in self._ring.domains:
-            self._sessions.secrets(record.sid, packs[0] if packs else None)  # by the recovery key alone
+            self._sessions.secrets(record.sid, next(iter(packs), None))  # by the recovery key alone
         return record, signed.sealed
 
     # -- what is condemned: rule W2 ------------------------------------------------------------------------------

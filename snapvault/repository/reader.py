@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from snapvault.backend.protocol import Backend, NotFound
 from snapvault.format import names
@@ -28,12 +28,12 @@ class BlobReader:
         ring: Keyring,
         sessions: Sessions,
         index: BlobIndex,
-        reload: Callable[[], BlobIndex] | None = None,
+        reloads: Sequence[Callable[[], BlobIndex]] = (),
     ) -> None:
         self._backend, self._ring, self._sessions, self.index = backend, ring, sessions, index
-        self._reload = reload  # asked once, when a blob cannot be had by the index as it is
+        self._reloads = reloads  # asked one after another, each once, while a blob cannot be had by the index
         self._reloading = threading.Lock()
-        self._reloaded = False
+        self._reloaded = 0
         self._kept: OrderedDict[tuple[bytes, int], memoryview] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -78,19 +78,23 @@ class BlobReader:
         A prune may have moved it since the index was loaded, or the index may have lost it: then the index is
         loaded once more, together with the directories of packs that it does not name.
         """
-        try:
-            return self._blob(blob, blob_type)
-        except Damaged:
-            if not self._reload_once():
-                raise
-        return self._blob(blob, blob_type)
+        while True:
+            seen = self._reloaded
+            try:
+                return self._blob(blob, blob_type)
+            except Damaged:
+                if not self._reload(seen):
+                    raise
 
-    def _reload_once(self) -> bool:
+    def _reload(self, seen: int) -> bool:
+        """Whether there is a newer index than the one after ``seen`` reloads."""
         with self._reloading:
-            if self._reload is not None:
-                self.index, self._reload = self._reload(), None
-                self._reloaded = True
-        return self._reloaded
+            if self._reloaded == seen:
+                if seen == len(self._reloads):
+                    return False
+                self.index = self._reloads[seen]()
+                self._reloaded += 1
+            return True
 
     def _blob(self, blob: BlobId, blob_type: int) -> memoryview:
         last: Damaged | NotFound | None = None

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from snapvault.format.signed import decode_signed
 from snapvault.format.wire import FormatError, Kind
 from snapvault.foundation.errors import Damaged, InvalidInput, KeyRejected, RepositoryNotFound
 from snapvault.foundation.events import Control
-from snapvault.foundation.ids import RepositoryId, SessionId
+from snapvault.foundation.ids import DomainId, RepositoryId, SessionId
 from snapvault.repository.cache import Cache
 from snapvault.repository.credentials import ClientKey, Credential
 from snapvault.repository.history import History, Slot
@@ -117,16 +118,24 @@ class Vault:
                 self._index = self.loader.load()
             return self._index
 
-    def _reload_index(self) -> BlobIndex:
+    def _reload_index(self, *, distrust: bool) -> BlobIndex:
         """The index as the store has it now, with the directories of packs that it does not name."""
         with self._lock:
-            self._index = self.loader.load(scan=True)
+            self._index = self.loader.load(scan=True, distrust=distrust)
             return self._index
 
-    def reader(self) -> BlobReader:
-        """Reads blobs; RoleRequired."""
+    def reader(self, domain: DomainId | None = None) -> BlobReader:
+        """Reads blobs, of one domain if it is given; RoleRequired."""
         self.ring.require_read("open stored data")
-        return BlobReader(self.backend, self.ring, self.sessions, self.index(), self._reload_index)
+
+        def view(index: BlobIndex) -> BlobIndex:
+            return index if domain is None else index.of(domain)
+
+        def reload(distrust: bool) -> BlobIndex:
+            return view(self._reload_index(distrust=distrust))
+
+        reloads = [partial(reload, distrust) for distrust in (False, True)]
+        return BlobReader(self.backend, self.ring, self.sessions, view(self.index()), reloads)
 
     def rolled_back(self, slots: list[Slot]) -> list[str]:
         """Snapshots that this client saw at this store, and that are gone or replaced: an old state played back."""

@@ -2,6 +2,7 @@
 
 import hmac
 import threading
+from collections.abc import Callable, Iterable
 
 from snapvault.backend.protocol import NotFound
 from snapvault.crypto.kdf import SECRET_SIZE, derive
@@ -9,7 +10,7 @@ from snapvault.format import names
 from snapvault.format.keyset import CertificateRecord
 from snapvault.format.session import READ, RECOVERY, SessionHead, SessionRecord
 from snapvault.foundation.errors import Damaged
-from snapvault.foundation.ids import PackId, SessionId
+from snapvault.foundation.ids import HolderId, PackId, SessionId
 from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import SessionSecrets, read_header, session_context
 from snapvault.repository.store import Store
@@ -26,49 +27,83 @@ def secret_commitment(secret: bytes, context: bytes) -> bytes:
     return derive(secret, "session commitment", context)
 
 
+Header = tuple[SessionRecord, CertificateRecord]
+
+
 class Sessions:
-    """Verified headers and secrets of sessions, remembered.  Thread-safe."""
+    """Verified headers and secrets of sessions, remembered.  Thread-safe.
+
+    The object ``sessions/<sid>`` says which header a session has.  Only where it is lost do the copies in packs count,
+    each for its own pack: whoever may write can put any session's id into a pack of its own.
+    """
 
     def __init__(self, store: Store, ring: Keyring) -> None:
         self._store, self._ring = store, ring
         self._lock = threading.Lock()
-        self._headers: dict[SessionId, tuple[SessionRecord, CertificateRecord]] = {}
-        self._secrets: dict[SessionId, SessionSecrets] = {}
+        self._headers: dict[SessionId, Header | Damaged] = {}  # by the object, or why there is none
+        self._copies: dict[tuple[SessionId, PackId], Header] = {}
+        self._secrets: dict[bytes, SessionSecrets] = {}  # by the exact bytes of the head
+        self.locate: Callable[[SessionId], Iterable[PackId]] = lambda _: ()  # packs that may carry a session's header
 
-    def verify(self, data: bytes, sid: SessionId | None = None) -> tuple[SessionRecord, CertificateRecord]:
+    def verify(self, data: bytes, sid: SessionId | None = None) -> Header:
         """A header that was signed by an entitled writer (and is that of ``sid``); Untrusted or FormatError."""
         session, certificate = trusted_session(data, self._ring.config_digest, self._ring.config.owner_sign)
         if sid is not None and session.head.sid != sid:
             raise Untrusted(f"the header of session {session.head.sid} stands where {sid} belongs")
-        with self._lock:
-            self._headers[session.head.sid] = session, certificate
         return session, certificate
 
-    def header(self, sid: SessionId, pack: PackId | None = None) -> tuple[SessionRecord, CertificateRecord]:
-        """The header of a session: its object, or the copy at the head of a pack of it."""
+    def header(self, sid: SessionId, packs: Iterable[PackId] = (), holder: HolderId | None = None) -> Header:
+        """The header of a session: its object, or the copy at the head of a pack of it (of ``packs``, if given).
+
+        Damaged if it cannot be had.  ``holder``: a copy by somebody else does not count.
+        """
+        known = self._by_object(sid)
+        if not isinstance(known, Damaged):
+            return known
+        for pack in tuple(packs) or self.locate(sid):
+            try:
+                copy = self._by_copy(sid, pack)
+            except (NotFound, Damaged):
+                continue
+            if holder is None or copy[1].holder == holder:
+                return copy
+        raise known
+
+    def _by_object(self, sid: SessionId) -> Header | Damaged:
         with self._lock:
             known = self._headers.get(sid)
-        if known is not None:
-            return known
-        try:
-            return self.verify(self._store.immutable(names.session(sid)), sid)
-        except (NotFound, Damaged):
-            if pack is None:
-                raise
-        return self.verify(read_header(self._store.backend, pack), sid)
+        if known is None:
+            name = names.session(sid)
+            try:
+                known = self.verify(self._store.immutable(name), sid)
+            except NotFound:
+                known = Damaged(f"the header of session {sid} is gone", affected=[name])
+            except Damaged as e:
+                known = e
+            with self._lock:
+                self._headers[sid] = known
+        return known
 
-    def secrets(self, sid: SessionId, pack: PackId | None = None) -> SessionSecrets:
+    def _by_copy(self, sid: SessionId, pack: PackId) -> Header:
+        with self._lock:
+            known = self._copies.get((sid, pack))
+        if known is None:
+            known = self.verify(read_header(self._store.backend, pack), sid)
+            with self._lock:
+                self._copies[sid, pack] = known
+        return known
+
+    def secrets(self, sid: SessionId, pack: PackId | None = None, holder: HolderId | None = None) -> SessionSecrets:
         """What opens this session's objects; RoleRequired for holders that may not read, Damaged."""
-        with self._lock:
-            known = self._secrets.get(sid)
-        if known is not None:
-            return known
         self._ring.require_read("open stored data")
-        session, _ = self.header(sid, pack)
-        opened = self._open(session)
+        session, _ = self.header(sid, () if pack is None else (pack,), holder)
         with self._lock:
-            self._secrets[sid] = opened
-        return opened
+            known = self._secrets.get(session.head_bytes)
+        if known is None:
+            known = self._open(session)
+            with self._lock:
+                self._secrets[session.head_bytes] = known
+        return known
 
     def _open(self, session: SessionRecord) -> SessionSecrets:
         head = session.head

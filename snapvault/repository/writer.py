@@ -192,7 +192,8 @@ class PackAssembler:
         ending = pack_ending(self._session.secrets, self._segments, self._size, full=full)
         self._digest.update(ending)
         parts, segments = [*self._parts, ending], self._segments
-        row = PackRow(PackId(self._digest.digest()), self._size + len(ending), self._session.sid)
+        session, size = self._session, self._size + len(ending)
+        row = PackRow(PackId(self._digest.digest()), size, session.sid, session.domain.id)
         self._begin()
         self._slots.acquire()
         self._running = [f for f in self._running if not f.done()]
