@@ -11,16 +11,20 @@ from pathlib import Path
 import snapvault.foundation
 
 _PACKAGE = str(Path(snapvault.foundation.__file__).parents[2])
-_LINE = re.compile(r"^(?:\d+ +)?(\w+)\((.*)$")
+_LINE = re.compile(r"^(?:(\d+) +)?(\w+)\((.*)$")
 
 
 @dataclass(frozen=True)
 class Call:
-    """One traced system call: its name, the ordinal among those of this name, and the rest of its line."""
+    """One traced system call: its name, the ordinal among those of this name, and the rest of its line.
+
+    Ordinals count the calls of one thread, as the ``when`` of an injected fault does.
+    """
 
     name: str
     ordinal: int
     text: str
+    thread: str = ""
 
     @property
     def injected(self) -> bool:
@@ -40,6 +44,8 @@ def run(code: str, *args: str, trace: str, log: Path, inject: Sequence[str] = ()
     ``inject`` are strace's, such as ``fsync:error=EIO:when=2``.  File descriptors are shown with their paths.
     """
     argv = ["strace", "-f", "-y", "-s", "0", "-o", str(log), "-e", f"trace={trace}", "-e", "signal=none"]
+    if not any("signal=" in fault for fault in inject):  # strace 6 loses the signal in this mode
+        argv.append("--seccomp-bpf")
     for fault in inject:
         argv += ["-e", f"inject={fault}"]
     env = {**os.environ, "PYTHONPATH": _PACKAGE, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
@@ -52,12 +58,12 @@ def run(code: str, *args: str, trace: str, log: Path, inject: Sequence[str] = ()
 
 
 def _parse(log: Path) -> list[Call]:
-    seen: dict[str, int] = {}
+    seen: dict[tuple[str, str], int] = {}
     calls = []
     for line in log.read_text(errors="replace").splitlines():
         match = _LINE.match(line)
         if match:
-            name = match.group(1)
-            seen[name] = seen.get(name, 0) + 1
-            calls.append(Call(name, seen[name], match.group(2)))
+            thread, name = match.group(1) or "", match.group(2)
+            seen[thread, name] = seen.get((thread, name), 0) + 1
+            calls.append(Call(name, seen[thread, name], match.group(3), thread))
     return calls
