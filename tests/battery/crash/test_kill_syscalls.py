@@ -1,0 +1,153 @@
+"""A real process killed at every write, fsync, link, unlink, rename and mkdir of an operation (family 1)."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import strace
+from battery import model
+from battery.oracle import Ledger, remember
+from battery.process import Place
+
+import snapvault
+from snapvault.backend.local import LocalBackend
+
+AT_ONCE = 2
+
+
+@dataclass
+class Killed:
+    """What a killed process left."""
+
+    place: Place
+    run: strace.Run
+    call: strace.Call  # at which it was killed
+
+
+def points(run: strace.Run) -> list[strace.Call]:
+    """The calls of a clean run, where a kill at "the third fsync" means the first thread that comes to its third."""
+    assert run.returncode == 0, run.output
+    return list({(c.name, c.ordinal): c for c in run.calls}.values())
+
+
+def killed(base: Place, operation: str, *, at_least: int, serial: bool = True) -> Iterator[Killed]:
+    """Run the operation on a copy of ``base`` for each of its calls, and kill it there."""
+    found = points(copied(base, "clean").run(operation, serial=serial))
+    assert len(found) >= at_least, found
+
+    def kill(number: int) -> Killed:
+        call, place = found[number], copied(base, f"killed-{number}")
+        run = place.run(operation, serial=serial, inject=[f"{call.name}:signal=KILL:when={call.ordinal}"])
+        return Killed(place, run, call)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for result in pool.map(kill, range(len(found))):
+            assert result.run.returncode == -9, f"survived {result.call}"
+            yield result
+            shutil.rmtree(result.place.root)
+
+
+def copied(base: Place, name: str) -> Place:
+    root = base.root.parent / name
+    shutil.copytree(base.root, root, symlinks=True)
+    return Place(root, base.source)
+
+
+@pytest.fixture
+def fresh(ram: Path) -> Iterator[tuple[Place, Ledger]]:
+    """An empty place, and a source."""
+    source, root = ram / "source", ram / "work" / "base"
+    if not source.exists():
+        model.make_source(source)
+    root.mkdir(parents=True)
+    yield Place(root, source), Ledger(source)
+    shutil.rmtree(root.parent)
+
+
+def opened(place: Place) -> snapvault.Repository:
+    return snapvault.open(str(place.repository), keys=model.key, cache=place.root / "cache", state=place.root / "state")
+
+
+def verify(place: Place, ledger: Ledger) -> set[str]:
+    with opened(place) as repo:
+        return ledger.verify(repo, place.root)
+
+
+def resume(place: Place, ledger: Ledger) -> int:
+    """The next backup uploads nothing that an index names.  How many blobs it did upload."""
+    backend = LocalBackend(place.repository)
+    before = model.indexed(backend)
+    with opened(place) as repo:
+        ledger.backup(repo)
+    uploaded = model.indexed(backend) - before
+    again = [blob.hex() for blob in uploaded if blob in before]
+    assert not again, f"uploaded though indexed: {again}"
+    return uploaded.total()
+
+
+def test_init(fresh: tuple[Place, Ledger]) -> None:
+    base, ledger = fresh
+    again = 0
+    for left in killed(base, "init", at_least=60):
+        try:
+            opened(left.place).close()
+        except snapvault.RepositoryNotFound:
+            snapvault.init(str(left.place.repository), keys=model.key, chunking=model.CHUNKING).repository.close()
+            again += 1
+        mine = ledger.copy()
+        resume(left.place, mine)
+        verify(left.place, mine)
+    assert again >= 50
+
+
+def back_up_once_more(base: Place, ledger: Ledger) -> None:
+    with opened(base) as repo:
+        ledger.backup(repo)
+    model.change_source(ledger.source, 1)
+
+
+@pytest.mark.parametrize("prepare", [None, back_up_once_more], ids=["first", "second"])
+def test_backup(fresh: tuple[Place, Ledger], prepare: Callable[[Place, Ledger], None] | None) -> None:
+    base, ledger = fresh
+    assert base.run("init").returncode == 0
+    if prepare is not None:
+        prepare(base, ledger)
+    left = set()
+    for dead in killed(base, "backup", at_least=50):
+        mine = ledger.copy()
+        if dead.run.output:  # it was acknowledged before the end
+            mine.trees[dead.run.output.split()[0]] = remember(base.source)
+        assert len(verify(dead.place, mine)) <= 1
+        left.add(resume(dead.place, mine))
+        verify(dead.place, mine)
+    assert min(left) < 5 and len(left) >= 3, f"no kill came between two index objects: {left}"
+
+
+def test_forget(fresh: tuple[Place, Ledger]) -> None:
+    base, ledger = fresh
+    assert base.run("init").returncode == 0
+    back_up_once_more(base, ledger)
+    back_up_once_more(base, ledger)
+    latest = list(ledger.trees)[-1]
+    for dead in killed(base, "forget", at_least=10):
+        mine = ledger.copy()
+        with opened(dead.place) as repo:
+            if dead.run.output or latest not in {s.id for s in repo.snapshots()}:
+                mine.forgotten.add(latest)
+        resume(dead.place, mine)
+        verify(dead.place, mine)
+
+
+def test_rotate(fresh: tuple[Place, Ledger]) -> None:
+    base, ledger = fresh
+    assert base.run("init").returncode == 0
+    back_up_once_more(base, ledger)
+    for dead in killed(base, "rotate", at_least=8):
+        mine = ledger.copy()
+        with opened(dead.place) as repo:
+            snapvault.rotate(repo)
+        resume(dead.place, mine)
+        verify(dead.place, mine)

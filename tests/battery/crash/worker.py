@@ -1,0 +1,72 @@
+"""A process that runs one operation on a repository in a folder, for tests that kill, stop or starve it.
+
+Arguments: operation, repository, source, place (for cache and state), then ``serial`` or ``threads``.
+"""
+
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+from battery import model
+
+import snapvault
+from snapvault.foundation.events import Control
+from snapvault.repository import writer
+
+
+class Inline:
+    """An executor without threads: every system call comes from one thread, so that one count tells it."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        pass
+
+    def submit(self, work: Callable[..., Any], *args: Any) -> "Future[Any]":
+        done: Future[Any] = Future()
+        done.set_result(work(*args))
+        return done
+
+    def shutdown(self, **options: Any) -> None:
+        pass
+
+
+class _Serial(writer.PackAssembler):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._lock = RLock()  # type: ignore[assignment]  # an upload now runs inside of the call that cut the pack
+
+
+def main(operation: str, repository: str, source: str, place: str, mode: str = "threads") -> None:
+    """Print one line, the exit status says the rest: the error's, or 130 after Ctrl-C."""
+    if mode == "serial":
+        writer.ThreadPoolExecutor = Inline  # type: ignore[assignment,misc]
+        writer.PackAssembler = _Serial  # type: ignore[misc]
+    options = {"keys": model.key, "cache": Path(place, "cache"), "state": Path(place, "state")}
+    try:
+        with model.small_parts():
+            print(_run(operation, repository, source, options), flush=True)
+    except snapvault.SnapvaultError as e:
+        print(f"{type(e).__name__}: {e}")
+        sys.exit(e.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _run(operation: str, repository: str, source: str, options: dict[str, Any]) -> str:
+    if operation == "init":
+        return str(snapvault.init(repository, chunking=model.CHUNKING, **options).repository.id)
+    with snapvault.open(repository, **options) as repo:
+        if operation == "backup":
+            made = snapvault.backup(repo, source, dataset="model", host="here", control=Control())
+            return f"{made.snapshot} {made.status} {made.bytes_new}"
+        if operation == "rotate":
+            return str(snapvault.rotate(repo).keyset)
+        if operation == "forget":
+            return " ".join(snapvault.forget_snapshots(repo, ["latest"]).forgotten)
+        raise ValueError(operation)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
