@@ -1,0 +1,105 @@
+"""Local state: a cache that is never believed unchecked, and pins that catch an old state."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import snapvault
+from snapvault.foundation.ids import SessionId
+from snapvault.repository.cache import Cache
+from snapvault.repository.pins import Pins
+
+KEY = b"k" * 32
+
+
+def test_what_was_kept_comes_back(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c")
+    cache.put("objects/a/b", b"one", b"two")
+    assert cache.get("objects/a/b") == b"onetwo"
+    cache.put_sealed("tables/x", KEY, [b"one", b"two"])
+    kept = cache.get_sealed("tables/x", KEY)
+    assert kept is not None
+    assert bytes(kept) == b"onetwo"
+
+
+@pytest.mark.parametrize("position", [0, 3, 10, -1])
+def test_an_altered_entry_is_not_believed(tmp_path: Path, position: int) -> None:
+    cache = Cache(tmp_path)
+    cache.put_sealed("x", KEY, [b"0123456789abcdef"])
+    data = bytearray((tmp_path / "x").read_bytes())
+    data[position] ^= 1
+    (tmp_path / "x").write_bytes(data)
+    assert cache.get_sealed("x", KEY) is None
+    assert not (tmp_path / "x").exists()
+
+
+def test_another_key_opens_nothing(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    cache.put_sealed("x", KEY, [b"data"])
+    assert cache.get_sealed("x", b"o" * 32) is None
+
+
+def test_no_folder_and_no_rights_mean_not_cached(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for cache in (Cache(None), Cache(tmp_path / "file" / "below")):
+        cache.put("x", b"data")
+        cache.put_sealed("y", KEY, [b"data"])
+        assert cache.get("x") is None
+        assert cache.get_sealed("y", KEY) is None
+        assert cache.names("") == []
+
+
+def test_trimming_keeps_the_newest(tmp_path: Path) -> None:
+    import os
+
+    cache = Cache(tmp_path)
+    for n in range(5):
+        cache.put(f"f{n}", bytes(100))
+        os.utime(tmp_path / f"f{n}", (n, n))
+    cache.trim(250)
+    assert cache.names("") == ["f3", "f4"]
+
+
+def test_pins_survive_and_are_kept_by_place(tmp_path: Path) -> None:
+    pins = Pins(tmp_path / "s", "here")
+    pins.site.keyset, pins.site.records[SessionId("a" * 32)] = 3, "d"
+    pins.save()
+    assert Pins(tmp_path / "s", "here").site.records == {"a" * 32: "d"}
+    assert Pins(tmp_path / "s", "there").site.records == {}
+    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o700
+
+
+def test_broken_pins_are_no_pins(tmp_path: Path) -> None:
+    (tmp_path / "pins.json").write_text('{"here": ')
+    assert Pins(tmp_path, "here").site.keyset == 0
+
+
+def test_a_snapshot_that_was_seen_and_is_gone_is_reported(tmp_path: Path) -> None:
+    made = snapvault.init(str(tmp_path / "r"), password="x", state=tmp_path / "state")
+    (tmp_path / "f").write_text("data")
+    with made.repository as repo:
+        first = snapvault.backup(repo, tmp_path / "f", dataset="d")
+        second = snapvault.backup(repo, tmp_path / "f", dataset="d")
+    (tmp_path / "r" / "snapshots" / second.snapshot).unlink()
+    with snapvault.open(str(tmp_path / "r"), password="x", state=tmp_path / "state") as repo:
+        report = snapvault.check(repo)
+        assert report.status == "damaged"
+        assert any(second.snapshot in f.message for f in report.findings)
+        third = snapvault.backup(repo, tmp_path / "f", dataset="d")
+        assert any(second.snapshot in w for w in third.warnings)
+    with snapvault.open(str(tmp_path / "r"), password="x") as repo:  # without pins nobody can know
+        assert [s.id for s in repo.snapshots()] == [first.snapshot, third.snapshot]
+    (pins,) = (tmp_path / "state").rglob("pins.json")
+    assert json.loads(pins.read_text())
+
+
+def test_an_older_keyset_is_refused_by_writers_and_reported(tmp_path: Path) -> None:
+    made = snapvault.init(str(tmp_path / "r"), password="x", state=tmp_path / "state")
+    with made.repository as repo:
+        snapvault.rotate(repo)
+    (tmp_path / "r" / "keyset" / "2").unlink()
+    with snapvault.open(str(tmp_path / "r"), password="x", state=tmp_path / "state") as repo:
+        with pytest.raises(snapvault.Damaged, match="keyset"):
+            snapvault.backup(repo, tmp_path, dataset="d")
+        assert snapvault.check(repo).status == "damaged"

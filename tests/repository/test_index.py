@@ -1,0 +1,94 @@
+"""The blob index against a dict."""
+
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snapvault.format.pack import Segment
+from snapvault.foundation.ids import BlobId, DomainId, PackId, SessionId
+from snapvault.repository.index import BlobIndex, IndexTable, PackRow, build_table, merge_tables
+
+SID = SessionId("a" * 32)
+DOMAIN = DomainId(b"d" * 16)
+
+Entry = tuple[PackRow, list[Segment]]
+
+
+def entry(segments: list[list[tuple[bytes, int]]], size: int = 1 << 20) -> Entry:
+    """A pack whose segments hold these (id, length) pairs."""
+    made = [
+        Segment(
+            1000 * n, 900, sum(length for _, length in blobs), b"".join(i for i, _ in blobs),
+            [length for _, length in blobs], bytes(len(blobs)),
+        )
+        for n, blobs in enumerate(segments)
+    ]  # fmt: skip
+    return PackRow(PackId(os.urandom(32)), size, SID, DOMAIN), made
+
+
+blobs = st.tuples(st.binary(min_size=32, max_size=32), st.integers(0, 1 << 20))
+packs = st.lists(st.lists(st.lists(blobs, max_size=5), max_size=4), max_size=6)
+
+
+def expected(entries: list[Entry]) -> dict[bytes, set[tuple[bytes, int, int, int]]]:
+    places: dict[bytes, set[tuple[bytes, int, int, int]]] = {}
+    for row, segments in entries:
+        for segment in segments:
+            for blob in segment.blobs():
+                places.setdefault(blob.id, set()).add((row.id, segment.offset, blob.offset, blob.length))
+    return places
+
+
+def found(index: BlobIndex, blob: bytes) -> set[tuple[bytes, int, int, int]]:
+    return {(p.pack.id, p.start, p.offset, p.length) for p in index.places(BlobId(blob))}
+
+
+@given(packs, packs)
+@settings(max_examples=60, deadline=None)
+def test_every_place_of_every_blob_is_found(first: list[list[list[tuple[bytes, int]]]], second: list) -> None:
+    entries = [[entry(p) for p in group] for group in (first, second)]
+    model = expected(entries[0] + entries[1])
+    tables = [build_table([str(n)], group) for n, group in enumerate(entries)]
+    reloaded = [IndexTable.load(memoryview(b"".join(t.dump()))) for t in tables]
+    for index in (BlobIndex(tables), BlobIndex([merge_tables(tables)]), BlobIndex(reloaded)):
+        for blob, places in model.items():
+            assert blob in index
+            assert found(index, blob) == places
+        assert os.urandom(32) not in index
+
+
+def test_a_run_moves_its_blobs_into_few_tables_and_loses_none() -> None:
+    index, known = BlobIndex(), set()
+    for _ in range(100):
+        made = entry([[(os.urandom(32), 5) for _ in range(50)]])
+        ids = {b.id for s in made[1] for b in s.blobs()}
+        index.new |= ids
+        known |= ids
+        index.indexed([made])
+    assert not index.new
+    assert len(index.tables) < 10
+    assert all(found(index, blob) for blob in known)
+
+
+@pytest.mark.parametrize("present", ["missing", "cut short", "condemned"])
+def test_a_pack_that_does_not_count_is_not_deduplicated_onto(present: str) -> None:
+    lost, whole = entry([[(b"1" * 32, 5)]]), entry([[(b"2" * 32, 5)]])
+    index = BlobIndex([build_table(["x"], [lost, whole])])
+    there = {whole[0].id: whole[0].size}
+    if present != "missing":
+        there[lost[0].id] = lost[0].size - (present == "cut short")
+    gone = index.restrict(there, {lost[0].id} if present == "condemned" else ())
+    assert gone == [lost[0]]
+    assert b"1" * 32 not in index
+    assert b"2" * 32 in index
+    assert index.has_all(b"2" * 32)
+    assert not index.has_all(b"2" * 32 + b"1" * 32)
+
+
+def test_a_second_copy_in_a_good_pack_counts() -> None:
+    lost, whole = entry([[(b"1" * 32, 5)]]), entry([[(b"1" * 32, 5)]])
+    index = BlobIndex([build_table(["x"], [lost, whole])])
+    index.restrict({whole[0].id: whole[0].size}, ())
+    assert b"1" * 32 in index
