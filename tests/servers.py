@@ -108,8 +108,8 @@ def make_bucket(port: int) -> str:
 
 
 def s3_client(port: int) -> Any:
-    import botocore.session
-    from botocore.config import Config
+    import botocore.session  # type: ignore[import-untyped]
+    from botocore.config import Config  # type: ignore[import-untyped]
 
     return botocore.session.get_session().create_client(
         "s3",
@@ -122,7 +122,7 @@ def s3_client(port: int) -> Any:
 
 
 def _answers_s3(port: int) -> bool:
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
     try:
         s3_client(port).list_buckets()

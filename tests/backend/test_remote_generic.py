@@ -110,6 +110,12 @@ def test_why_find_is_not_used(backend: FsspecBackend, on_error: str) -> None:
     assert len(found) == 2
 
 
+def test_nothing_is_shared_with_strangers(backend: FsspecBackend) -> None:
+    other = FsspecBackend(backend.url)
+    assert file_system(backend) is not file_system(other)
+    assert not file_system(backend).dircache.use_listings_cache
+
+
 def test_a_folder_that_cannot_be_found_again(backend: FsspecBackend) -> None:
     """Its parent still shows it, so this is a broken store and not an empty folder."""
     file_system(backend).failing = {"ls repo/c/d": FileNotFoundError("gone?")}

@@ -143,6 +143,24 @@ def test_short_and_wrong_bodies(stub: Stub, backend: FsspecBackend) -> None:
     assert backend.get("a", 2) == b"23456789"
 
 
+def test_a_body_shorter_than_announced(backend: FsspecBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should the HTTP library ever let one through."""
+
+    async def short(*args: Any) -> tuple[bytes, dict[str, int]]:
+        return b"123", {"ContentLength": 5}
+
+    monkeypatch.setattr(backend._driver, "_get", short)
+    with pytest.raises(StoreUnavailable, match="3 bytes came of 5"):
+        backend.get("a")
+
+
+def test_nothing_is_shared_with_strangers(stub: Stub) -> None:
+    """fsspec hands out one instance, with its listings, to all who ask alike."""
+    drivers: list[Any] = [FsspecBackend(*stub.place())._driver for _ in range(2)]
+    assert drivers[0]._fs is not drivers[1]._fs
+    assert not drivers[0]._fs.dircache.use_listings_cache
+
+
 PAGE = "<ListBucketResult><IsTruncated>{more}</IsTruncated>{token}{items}</ListBucketResult>"
 ITEM = "<Contents><Key>{key}</Key><Size>{size}</Size></Contents>"
 

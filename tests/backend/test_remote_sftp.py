@@ -125,6 +125,25 @@ def test_fsync_on_the_server(daemon: Daemon, monkeypatch: pytest.MonkeyPatch, sa
     assert sorted(os.listdir(daemon.data / "repo")) == ([] if fails else ["a", "b"])
 
 
+def test_channels_are_used_again(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    import paramiko
+
+    opened = []
+    real = paramiko.SSHClient.open_sftp
+
+    def open_sftp(self: paramiko.SSHClient) -> paramiko.SFTPClient:
+        opened.append(1)
+        return real(self)
+
+    monkeypatch.setattr(paramiko.SSHClient, "open_sftp", open_sftp)
+    backend = FsspecBackend(*daemon.place(), create=True)
+    for i in range(10):
+        backend.put(f"a/{i}", [b"x"])
+        with pytest.raises(NotFound):
+            backend.get("none")
+    assert len(opened) <= 2  # that of fsspec, and ours
+
+
 def test_a_lost_connection_is_made_again(daemon: Daemon) -> None:
     plain = FsspecBackend(*daemon.place(), create=True)
     plain.put("a", [b"body"])
