@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ class Done:
     code: int
     stdout: bytes
     err: str
+    traceback: bool = False  # asked for
 
     def __post_init__(self) -> None:
-        assert "Traceback" not in self.err and b"Traceback" not in self.stdout, self.err
+        assert self.traceback or ("Traceback" not in self.err and b"Traceback" not in self.stdout), self.err
 
     @property
     def out(self) -> str:
@@ -70,13 +72,18 @@ class Machine:
         stdout, stderr = self._capture.readouterr()
         return Done(code, stdout, stderr.decode())
 
-    def process(self, *argv: object, env: dict[str, str] | None = None, **options: Any) -> Done:
-        """Run as a process of its own."""
-        done = subprocess.run(
-            [*PYTHON, *map(str, argv)], env={**self.env, **(env or {})}, capture_output=True, timeout=60, check=False,
-            **{"stdin": subprocess.DEVNULL, **options},
-        )  # fmt: skip
-        return Done(done.returncode, done.stdout, done.stderr.decode())
+    def process(self, *argv: object, before: Sequence[str] = (), **options: Any) -> Done:
+        """Run as a process of its own; ``before``: a command that starts it."""
+        return self._process([*before, *PYTHON, *map(str, argv)], **options)
+
+    def python(self, code: str, *, traceback: bool = False) -> Done:
+        """Run a piece of Python as a process of its own."""
+        return self._process([sys.executable, "-c", code], traceback=traceback)
+
+    def _process(self, argv: Sequence[str], *, traceback: bool = False, **options: Any) -> Done:
+        settings = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        done = subprocess.run(argv, env=self.env, timeout=60, check=False, **settings)
+        return Done(done.returncode, done.stdout or b"", done.stderr.decode(), traceback)
 
     def start(self, *argv: object, **options: Any) -> "subprocess.Popen[bytes]":
         """Begin a process; the caller waits for it."""

@@ -70,7 +70,7 @@ def _to_stdout(settings: Settings, name: str, path: str, target: str | None, opt
 
 
 def _report(settings: Settings, r: snapvault.RestoreResult) -> None:
-    settings.out.issues(r.lost, "lost", f"{count(len(r.lost), 'path')} lost, their stored data is damaged")
+    settings.out.issues(r.lost, "lost", f"{count(len(r.lost), 'path')} lost, since stored data is damaged")
     settings.out.issues(r.issues, "incomplete", f"{count(len(r.issues), 'path')} not restored in everything")
     if r.unprivileged:
         settings.out.warning(f"{count(r.unprivileged, 'entry')} need root for their owner, device or attributes")
@@ -86,7 +86,7 @@ def _show(settings: Settings, r: snapvault.RestoreResult) -> None:
         settings.out.summary(_content(r), [f"{count(len(r.changes), 'change')} would be made in {r.target}"])
         return
     lines = [
-        f"Restored {r.snapshot[:8]} to {r.target} in {human_seconds(r.seconds)}",
+        f"Restored {r.snapshot[:8]}{', without what is lost,' if r.lost else ''} to {r.target} in {human_seconds(r.seconds)}",
         f"files: {r.files_written:,} written ({human_size(r.bytes_written)}), "
         f"{r.files_same:,} were there ({human_size(r.bytes_same)}); "
         f"{count(r.folders, 'folder')}, {count(r.others, 'other entry')}",
