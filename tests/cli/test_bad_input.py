@@ -129,7 +129,9 @@ def test_check_names_the_lost_paths_and_restore_saves_the_rest(
     checked = cli("check", "--read-data")
     assert checked.code == 20 and f":{source}/folder/big: " in checked.out and "DAMAGED" in checked.out, checked
     restored = cli("restore", "d@latest", "-t", tmp_path / "out")
-    assert restored.code == 20 and f"{source}/folder/big: ".lstrip("/") in restored.err and "1 path lost" in restored.err
+    assert (
+        restored.code == 20 and f"{source}/folder/big: ".lstrip("/") in restored.err and "1 path lost" in restored.err
+    )
     (source / "folder/big").unlink()
     assert tree_of(tmp_path / f"out{source}") == tree_of(source)
 
