@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from snapvault.access.snapshot import Snapshot
+from snapvault.format import names
 from snapvault.format.snapshot import COMMIT
 from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Damaged, InvalidInput
@@ -25,8 +26,20 @@ def list_snapshots(
 ) -> list[Snapshot]:
     """Snapshots that are not forgotten, oldest first.  A damaged record is reported, and hides no other."""
     vault.ring.require_read("list snapshots")
-    report = on_problem or (lambda e: log.warning("%s", e))
+    found, problems = _find(vault)
+    for problem in problems:
+        if on_problem is not None:
+            on_problem(problem)
+        else:
+            log.warning("%s", problem)
+    return [s for s in found if (dataset is None or s.dataset == dataset) and (host is None or s.host == host)]
+
+
+def _find(vault: Vault) -> tuple[list[Snapshot], list[Damaged]]:
+    """All snapshots that are not forgotten, and what was found wrong."""
     slots, problems = vault.history.slots()
+    problems = problems + vault.rolled_back(slots)
+    vault.see(slots)
     tombstones, more = vault.history.tombstones()
     found = []
     for slot in slots:
@@ -38,19 +51,19 @@ def list_snapshots(
         try:
             details = vault.history.details(slot)
         except Damaged as e:
-            problems.append(type(e)(f"snapshot {slot.record.sid} cannot be opened: {e.message}", affected=e.affected))
+            affected = [names.snapshot(slot.record.sid), *e.affected]
+            problems.append(type(e)(f"snapshot {slot.record.sid} cannot be opened: {e.message}", affected=affected))
             continue
-        if (dataset is None or details.dataset == dataset) and (host is None or details.host == host):
-            found.append(Snapshot(vault, slot, details, details.tags))
-    for problem in problems + more:
-        report(problem)
-    return sorted(found, key=lambda s: (s.time_ns, s.slot.record.number, s.id))
+        found.append(Snapshot(vault, slot, details, details.tags))
+    return sorted(found, key=lambda s: (s.time_ns, s.slot.record.number, s.id)), problems + more
 
 
 def resolve(vault: Vault, ref: str) -> Snapshot:
     """The snapshot that ``ref`` names; InvalidInput lists the candidates if it is unknown or ambiguous."""
     vault.ring.require_read("open snapshots")
-    snapshots = list_snapshots(vault)
+    snapshots, problems = _find(vault)
+    for problem in problems:
+        log.warning("%s", problem)
     if "@" in ref:
         return _at(snapshots, *ref.split("@", 1))
     if ref == "latest":
@@ -67,6 +80,10 @@ def resolve(vault: Vault, ref: str) -> Snapshot:
         return matching[0]
     if len(matching) > 1:
         raise InvalidInput(f"{ref} is ambiguous: {_some([s.id for s in matching])}", hint="give more of the id")
+    if len(ref) >= PREFIX_MIN:
+        for problem in problems:
+            if any(name.startswith(names.SNAPSHOTS + ref.lower()) for name in problem.affected):
+                raise problem  # it was there, and cannot be had
     if not snapshots:
         raise InvalidInput(f"there is no snapshot {ref}: the repository holds none")
     near = [f"{s.id[:8]} ({s.dataset})" for s in reversed(snapshots)]

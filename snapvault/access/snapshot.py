@@ -174,14 +174,11 @@ class StoredFile(io.RawIOBase):
         self._reader, self._entry = reader, entry
         self._at, self._ids = 0, b""
         ids = reader.expand(entry.node.content)
-        lengths = []
-        for i in range(0, len(ids), ID_SIZE):
-            length = reader.index.length(BlobId(ids[i : i + ID_SIZE]))
-            if length is None:
-                raise Damaged(f"{entry.path}: a part of it is in no index", affected=[entry.path])
-            lengths.append(length)
+        try:
+            self._ends = list(accumulate(reader.lengths(ids)))
+        except Damaged as e:
+            raise type(e)(f"{entry.path}: {e.message}", affected=[entry.path, *e.affected]) from e
         self._ids = ids
-        self._ends = list(accumulate(lengths))
         self._extents = entry.node.extents if entry.node.extents is not None else ((0, entry.node.size),)
         stored = sum(n for _, n in self._extents)
         if stored != (self._ends[-1] if self._ends else 0):
@@ -229,7 +226,10 @@ class StoredFile(io.RawIOBase):
             data = self._reader.blob(blob, BlobType.DATA)
         except Damaged as e:
             raise type(e)(f"{self._entry.path}: {e.message}", affected=[self._entry.path, *e.affected]) from e
-        start = position - (self._ends[k - 1] if k else 0)
+        before = self._ends[k - 1] if k else 0
+        if len(data) != self._ends[k] - before:
+            raise Damaged(f"{self._entry.path}: a part of it has another length", affected=[self._entry.path])
+        start = position - before
         n = min(len(view), len(data) - start, self._data_starts[extent + 1] - position)
         view[:n] = data[start : start + n]
         return n

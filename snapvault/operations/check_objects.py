@@ -147,8 +147,9 @@ class ObjectCheck:
                 self.find(
                     f"the session header of snapshot {slot.record.sid} is missing", names.session(slot.record.sid)
                 )
-        for message in self._vault.rolled_back(self.slots):
-            self.find(message)
+        for problem in self._vault.rolled_back(self.slots):
+            self.find(problem.message, *problem.affected)
+        self._vault.see(self.slots)
 
     # -- packs and indexes --------------------------------------------------------------------------------------
 

@@ -118,7 +118,7 @@ class Run:
         self.counts.warnings += [str(p) for p in loader.problems]
         slots, problems = self.vault.history.slots()
         self.counts.warnings += [str(p) for p in problems]
-        self.counts.warnings += self.vault.rolled_back(slots)
+        self.counts.warnings += [p.message for p in self.vault.rolled_back(slots)]
         return index, slots
 
     # -- storing -------------------------------------------------------------------------------------------------

@@ -65,9 +65,10 @@ class History:
             if sid not in self._slots:
                 wanted.append((sid, name))
         for (sid, name), data in zip(wanted, self._store.immutables([n for _, n in wanted]), strict=True):
+            if isinstance(data, Damaged):
+                problems.append(data)  # names the object already
+                continue
             try:
-                if isinstance(data, Damaged):
-                    raise data
                 self._slots[sid] = self._verify(sid, data)
             except Damaged as e:
                 problems.append(type(e)(f"{name}: {e.message}", affected=[name]))

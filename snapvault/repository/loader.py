@@ -129,8 +129,9 @@ class IndexLoader:
                     raise data
                 found = self.open(name, data)
             except Damaged as e:
-                log.warning("%s is ignored: %s", name, e.message)
-                self.problems.append(type(e)(f"{name} is ignored: {e.message}", affected=[name]))
+                reason = e.message.removeprefix(f"{name}: ")
+                log.warning("%s is ignored: %s", name, reason)
+                self.problems.append(type(e)(f"{name} is ignored: {reason}", affected=[name]))
                 continue
             good.append(name)
             entries += found

@@ -42,7 +42,8 @@ class Pins:
         """Write atomically and durably.  A state directory that cannot be written costs only this protection."""
         if self._path is None:
             return
-        site = {"keyset": self.site.keyset, "keyset_digest": self.site.keyset_digest, "records": self.site.records}
+        records = dict(self.site.records)  # a copy: what was written must not change with what is seen next
+        site = {"keyset": self.site.keyset, "keyset_digest": self.site.keyset_digest, "records": records}
         if self._all.get(self._url) == site:
             return
         self._all[self._url] = site

@@ -117,6 +117,19 @@ class BlobReader:
             )
         return data
 
+    def lengths(self, ids: bytes) -> list[int]:
+        """Bytes of each of these blobs; Damaged if one of them is in no index, also after a reload."""
+        found = []
+        for i in range(0, len(ids), ID_SIZE):
+            blob = BlobId(ids[i : i + ID_SIZE])
+            seen = self._reloaded
+            while (length := self.index.length(blob)) is None and self._reload(seen):
+                seen = self._reloaded
+            if length is None:
+                raise Damaged(f"blob {blob.hex()[:16]} is in no index")
+            found.append(length)
+        return found
+
     def expand(self, content: Content) -> bytes:
         """The ids at depth 0 of a content: its LIST blobs are read and joined."""
         depth, ids = content

@@ -137,22 +137,29 @@ class Vault:
         reloads = [partial(reload, distrust) for distrust in (False, True)]
         return BlobReader(self.backend, self.ring, self.sessions, view(self.index()), reloads)
 
-    def rolled_back(self, slots: list[Slot]) -> list[str]:
+    def rolled_back(self, slots: list[Slot]) -> list[Damaged]:
         """Snapshots that this client saw at this store, and that are gone or replaced: an old state played back."""
         there = {s.record.sid: s.digest.hex() for s in slots}
-        gone = [sid for sid, digest in self.pins.site.records.items() if there.get(sid) != digest]
+        gone = sorted(sid for sid, digest in self.pins.site.records.items() if there.get(sid) != digest)
         if not gone:
             return []
         return [
-            f"{len(gone)} snapshots that this client saw here are gone or replaced: {', '.join(sorted(gone)[:10])}; "
-            "the store plays back an old state, or somebody deleted commit slots"
+            Untrusted(
+                f"{len(gone)} snapshots that this client saw here are gone or replaced: {', '.join(gone[:10])}; "
+                "the store plays back an old state, or somebody deleted or damaged commit slots",
+                affected=[names.snapshot(sid) for sid in gone],
+            )
         ]
+
+    def see(self, slots: list[Slot]) -> None:
+        """Pin commit slots; kept when the repository is closed."""
+        pinned = self.pins.site.records
+        pinned.update({s.record.sid: s.digest.hex() for s in slots if s.record.sid not in pinned})
 
     def remember(self, sid: SessionId, record: bytes, slots: list[Slot]) -> None:
         """Pin what was seen, and the snapshot that was just committed."""
-        pinned = self.pins.site.records
-        pinned.update({s.record.sid: s.digest.hex() for s in slots if s.record.sid not in pinned})
-        pinned[sid] = blake3(record).hexdigest()
+        self.see(slots)
+        self.pins.site.records[sid] = blake3(record).hexdigest()
         self.pins.save()
         self.cache.trim()
 
