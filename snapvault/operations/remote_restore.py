@@ -37,14 +37,15 @@ def restore_remote(
         raise InvalidInput("only a folder can be restored to a URL", hint="use --stdout for a single file")
     target = RemoteTarget(url, options)
     tally = Tally()
-    work = _Remote(target, vault.reader(), tally, Reporter("restore", control), dry_run=dry_run)
-    kept: set[bytes] = set()
-    for at in visit(vault.reader(), entry.node, tally.lose_folder, selection):
-        if at.path and not at.leaving:
-            kept.add(at.path)
+    work = _Remote(target, snapshot.reader(), tally, Reporter("restore", control), dry_run=dry_run)
+    for at in visit(snapshot.reader(), entry.node, tally.lose_folder, selection):
+        if not at.leaving:
             work.entry(at)
-    if delete and not tally.lost and not selection.narrow:
-        work.remove_others(kept)
+    if delete and not selection.narrow:
+        # Of the whole snapshot: what a pattern leaves out is in it all the same.
+        kept = {at.path for at in visit(snapshot.reader(), entry.node, tally.lose_folder)}
+        if not tally.lost:
+            work.remove_others(kept)
     if verify and not dry_run:
         work.verify()
     for what, count in target.not_kept.items():
@@ -65,7 +66,7 @@ class _Remote:
         node = at.node
         self._target.note(node)
         if node.kind == NodeKind.DIRECTORY:
-            self._tally.folders += 1
+            self._folder(at)
             return
         if node.kind != NodeKind.FILE:
             self._tally.others += 1
@@ -80,6 +81,15 @@ class _Remote:
                 self._write(at)
         except Damaged as e:
             self._tally.lose(at.path, e)
+        except OSError as e:
+            self._tally.issue(at.path, f"cannot be restored: {e.strerror or e}")
+
+    def _folder(self, at: Visited) -> None:
+        self._tally.folders += bool(at.path)
+        if self._dry:
+            return
+        try:
+            self._target.make_directory(at.path)
         except OSError as e:
             self._tally.issue(at.path, f"cannot be restored: {e.strerror or e}")
 

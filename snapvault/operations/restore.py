@@ -2,13 +2,15 @@
 
 import errno
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from snapvault.access.resolve import resolve
-from snapvault.access.snapshot import Snapshot
-from snapvault.format.tree import ID_SIZE, Node, NodeKind
+from snapvault.access.snapshot import Entry, Snapshot
+from snapvault.format.tree import ID_SIZE, NodeKind
 from snapvault.foundation.errors import Damaged, InvalidInput, SourceError
 from snapvault.foundation.events import Control, Reporter
 from snapvault.foundation.ids import BlobId
@@ -21,9 +23,11 @@ from snapvault.operations.selection import Selection
 from snapvault.operations.sources import is_url, local_path
 from snapvault.operations.tally import Tally
 from snapvault.operations.visit import Visited, visit
+from snapvault.repository.keyring import DomainKeys
+from snapvault.repository.reader import BlobReader
 from snapvault.repository.repository import Vault
 from snapvault.target.attributes import Shortfall
-from snapvault.target.filesystem import FilesystemTarget
+from snapvault.target.filesystem import TEMPORARY, FilesystemTarget
 
 if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 BATCH_PIECES = 1 << 15  # chunks planned at once: what bounds the memory
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of the target: going on would fail for every file
 
-Use = tuple[FileJob, int]  # a job, and the position of the piece in the file's stored bytes
+Use = tuple[FileJob, int, int]  # a job, position of the piece in the file's stored bytes, and its length
 
 
 def restore(
@@ -49,7 +53,7 @@ def restore(
     target_options: Mapping[str, Any] | None = None,
     control: Control | None = None,
 ) -> RestoreResult:
-    """Write a snapshot, or what is inside its folder ``path``, into ``target``.
+    """Write a snapshot, or what is inside its folder ``path`` (or the one file that it names), into ``target``.
 
     ``target`` is a folder, an fsspec URL, or a binary stream (one file's bytes, or a tar of a folder).  In a folder
     that exists, only what differs is written: files are compared by content.  ``delete`` removes what is not in the
@@ -63,6 +67,8 @@ def restore(
     found = resolve(vault, snapshot) if isinstance(snapshot, str) else snapshot
     selection = Selection(include, exclude)
     if not isinstance(target, str | PathLike):
+        if delete or verify or dry_run:
+            raise InvalidInput("a stream can only be written to: delete, verify and dry_run need a folder or a URL")
         return archive(repo, found, path, target, selection=selection, control=control)
     if is_url(target):
         return restore_remote(
@@ -82,34 +88,41 @@ def _restore_local(
     entry = snapshot.entry(path)
     if dry_run and not os.path.isdir(place):
         tally = Tally()
-        _list_all(vault, entry.node, selection, tally)
+        _list_all(snapshot.reader(), entry, selection, tally)
         return tally.result(snapshot, place, dry_run=True)
     target = FilesystemTarget(place, numeric_owner=numeric_owner)
     try:
         tally = Tally()
-        work = Restorer(vault, target, tally, delete=delete, dry_run=dry_run, control=control)
-        work.run(entry.node, selection)
+        domain = snapshot_domain(vault, snapshot)
+        Restorer(vault, target, tally, domain, delete=delete, dry_run=dry_run, control=control).run(entry, selection)
         if verify and not dry_run:
             again = Tally()
-            Restorer(vault, target, again, dry_run=True, control=control).run(entry.node, selection)
+            Restorer(vault, target, again, domain, dry_run=True, control=control).run(entry, selection)
             tally.compare(again)
         return tally.result(snapshot, place, dry_run=dry_run, verified=verify)
     finally:
         target.close()
 
 
-def _list_all(vault: Vault, top: Node, selection: Selection, tally: Tally) -> None:
+def _list_all(reader: BlobReader, top: Entry, selection: Selection, tally: Tally) -> None:
     """A dry run into a folder that does not exist: everything would be added."""
-    for at in visit(vault.reader(), _as_top(top), tally.lose_folder, selection):
+    for at in _visit(reader, top, tally, selection):
         if not at.leaving and at.path:
             tally.change(at.path, "added", size=at.node.size)
 
 
-def _as_top(node: Node) -> Node:
-    """A folder to visit; a single file is put into one of its own."""
+def _visit(reader: BlobReader, top: Entry, tally: Tally, selection: Selection) -> Iterator[Visited]:
+    """What is selected inside of a folder; any other entry is by itself, under its own name."""
+    node = top.node
     if node.kind == NodeKind.DIRECTORY:
-        return node
-    raise InvalidInput("only a folder can be restored into a folder", hint="use --stdout for a single file")
+        return visit(reader, node, tally.lose_folder, selection)
+    users, groups = ({node.uid: top.user} if top.user else {}), ({node.gid: top.group} if top.group else {})
+    return iter([Visited(node.name, node, users, groups)])
+
+
+def snapshot_domain(vault: Vault, snapshot: Snapshot) -> DomainKeys:
+    """The keys under which the blobs of a snapshot have their ids."""
+    return vault.ring.domains[snapshot.domain]
 
 
 class Restorer:
@@ -120,6 +133,7 @@ class Restorer:
         vault: Vault,
         target: FilesystemTarget,
         tally: Tally,
+        domain: DomainKeys,
         *,
         delete: bool = False,
         dry_run: bool = False,
@@ -128,7 +142,7 @@ class Restorer:
         self._vault, self._target, self._tally = vault, target, tally
         self._delete, self._dry = delete, dry_run
         self._reporter = Reporter("restore", control)
-        self._reader = vault.reader()
+        self._reader = vault.reader(domain.id)
         self._files = FileWriter(target)
         threads = control.limits.threads if control is not None and control.limits is not None else None
         self._fetcher: Fetcher[Use] = Fetcher(self._reader, self._deliver, self._fail, threads)
@@ -137,12 +151,14 @@ class Restorer:
         self._fresh: set[bytes] = set()  # folders that this run made and has not left
         self._linked: dict[tuple[int, int], bytes] = {}  # the first name of files with several
         self._links: list[tuple[Visited, bytes]] = []
-        self._domain = vault.ring.domains
+        self._unmade: set[bytes] = set()  # devices, which only root can make
+        self._owners: dict[tuple[int, int], object] = {}  # whose the files with several names in the target are
+        self._domain = domain
 
-    def run(self, top: Node, selection: Selection) -> None:
-        """Restore everything that is selected below ``top``."""
+    def run(self, top: Entry, selection: Selection) -> None:
+        """Restore everything that is selected below ``top``, or ``top`` itself if it is no folder."""
         try:
-            for at in visit(self._reader, _as_top(top), self._tally.lose_folder, selection):
+            for at in _visit(self._reader, top, self._tally, selection):
                 self._reporter.check()
                 try:
                     self._entry(at)
@@ -195,8 +211,11 @@ class Restorer:
         assert at.names is not None
         try:
             there = self._target.listdir(at.path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # of a dry run: the folder would be made
             return
+        if not self._dry and any(n.startswith(TEMPORARY) and n not in at.names for n in there):
+            self._flush()  # files that wait for pieces of the next batch get their names
+            there = self._target.listdir(at.path)
         for name in there:
             if name in at.names:
                 continue
@@ -219,6 +238,7 @@ class Restorer:
             else:
                 shortfall = self._target.special(at.path, at.node)
                 if shortfall is not None:
+                    self._unmade.add(at.path)
                     self._tally.shortfall(shortfall)
                     return
         if differs:
@@ -229,34 +249,35 @@ class Restorer:
     def _file(self, at: Visited, fresh: bool) -> None:
         try:
             ids = self._reader.expand(at.node.content)
+            lengths = self._reader.lengths(ids)  # before anything is written: a position is the sum of lengths
         except Damaged as e:
             self._tally.lose(at.path, e)
             return
         count = len(ids) // ID_SIZE
         job = FileJob(at, at.path, count, new=fresh)
         wanted: Iterable[int] = range(count)
+        kind = "added"
         if not fresh:
-            job.new = self._target.lstat(at.path) is None
-            if not job.new:
-                missing = self._compare(job, ids)
+            there = self._target.lstat(at.path)
+            job.new = there is None
+            if there is not None:
+                kind = "modified" if stat.S_ISREG(there.st_mode) else "type"
+                missing = self._compare(job, ids, there)
                 if missing is not None and not missing:
                     return
                 wanted = range(count) if missing is None else missing
         if self._dry:
-            kind = "added" if job.new else "modified"
             self._tally.change(at.path, kind, size=at.node.size)
             return
-        self._plan(job, ids, wanted)
+        self._plan(job, ids, lengths, wanted)
 
-    def _compare(self, job: FileJob, ids: bytes) -> list[int] | None:
+    def _compare(self, job: FileJob, ids: bytes, there: os.stat_result) -> list[int] | None:
         """Pieces that the file in the target lacks; [] if it is whole, and then its metadata is set right."""
         at = job.at
         self._reporter.tick("compare", self._tally.files_same, current=text_path(at.path))
-        missing: list[int] | None = None
-        for domain in self._domain.values():
-            missing = self._files.compare(job, ids, self._reader.index, domain)
-            if missing is not None and not missing:
-                break
+        if not stat.S_ISREG(there.st_mode) or not self._is_own(at, there):
+            return None
+        missing = self._files.compare(job, ids, self._reader.index, self._domain)
         if missing is None or missing:
             return missing
         self._tally.same(at.node.size)
@@ -267,14 +288,17 @@ class Restorer:
             self._shortfalls(self._target.apply(at.path, at.node, at.users, at.groups))
         return missing
 
-    def _plan(self, job: FileJob, ids: bytes, wanted: Iterable[int]) -> None:
-        lengths, position = [], 0
-        for i in range(0, len(ids), ID_SIZE):
-            length = self._reader.index.length(BlobId(ids[i : i + ID_SIZE]))
-            lengths.append((position, length))
-            position += length or 0
+    def _is_own(self, at: Visited, there: os.stat_result) -> bool:
+        """False if another file of the snapshot has this very file in the target: the two have to be parted."""
+        if there.st_nlink == 1:
+            return True
+        own = at.node.link or at.path
+        return self._owners.setdefault((there.st_dev, there.st_ino), own) == own
+
+    def _plan(self, job: FileJob, ids: bytes, lengths: list[int], wanted: Iterable[int]) -> None:
+        positions = list(accumulate(lengths, initial=0))
         expected = job.at.node.size if job.at.node.extents is None else sum(n for _, n in job.at.node.extents)
-        if all(n is not None for _, n in lengths) and position != expected:
+        if positions[-1] != expected:
             self._tally.lose(job.path, Damaged("its parts do not add up to its size"))
             return
         pieces = list(wanted)
@@ -284,7 +308,8 @@ class Restorer:
             self._tally.wrote(job.at.node.size)
             return
         for i in pieces:
-            self._batch.append(Piece(BlobId(ids[i * ID_SIZE : (i + 1) * ID_SIZE]), (job, lengths[i][0])))
+            use = job, positions[i], lengths[i]
+            self._batch.append(Piece(BlobId(ids[i * ID_SIZE : (i + 1) * ID_SIZE]), use))
             if len(self._batch) >= BATCH_PIECES:
                 self._flush()
 
@@ -294,8 +319,11 @@ class Restorer:
 
     def _deliver(self, use: Use, data: memoryview) -> None:
         """From worker threads: one piece of a file."""
-        job, position = use
+        job, position, length = use
         self._reporter.check()
+        if len(data) != length:
+            self._fail(use, Damaged("a part of it has another length than the index states"))
+            return
         try:
             node = job.at.node
             if job.new and job.remaining == 1 and not job.written and not position and node.extents is None \
@@ -317,7 +345,7 @@ class Restorer:
         self._reporter.tick("write", self._tally.files_written, bytes_done=self._tally.bytes_written)
 
     def _fail(self, use: Use, error: Damaged) -> None:
-        job, _ = use
+        job = use[0]
         if not job.error:
             job.error = error.message
             where = " (it was being mended in place and is now a mixture)" if job.in_place and job.written else ""
@@ -337,6 +365,9 @@ class Restorer:
             self._tally.others += 1
             if first in self._tally.lost_paths:
                 self._tally.lose(at.path, Damaged("the file that it is another name of is lost"))
+                continue
+            if first in self._unmade:
+                self._tally.shortfall(Shortfall(at.path, "device", True, "it is another name of such a device"))
                 continue
             try:
                 a, b = self._target.lstat(first), self._target.lstat(at.path)

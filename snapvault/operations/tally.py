@@ -20,6 +20,7 @@ class Tally:
         self.issues: list[Issue] = []
         self.lost: list[Issue] = []
         self.lost_paths: set[bytes] = set()
+        self._unmade: set[str] = set()
         self.changes: list[Change] = []
 
     def wrote(self, size: int) -> None:
@@ -54,6 +55,8 @@ class Tally:
         if shortfall.needs_root:
             with self._lock:
                 self.unprivileged += 1
+                if shortfall.what == "device":
+                    self._unmade.add(text_path(shortfall.path))
         else:
             self.issue(shortfall.path, shortfall.message)
 
@@ -74,7 +77,7 @@ class Tally:
 
     def compare(self, again: "Tally") -> None:
         """What a second look found different from the snapshot, though it was just written."""
-        known = {i.path for i in (*self.issues, *self.lost)}
+        known = {i.path for i in (*self.issues, *self.lost)} | self._unmade
         for change in again.changes:
             content = change.kind in ("added", "modified", "type")
             if change.path not in known and (content or not self.unprivileged):

@@ -1,0 +1,76 @@
+"""Repositories for tests: made in a moment (a key instead of a password), and compared with what went in."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import snapvault
+from snapvault import BackupResult, Chunking, Repository
+from snapvault.backend.trace import TraceBackend
+
+SEED = bytes(range(32))
+SMALL = Chunking(64, 128, 256)  # so that a small file has many chunks
+
+
+def make(place: Path | str, **options: Any) -> Repository:
+    """A new repository, opened with SEED."""
+    return snapvault.init(str(place), keys=lambda: SEED, **options).repository
+
+
+def again(repo: Repository, **options: Any) -> Repository:
+    """The same repository, opened anew."""
+    return snapvault.open(repo.url, keys=lambda: SEED, **options)
+
+
+def save(repo: Repository, *sources: Any, **options: Any) -> BackupResult:
+    """A backup that must be whole."""
+    result = snapvault.backup(repo, *sources, **{"dataset": "d", **options})
+    assert result.status == "ok", result
+    return result
+
+
+def back(repo: Repository, out: Path, root: Path, snapshot: str = "latest", **options: Any) -> Path:
+    """Restore the root that was backed up; where it is now.  It must be whole."""
+    result = snapvault.restore(repo, snapshot, out, **options)
+    assert result.status == "ok", result
+    return Path(f"{out}{root}")
+
+
+def traced(repo: Repository) -> TraceBackend:
+    """Count and record what this repository asks of its store from now on."""
+    store = repo.vault.store
+    store.backend = TraceBackend(store.backend, record=True)
+    return store.backend
+
+
+def objects(repo: Repository) -> dict[str, int]:
+    """Names and sizes of all that is in the store."""
+    return {o.name: o.size for o in repo.vault.backend.list()}
+
+
+def contents(root: Path) -> dict[str, bytes | str]:
+    """Every entry below ``root``: files' bytes, links' targets, other kinds by their mode."""
+    found: dict[str, bytes | str] = {}
+    for folder, folders, files in os.walk(root):
+        for name in folders + files:
+            path = Path(folder, name)
+            at = str(path.relative_to(root))
+            if path.is_symlink():
+                found[at] = os.readlink(path)
+            elif path.is_file():
+                found[at] = path.read_bytes()
+            else:
+                found[at] = f"{path.stat().st_mode:o}"
+    return found
+
+
+def python(code: str, *args: str | Path, before: tuple[str, ...] = (), **options: Any) -> str:
+    """Standard output of ``python -c code args``; ``before``: a command that starts it."""
+    env = {**os.environ, "PYTHONPATH": str(Path(snapvault.__file__).parents[1])}
+    argv = [*before, sys.executable, "-c", code, *map(str, args)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=env, **options)
+    if done.returncode:
+        raise AssertionError(f"exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return done.stdout
