@@ -43,7 +43,8 @@ def diff(settings: Settings, before: str, after: str, path: str) -> int:
     words = ", ".join(f"{seen[kind]:,} {kind}" for kind in SIGNS if seen[kind]) or "no change"
     sign = "-" if grown < 0 else "+"
     settings.out.summary(
-        {**{kind: seen[kind] for kind in SIGNS}, "bytes": grown, "status": "ok"},
+        # "type" is the type of the line.
+        {**{k if k != "type" else "type_changed": seen[k] for k in SIGNS}, "bytes": grown, "status": "ok"},
         [f"{count(sum(seen.values()), 'change')}: {words}; {sign}{human_size(abs(grown))}" if seen else words],
     )
     return 0
