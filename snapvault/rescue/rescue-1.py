@@ -82,6 +82,8 @@ def say(text):
 
 
 def unpack(data):
+    if len(data) > LIMIT:
+        raise Lost("a record is too large")
     try:
         return msgpack.unpackb(data, raw=False, strict_map_key=False)
     except (ValueError, TypeError, OverflowError, RecursionError) as e:
