@@ -130,7 +130,8 @@ def seeds(what: str) -> list[bytes]:
 
 INTERESTING: list[Any] = [
     None, True, False, 0, 1, -1, 255, 256, 1 << 31, (1 << 32) - 1, 1 << 63, (1 << 64) - 1, -(1 << 63), 1.5,
-    float("nan"), "", "x", "a\0b", "../../x", "packs/../x", "\ud83d\ude00", b"", b"\0", b"..", b"/", bytes(15), bytes(16),
+    float("nan"), "", "x", "a\0b", "../../x", "packs/../x",
+    "\ud83d\ude00", b"", b"\0", b"..", b"/", bytes(15), bytes(16),
     bytes(31), bytes(32), bytes(33), b"\xff" * 32, bytes(64), bytes(1216), [], {}, [[]], [None] * 20,
     {1: 2}, {"a": []}, [b""], {b"": b""},
     msgpack.ExtType(5, b"x"), msgpack.Timestamp(1),
