@@ -18,7 +18,8 @@ def walk(entries: Callable[[str], Iterable[Entry]], prefix: str) -> Iterator[Obj
 
 
 def _below(entries: Callable[[str], Iterable[Entry]], folder: str, prefix: str) -> Iterator[ObjectInfo]:
-    for name, size in sorted(entries(folder)):  # the slash of a folder sorts where its objects' names do
+    found = dict(entries(folder))  # a folder that is changed while it is read may show a name twice
+    for name, size in sorted(found.items()):  # the slash of a folder sorts where its objects' names do
         if not is_name(name.removesuffix("/")):
             continue
         if not name.endswith("/"):

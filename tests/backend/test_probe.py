@@ -49,6 +49,20 @@ class RefusesEverybody(Honest):
             self.inner.put_if_absent(name, data)
 
 
+class LosesTheObject(Honest):
+    """One creator wins the race, and then nothing is there."""
+
+    def put_if_absent(self, name: str, data: Sequence[Buffer]) -> None:
+        self.inner.put_if_absent(name, data)
+        if threading.current_thread() is not threading.main_thread():
+            self.lost = name
+
+    def get(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        if name == getattr(self, "lost", None):
+            self.inner.delete(name)
+        return self.inner.get(name, start, length)
+
+
 class IgnoresRanges(Honest):
     def get(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         return self.inner.get(name)
@@ -84,6 +98,7 @@ class ListsTheDead(Honest):
         (IgnoresTheCondition(), "put_if_absent"),
         (ChecksThenPuts(), "put_if_absent"),
         (RefusesEverybody(), "put_if_absent"),
+        (LosesTheObject(), "put_if_absent"),
         (IgnoresRanges(), "range_read"),
         (CutsRangesSilently(), "range_read"),
         (ListsLate(), "list_after_put"),

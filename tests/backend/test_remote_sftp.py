@@ -195,6 +195,17 @@ def test_an_unreadable_folder_is_an_error(daemon: Daemon, monkeypatch: pytest.Mo
         list(backend.list())
 
 
+def test_a_name_shown_twice_is_listed_once(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As rclone does after a race for it."""
+    import paramiko
+
+    backend = open_backend(*daemon.place(), create=True)
+    backend.put("packs/one", [b"xyz"])
+    real = paramiko.SFTPClient.listdir_attr
+    monkeypatch.setattr(paramiko.SFTPClient, "listdir_attr", lambda self, path: real(self, path) * 2)
+    assert list(backend.list()) == [ObjectInfo("packs/one", 3)]
+
+
 def test_links_on_the_server_are_followed(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through attributes as OpenSSH gives them: rclone follows links itself."""
     import paramiko
