@@ -35,7 +35,7 @@ class LocalBackend:
         """``create``: make the folder if it is missing, else operations raise RepositoryNotFound."""
         self._root = os.path.abspath(os.fspath(path))
         self._known = {self._root}
-        if create and not os.path.isdir(self._root):
+        if create:
             try:
                 durable.make_folders(self._root)
             except OSError as err:
@@ -91,6 +91,18 @@ class LocalBackend:
             self._require_root(name)
         except OSError as err:
             raise self._error(err, name) from err
+
+    def settle(self, prefixes: Sequence[str]) -> None:
+        """Make durable what is seen directly below these prefixes (``"index/"``), whoever put it.
+
+        A writer that was killed between link and fsync leaves a name that all see, and that a power cut takes away.
+        """
+        try:
+            for folder in (self._root, *(f"{self._root}/{check_prefix(prefix)}" for prefix in prefixes)):
+                with contextlib.suppress(FileNotFoundError):
+                    durable.sync_folder(folder)
+        except OSError as err:
+            raise self._error(err, "") from err
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -47,6 +47,16 @@ def innermost(backend: Backend) -> Backend:
     return backend
 
 
+def settle(backend: Backend, prefixes: Sequence[str]) -> None:
+    """Before anything is built on objects that others put: make them durable, should their writers have been killed.
+
+    Does nothing for stores where what is seen is durable.
+    """
+    make_durable = getattr(innermost(backend), "settle", None)
+    if make_durable is not None:
+        make_durable(prefixes)
+
+
 def remove_stale_temps(backend: Backend, older_than: float = 86400.0) -> int:
     """Delete what killed writers left half-written ``older_than`` seconds ago or longer; how many.
 

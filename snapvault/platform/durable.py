@@ -67,11 +67,17 @@ def make_folder(folder: str | Path, mode: int = 0o700) -> None:
 
 
 def make_folders(folder: str | Path, mode: int = 0o700) -> None:
-    """Make a folder and what is missing above it, each name durable."""
+    """Make a folder and what is missing above it, and the names of all folders up to the mount point durable.
+
+    Those that are there may have been made a moment ago, by a process that was killed or by a plain mkdir.
+    """
     path = Path(os.path.abspath(folder))
-    missing = [path, *path.parents]
-    for parent in reversed([p for p in missing if not p.is_dir()]):
-        make_folder(parent, mode)
+    for each in reversed([p for p in (path, *path.parents) if not p.is_dir()]):
+        make_folder(each, mode)
+    while path != path.parent and path.stat().st_dev == path.parent.stat().st_dev:
+        path = path.parent
+        with contextlib.suppress(PermissionError):  # we could not have made a name in it
+            sync_folder(path)
 
 
 def _write_temp(at: int, data: Sequence[Buffer], mode: int) -> str:

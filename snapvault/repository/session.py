@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from blake3 import blake3
 
 from snapvault.backend.protocol import Exists, NotFound
+from snapvault.backend.wrapper import settle
 from snapvault.compression import compress
 from snapvault.crypto.envelope import OVERHEAD, padme, seal
 from snapvault.crypto.hpke import hpke_seal
@@ -94,6 +95,8 @@ class Session:
         sealed = bytes(seal(s.secret, "record", s.context, codec, len(raw), data, padding))
         with self._lock:
             objects = merkle(self._objects)
+        # The keys that this is sealed to, the blobs it deduplicated onto and its predecessors may be another's.
+        settle(self._store.backend, (names.KEYSETS, names.INDEX, names.SNAPSHOTS))
         record = self._fill(COMMIT, sealed, objects=objects, prevs=heads, number=number)
         self._heart.stop()
         return record
