@@ -1,6 +1,5 @@
 """Backup: store sources as a snapshot."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from os import PathLike
@@ -9,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.events import Control
 from snapvault.operations.results import BackupResult
-from snapvault.operations.sources import Source, is_url, local_path, make_source
+from snapvault.operations.sources import Source, is_local, local_source, make_source
 from snapvault.operations.writer import SnapshotWriter, checked_dataset, checked_tags
-from snapvault.source.filesystem import FilesystemSource
 from snapvault.source.protocol import SourceTree
 
 if TYPE_CHECKING:
@@ -60,8 +58,7 @@ def backup(
     )  # fmt: skip
     with writer:
         writer.warn(warnings)
-        for tree in trees:
-            writer.add_tree(tree)
+        writer.add_trees(trees)
     assert writer.result is not None
     return writer.result
 
@@ -75,31 +72,14 @@ def _trees(
     source_options: Mapping[str, Any] | None,
 ) -> tuple[list[SourceTree], list[str]]:
     """All local paths are one source, so that hard links between them are seen; every other source is its own."""
-    local = [local_path(s) for s in sources if isinstance(s, str | PathLike) and not is_url(s)]
-    others = [s for s in sources if not isinstance(s, str | PathLike) or is_url(s)]
+    local = [s for s in sources if is_local(s)]
+    others = [s for s in sources if not is_local(s)]
     if not local and not others and not files_from:
         raise InvalidInput("there is nothing to back up: no source was given")
     trees: list[SourceTree] = []
     warnings: list[str] = []
     if local or files_from:
-        skip, warnings = _own_places(repo)
-        tree = FilesystemSource(local, files_from=files_from, skip=skip, **selection)
-        warnings = [w for place, w in zip(skip, warnings, strict=True) if _inside(place, tree.roots)]
-        if any(_inside(os.fsdecode(root), tuple(os.fsencode(s) for s in skip)) for root in tree.roots):
-            raise InvalidInput("a repository cannot be backed up into itself", hint="name another source")
+        tree, warnings = local_source(repo.url, local, files_from=files_from, **selection)  # type: ignore[arg-type]
         trees.append(tree)
     trees += [make_source(s, storage_options=source_options, name=stream_name) for s in others]
     return trees, warnings
-
-
-def _own_places(repo: "Repository") -> tuple[list[str], list[str]]:
-    """Where a local repository lies: it is never stored in itself."""
-    if is_url(repo.url):
-        return [], []
-    place = os.path.realpath(local_path(repo.url))
-    return [place], [f"the repository itself lies inside the source and is left out: {place}"]
-
-
-def _inside(place: str, roots: tuple[bytes, ...]) -> bool:
-    path = os.fsencode(place)
-    return any(path == r or path.startswith(r.rstrip(b"/") + b"/") for r in (os.path.realpath(r) for r in roots))

@@ -144,11 +144,14 @@ def keep_trees(
     vault.cache.put_sealed(name, key, [body])
 
 
-def find_parent(run: Run, dataset: str, host: str, paths: tuple[bytes, ...], wanted: str | None) -> Parent:
-    """The newest snapshot of the same dataset, host, roots and domain (or the one that was asked for by id)."""
+def find_parent(run: Run, dataset: str, host: str, paths: tuple[bytes, ...] | None, wanted: str | None) -> Parent:
+    """The newest snapshot of the same dataset, host, roots and domain (or the one that was asked for by id).
+
+    ``paths`` is None while the roots are not known: then they do not count.
+    """
     vault = run.vault
     if not vault.ring.can_read:
-        return _kept_parent(run, dataset, host, paths)
+        return _kept_parent(run, dataset, host, paths or ())
     best: tuple[int, SnapshotId, SnapshotDetails] | None = None
     for slot in run.slots:
         record = slot.record
@@ -162,7 +165,7 @@ def find_parent(run: Run, dataset: str, host: str, paths: tuple[bytes, ...], wan
             details = vault.history.details(slot)
         except Damaged:
             continue
-        same = details.dataset == dataset and details.host == host and details.paths == paths
+        same = details.dataset == dataset and details.host == host and paths in (None, details.paths)
         if (same or wanted is not None) and (best is None or (details.time, record.sid) > best[:2]):
             best = details.time, record.sid, details
     if best is None:

@@ -129,10 +129,11 @@ class Run:
         data = reader.read(READ_SIZE)
         if len(data) < READ_SIZE and len(data) == size_hint and len(data) <= self.chunker.sizes.minimum:
             return (put(BlobType.DATA, data) if data else b""), len(data)  # the common case: a small file in one read
+        data = _filled(reader, data)
         ids, total, rest = [], len(data), b""
         while data:
             self.reporter.tick("read", self.counts.files, bytes_done=self.counts.bytes_read + total)
-            following = reader.read(READ_SIZE)
+            following = _filled(reader, reader.read(READ_SIZE))
             buffer = memoryview(rest + data if rest else data)
             start = 0
             for end in self.chunker.cuts(buffer, final=not following):
@@ -201,6 +202,17 @@ class Run:
             self.blobs.close(keep=isinstance(error, Cancelled | KeyboardInterrupt))
         finally:
             self.session.abort()
+
+
+def _filled(reader: FileReader, data: bytes) -> bytes:
+    """READ_SIZE bytes, ``data`` first, fewer at the end: with each buffer what is left of a chunk is scanned again."""
+    if not data or len(data) >= READ_SIZE:
+        return data
+    parts, size = [data], len(data)
+    while size < READ_SIZE and (more := reader.read(READ_SIZE - size)):
+        parts.append(more)
+        size += len(more)
+    return b"".join(parts)
 
 
 class DryWriter:

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 
 from snapvault.format.tree import EMPTY, Node, NodeKind
 from snapvault.foundation.clock import now_ns
+from snapvault.operations.awaited import AwaitedReader
 from snapvault.operations.parent import NOTHING, Entries, Parent
-from snapvault.operations.run import Run, describe
+from snapvault.operations.run import READ_SIZE, Run, describe
 from snapvault.source.protocol import Listing, Problem, SourceTree
+from snapvault.source.stream import SingleFile
 
 RACY_NS = 2 * 10**9  # a file changed this shortly before it was read may change again within the same tick
 
@@ -137,6 +139,8 @@ class Saver:
     def _read_once(self, path: bytes, node: Node) -> tuple[Node, bool]:
         began = now_ns()
         reader = self._source.open(path, node)
+        if isinstance(self._source, SingleFile):
+            reader = AwaitedReader(reader, self._run.reporter.check, READ_SIZE)
         try:
             ids, size = self._run.store_file(reader, reader.node.size)
         finally:
@@ -146,8 +150,15 @@ class Saver:
         read.content = self._run.content(ids) if ids else EMPTY
         if not steady:
             _fit(read, size)
-        read.racy = max(read.mtime_ns, read.ctime_ns) >= began - RACY_NS
+        read.racy = _racy(read, began)
         return read, steady
+
+
+def _racy(node: Node, began: int) -> bool:
+    """Whether another change could leave the same times.  A place without inodes tells versions apart by itself."""
+    recent = began - RACY_NS
+    # A time of modification in the future was set by somebody: a change of content would move both.
+    return node.inode != 0 and (node.ctime_ns >= recent or recent <= node.mtime_ns <= now_ns())
 
 
 def _same(a: Node, b: Node) -> bool:

@@ -4,9 +4,10 @@ import io
 import os
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
 from snapvault.format.tree import EMPTY, BlobType, Content, Node, NodeKind
@@ -17,7 +18,7 @@ from snapvault.operations.parent import KeepingTrees, Parent, find_parent, keep_
 from snapvault.operations.results import BackupResult
 from snapvault.operations.run import READ_SIZE, Run, host_name
 from snapvault.operations.saver import Saver
-from snapvault.operations.sources import Source, make_source
+from snapvault.operations.sources import Source, is_local, local_source, make_source
 from snapvault.source.protocol import SourceTree
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class SnapshotWriter:
         self._root = _Folder(Node(b"", NodeKind.DIRECTORY, 0o755, 0, 0, now_ns()))
         self._whole: Content | None = None  # the content of a source whose root is "/"
         self._open_files = 0
+        self._ended = False
         self._run = Run(repo.vault, "backup", control, dry_run=dry_run)
         self._kept: KeepingTrees | None = None
         if not repo.vault.ring.can_read and not dry_run:
@@ -74,6 +76,11 @@ class SnapshotWriter:
             self._run.blobs.put = self._kept.put  # type: ignore[method-assign]
         self._parent: Parent | None = None
         self.result: BackupResult | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Committed or aborted."""
+        return self._ended
 
     def warn(self, messages: Iterable[str]) -> None:
         """Warnings for the result."""
@@ -83,26 +90,35 @@ class SnapshotWriter:
 
     def add(self, source: Source, *, at: str = "/") -> None:
         """Store a source under its own absolute paths, below ``at``.  SourceError if none of its roots can be read."""
-        self.add_tree(make_source(source), at=at)
+        if isinstance(source, str | PathLike) and is_local(source):
+            tree, warnings = local_source(self._repo.url, [source])
+            self.warn(warnings)
+            self.add_trees([tree], at=at)
+        else:
+            self.add_trees([make_source(source)], at=at)
 
-    def add_tree(self, tree: SourceTree, *, at: str = "/") -> None:
-        """``add`` for a source that is ready made."""
+    def add_trees(self, trees: Sequence[SourceTree], *, at: str = "/") -> None:
+        """``add`` for sources that are ready made.  A command that fails is a SourceError, whatever else was read."""
         with self._lock:
-            prefix = _parts(at)
-            errors = []
-            for root in tree.roots:
-                try:
-                    self._add_root(tree, root, prefix)
-                except SourceError as e:
-                    errors.append(e)
-                    self._run.counts.issue(root, e.message)
-            if len(errors) == len(tree.roots):
+            self._check_open()
+            prefix, errors = _parts(at), []
+            for tree in trees:
+                for root in tree.roots:
+                    error = self._add_root(tree, root, prefix)
+                    if error is not None:
+                        errors.append(error)
+                        self._run.counts.issue(root, error.message)
+                self._users.update(tree.users)
+                self._groups.update(tree.groups)
+            if len(errors) == sum(len(tree.roots) for tree in trees):
                 raise errors[0]
-            self._users.update(tree.users)
-            self._groups.update(tree.groups)
 
-    def _add_root(self, tree: SourceTree, root: bytes, prefix: list[bytes]) -> None:
-        node = tree.root_node(root)
+    def _add_root(self, tree: SourceTree, root: bytes, prefix: list[bytes]) -> SourceError | None:
+        """Store a root; why it could not be read."""
+        try:
+            node = tree.root_node(root)
+        except SourceError as e:
+            return e
         parts = _parts(root)
         where = prefix + parts
         saver = Saver(self._run, tree, self._find_parent(), force_read=self._force)
@@ -111,17 +127,20 @@ class SnapshotWriter:
         if saved is None:
             issues = self._run.counts.issues
             reason = issues.pop().message if len(issues) > before else "it vanished"
-            raise SourceError(f"{os.fsdecode(root)} cannot be read: {reason}", affected=[os.fsdecode(root)])
+            return SourceError(f"{os.fsdecode(root)} cannot be read: {reason}", affected=[os.fsdecode(root)])
         self._added.append(root)
         if not where:
+            if self._root.children:
+                raise InvalidInput("the whole of / cannot join what is in the snapshot already", hint="add it alone")
             self._whole, self._root.node = saved.content, saved
-            return
+            return None
         folder = self._root
         for depth, name in enumerate(where[:-1]):
             above = b"/" + b"/".join(parts[: depth + 1 - len(prefix)]) if depth >= len(prefix) else None
             folder = self._descend(folder, name, tree.root_node(above) if above is not None else None)
         saved.name = where[-1]
         self._place(folder, saved)
+        return None
 
     def open(self, path: str) -> "SnapshotFile":
         """A binary file to write; it is in the snapshot once it was closed."""
@@ -129,6 +148,7 @@ class SnapshotWriter:
         if not parts:
             raise InvalidInput("a file needs a name")
         with self._lock:
+            self._check_open()
             self._open_files += 1
         return SnapshotFile(self, parts)
 
@@ -148,9 +168,19 @@ class SnapshotWriter:
             raise InvalidInput(f"{os.fsdecode(node.name)!r} is in the snapshot already", hint="name each path once")
         folder.children[node.name] = node
 
+    def _check_open(self) -> None:
+        if self._ended:
+            raise InvalidInput("the snapshot is finished: nothing can be added any more")
+
+    def drop_file(self) -> None:
+        """Called by a SnapshotFile that was given up."""
+        with self._lock:
+            self._open_files -= 1
+
     def finish_file(self, parts: list[bytes], ids: bytes, size: int) -> None:
         """Called by a SnapshotFile that was closed."""
         with self._lock:
+            self._check_open()
             self._open_files -= 1
             folder = self._root
             for name in parts[:-1]:
@@ -166,6 +196,7 @@ class SnapshotWriter:
     def store(self, buffer: memoryview, *, final: bool) -> tuple[bytes, int]:
         """Chunks of a SnapshotFile: their ids, and how many bytes they take."""
         with self._lock:
+            self._check_open()
             put, ids, start = self._run.blobs.put, [], 0
             for end in self._run.chunker.cuts(buffer, final=final):
                 ids.append(put(BlobType.DATA, bytes(buffer[start:end])))
@@ -177,7 +208,7 @@ class SnapshotWriter:
 
     def _find_parent(self) -> Parent:
         if self._parent is None:
-            self._parent = find_parent(self._run, self.dataset, self.host, self._paths or (), self._wanted)
+            self._parent = find_parent(self._run, self.dataset, self.host, self._paths, self._wanted)
         return self._parent
 
     def _old(self, where: list[bytes]) -> Node | None:
@@ -196,21 +227,23 @@ class SnapshotWriter:
 
     # -- the end ------------------------------------------------------------------------------------------------
 
-    def _encode(self, folder: _Folder) -> Node:
-        nodes = []
-        for name in sorted(folder.children):
-            child = folder.children[name]
-            nodes.append(child if isinstance(child, Node) else self._encode(child))
-        folder.node.content = self._run.folder(nodes, self._users, self._groups)
-        if folder is not self._root:
-            self._run.counts.folders += 1
-        return folder.node
+    def _encode(self) -> Content:
+        """Store the folders, inner ones first; not recursive, so that a path may be as deep as it likes."""
+        folders = [self._root]
+        for folder in folders:  # grows meanwhile
+            folders += [c for c in folder.children.values() if isinstance(c, _Folder)]
+        for folder in reversed(folders):
+            children = [folder.children[name] for name in sorted(folder.children)]
+            nodes = [c if isinstance(c, Node) else c.node for c in children]
+            folder.node.content = self._run.folder(nodes, self._users, self._groups)
+        self._run.counts.folders += len(folders) - 1
+        return self._root.node.content
 
     def _commit(self) -> None:
         if self._open_files:
             raise InvalidInput(f"{self._open_files} files of the snapshot were not closed")
         run = self._run
-        root = self._whole if self._whole is not None else self._encode(self._root).content
+        root = self._whole if self._whole is not None else self._encode()
         paths = self._paths if self._paths is not None else tuple(sorted(set(self._added))) or (b"/",)
         sid = run.commit(root, dataset=self.dataset, host=self.host, paths=paths, tags=self._tags, time=self._time)
         if self._kept is not None:
@@ -231,7 +264,9 @@ class SnapshotWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is not None:
+        with self._lock:  # a file that another thread still writes is refused from here on
+            ended, self._ended = self._ended, True
+        if error is not None or ended:
             self._run.__exit__(kind, error, trace)
             return
         try:
@@ -277,7 +312,9 @@ class SnapshotFile(io.RawIOBase):
         if self.closed:
             return
         try:
-            if not self._dropped:
+            if self._dropped:
+                self._writer.drop_file()
+            elif not self._writer.ended:
                 self._cut(final=True)
                 self._writer.finish_file(self._parts, b"".join(self._ids), self._size)
         finally:
@@ -316,4 +353,5 @@ def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
 def _nanoseconds(time: datetime) -> int:
     if time.tzinfo is None:
         raise InvalidInput("a time without a zone is ambiguous", hint="pass an aware datetime")
-    return int(time.timestamp()) * 10**9 + time.microsecond * 1000
+    delta = time - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 10**9 + delta.microseconds * 1000
