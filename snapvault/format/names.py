@@ -1,4 +1,4 @@
-"""Where each kind of object lies in a repository (docs/format/layout.md)."""
+"""Where each kind of object lies in a repository (docs/format/README.md)."""
 
 import re
 
