@@ -7,17 +7,16 @@ from dataclasses import dataclass, field
 
 from snapvault.backend.protocol import NotFound
 from snapvault.format import names
-from snapvault.format.local import VerifiedRecord, decode_verified
+from snapvault.format.local import VerifiedRecord
 from snapvault.format.pack import Segment
-from snapvault.format.signed import decode_signed
 from snapvault.format.wire import Kind
 from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Damaged, SnapvaultError
 from snapvault.foundation.events import Reporter
 from snapvault.foundation.ids import BlobId, PackId
-from snapvault.operations.check_objects import ObjectCheck
+from snapvault.operations.check_objects import ObjectCheck, trusted_verified
 from snapvault.operations.results import Finding
-from snapvault.repository.index import PackRow, Place
+from snapvault.repository.index import PackRow, Place, build_table
 from snapvault.repository.loader import Entry
 from snapvault.repository.packs import check_pack_name, open_directory, open_segment, parse_header
 from snapvault.repository.repository import Vault
@@ -58,6 +57,7 @@ class _Outcome:
     size: int
     problems: list[str] = field(default_factory=list)
     bad: Bad = field(default_factory=Bad)
+    unnamed: Entry | None = None  # what it says of itself, where no index of its domain names it
 
 
 class DataCheck:
@@ -75,16 +75,21 @@ class DataCheck:
         """Read packs until ``share`` of all their bytes was read."""
         verified, records = self._verified()
         good: list[PackId] = []
+        unnamed: list[Entry] = []
         for outcome in self._read_all(self._choose(share, verified)):
             self.packs_read += 1
             self.bytes_read += outcome.size
             self.bad.add(outcome.bad)
+            if outcome.unnamed is not None:
+                unnamed.append(outcome.unnamed)
             if not outcome.problems:
                 good.append(outcome.pack)
                 continue
             self._retracted |= verified.pop(outcome.pack, None) is not None
             name = names.pack(outcome.pack)
             self.findings += [Finding(f"{name}: {problem}", (name,)) for problem in outcome.problems]
+        if unnamed:
+            self._objects.index.tables.append(build_table((), unnamed))
         verified.update(dict.fromkeys(good, now_ns()))
         self.verified_bytes = sum(self._objects.present[p] for p in verified if p in self._objects.present)
         if share:
@@ -134,7 +139,8 @@ class DataCheck:
         except Damaged as e:
             outcome.problems.append(e.message)
         own = self._own_directory(outcome, data)
-        if own is not None and all(row != own[0] for row, _ in entries):
+        if own is not None and all(row.domain != own[0].domain for row, _ in entries):
+            outcome.unnamed = own
             self._segments(outcome, data, own)
         for entry in entries:
             if own is not None and not _same(entry, own):
@@ -191,11 +197,11 @@ class DataCheck:
         records = []
         for info in list(self._vault.backend.list(names.VERIFIED)):
             try:
-                record = decode_verified(decode_signed(Kind.VERIFIED, self._vault.backend.get(info.name)).payload)
+                record = trusted_verified(self._vault.ring, self._vault.backend.get(info.name))
             except (Damaged, NotFound):
                 continue  # ObjectCheck names it; its packs count as never verified
             records.append(info.name)
-            if record.config == self._vault.ring.config_digest and record.level == LEVEL:
+            if record.level == LEVEL:
                 found.update({p: max(record.time, found.get(p, 0)) for p in record.packs})
         return found, records
 

@@ -9,7 +9,7 @@ from blake3 import blake3
 from snapvault.backend.protocol import NotFound, ObjectInfo
 from snapvault.format import names
 from snapvault.format.keyset import Role
-from snapvault.format.local import decode_capabilities, decode_note, decode_verified
+from snapvault.format.local import VerifiedRecord, decode_capabilities, decode_note, decode_verified
 from snapvault.format.signed import decode_signed
 from snapvault.format.slot import decode_slot
 from snapvault.format.snapshot import COMMIT, GC_DONE, merkle
@@ -20,6 +20,7 @@ from snapvault.foundation.ids import PackId, SessionId
 from snapvault.operations.results import Finding
 from snapvault.repository.history import Slot
 from snapvault.repository.index import BlobIndex, build_table
+from snapvault.repository.keyring import Keyring
 from snapvault.repository.loader import Entry
 from snapvault.repository.repository import Vault, verify_keyset
 from snapvault.repository.trust import Untrusted, signed_by
@@ -34,6 +35,7 @@ class ObjectCheck:
         self.slots: list[Slot] = []
         self.present: dict[PackId, int] = {}  # packs in the store
         self.index = BlobIndex()
+        self.misfits = False  # packs are missing, or of another size than the index states
         self.entries: dict[PackId, list[Entry]] = defaultdict(list)  # what indexes (or its directory) say of each pack
         self._written: dict[SessionId, set[tuple[str, int]]] = defaultdict(set)
         self._suspicious = False  # the index is not whole, so what it says of packs may be somebody's invention
@@ -49,7 +51,7 @@ class ObjectCheck:
             self.find(self._vault.rollback.message, *self._vault.rollback.affected)
         self._config()
         self._keysets()
-        self._each(names.SLOTS, lambda _, data: decode_slot(data))
+        self._each(names.SLOTS, self._slot)
         self._each(names.SESSIONS, self._session)
         self._snapshots()
         self._packs()
@@ -122,6 +124,11 @@ class ObjectCheck:
                 f"keyset {pinned.keyset}, which this client saw here before, is gone", names.keyset(pinned.keyset)
             )
 
+    def _slot(self, name: str, data: bytes) -> None:
+        record = decode_slot(data)
+        if record.config != self._vault.ring.config_digest or not name.startswith(names.slot(record.holder, b"")):
+            raise Untrusted("it does not belong here")
+
     def _session(self, name: str, data: bytes) -> None:
         self._vault.sessions.verify(data, names.session_id(name, names.SESSIONS))
 
@@ -183,14 +190,14 @@ class ObjectCheck:
             self._written[row.sid].add((name, row.size))
             self.entries[row.id].append((row, segments))
         self.index = BlobIndex([build_table((), found)])
-        self.index.restrict(self.present, ())
+        self.misfits = bool(self.index.restrict(self.present, ()))
 
     def _scan_unindexed(self) -> None:
         """Packs that no index of their session names: it has not finished, or the index object is lost."""
         committed = {s.record.sid for s in self.slots if s.record.kind == COMMIT}
         found = []
         for digest, size in self.present.items():
-            indexed = {row.sid for row, _ in self.entries.get(digest, ())}
+            indexed = {row.domain for row, _ in self.entries.get(digest, ())}
             if indexed and not self._suspicious:
                 continue
             name = names.pack(digest)
@@ -200,7 +207,7 @@ class ObjectCheck:
                 if not indexed:
                     self.find(f"{name} is in no index and cannot be opened: {e.message}", name, harmless=True)
                 continue
-            if entry[0].sid in indexed:
+            if entry[0].domain in indexed:
                 continue
             if entry[0].sid in committed:
                 self.find(f"{name} belongs to snapshot {entry[0].sid}, but no index names it", name)
@@ -240,9 +247,15 @@ class ObjectCheck:
     def _local(self) -> None:
         self._each(names.CAPABILITIES, lambda _, data: decode_capabilities(data))
         self._each(names.HEARTBEATS, lambda _, data: check_frame(data))
-        self._each(names.VERIFIED, lambda _, data: decode_verified(decode_signed(Kind.VERIFIED, data).payload))
+        self._each(names.VERIFIED, self._verified)
         for problem in self._vault.loader.gc_problems():
             self.find(problem.message, *problem.affected)
+
+    def _verified(self, name: str, data: bytes) -> None:
+        try:
+            trusted_verified(self._vault.ring, data)
+        except Untrusted as e:
+            self.find(f"{name} is ignored: {e.message}", name, harmless=True)
 
     def _rescue(self) -> None:
         keyset = self._vault.ring.keyset
@@ -260,3 +273,14 @@ class ObjectCheck:
         for name in self._listing:
             if not name.startswith(known):
                 self.find(f"{name} is no object of a repository", name, harmless=True)
+
+
+def trusted_verified(ring: Keyring, data: bytes) -> VerifiedRecord:
+    """A record of what was found whole, by a holder who could read it; Untrusted, FormatError."""
+    signed = decode_signed(Kind.VERIFIED, data)
+    record = decode_verified(signed.payload)
+    holders = () if ring.keyset is None else ring.keyset.holders
+    publics = [ring.config.owner_sign, *(h.sign for h in holders if h.role in Role.READERS)]
+    if record.config != ring.config_digest or not any(signed_by(Kind.VERIFIED, signed, p) for p in publics):
+        raise Untrusted("it is not signed by a holder who may read")
+    return record

@@ -25,7 +25,8 @@ class TreeCheck:
         self._index = objects.index
         self._readers: dict[DomainId, BlobReader] = {}
         self._sound: dict[DomainId, set[BlobId]] = defaultdict(set)  # trees below which nothing is wrong
-        self._plain = not bad and len({row.domain for row in self._index.packs()}) == 1  # any place will do
+        # Where this holds, one place of a blob is as good as any other.
+        self._plain = not bad and not objects.misfits and len({row.domain for row in self._index.packs()}) == 1
         self._walked = 0
         self.findings: list[Finding] = []
         self.snapshots: list[Snapshot] = []
@@ -58,11 +59,12 @@ class TreeCheck:
         return self._readers[domain]
 
     def _available(self, blob: BlobId, index: BlobIndex) -> bool:
-        """Whether some place of a blob is in a pack that is there, and was not found damaged."""
+        """Whether some place of a blob is there (in a pack cut short, too), and was not found damaged."""
         if self._plain:
             return blob in self._index
         present, bad = self._objects.present, self._bad
-        return any(present.get(p.pack.id) == p.pack.size and not bad.has(blob, p) for p in index.places(blob))
+        places = (p for p in index.places(blob) if p.start + p.sealed <= present.get(p.pack.id, 0))
+        return any(not bad.has(blob, p) for p in places)
 
     def _is_sound(self, root: Content, reader: BlobReader, sound: set[BlobId]) -> bool:
         """Whether nothing below this folder is lost; quick where it was walked before."""

@@ -11,7 +11,10 @@ from snapvault.backend.factory import open_backend
 from snapvault.backend.protocol import Backend, NotFound
 from snapvault.format import names
 from snapvault.format.index import decode_index
+from snapvault.format.local import decode_gc, decode_tombstone
+from snapvault.format.session import decode_session
 from snapvault.format.signed import decode_signed
+from snapvault.format.slot import decode_slot
 from snapvault.format.snapshot import decode_snapshot
 from snapvault.format.wire import FormatError, Kind, check_frame
 from snapvault.foundation.errors import Damaged
@@ -104,7 +107,7 @@ class _Scrub:
             raise FormatError("its bytes are not those that its name states")
 
     def _look_inside(self, name: str, data: bytes) -> None:
-        """What is in clear: the packs of an index, the predecessors of a snapshot, the rescue files of a keyset."""
+        """What is in clear: under which name it belongs, and which others it names."""
         if name.startswith(names.KEYSETS):
             number = names.keyset_number(name)
             self._rescue = dict(verify_keyset(data, number, self._config, self._digest).rescue)
@@ -114,8 +117,18 @@ class _Scrub:
         elif name.startswith(names.SNAPSHOTS):
             names.session_id(name, names.SNAPSHOTS)
             self._snapshots += 1
-            for sid, _ in decode_snapshot(decode_signed(Kind.SNAPSHOT, data).payload).prevs:
+            record = decode_snapshot(decode_signed(Kind.SNAPSHOT, data).payload)
+            _belongs(name, names.snapshot(record.sid))
+            for sid, _ in record.prevs:
                 self._named(names.snapshot(sid), name, None)
+        elif name.startswith(names.SESSIONS):
+            _belongs(name, names.session(decode_session(decode_signed(Kind.SESSION, data).payload).head.sid))
+        elif name.startswith(names.SLOTS):
+            _belongs(name.rpartition("/")[0], names.slot(decode_slot(data).holder, b"").rstrip("/"))
+        elif name.startswith(names.TOMBSTONES):
+            _belongs(name, names.tombstone(decode_tombstone(decode_signed(Kind.TOMBSTONE, data).payload).sid))
+        elif name.startswith(names.GC):
+            _belongs(name, names.GC + decode_gc(decode_signed(Kind.GC, data).payload).sid)
 
     def _named(self, wanted: str, by: str, size: int | None) -> None:
         if wanted not in self._listing:
@@ -127,6 +140,12 @@ class _Scrub:
 _FRAMED = (
     names.CONFIG, names.KEYSETS, names.SLOTS, names.SESSIONS, names.INDEX, names.SNAPSHOTS, names.NOTES, names.LOCAL,
 )  # fmt: skip
+
+
+def _belongs(name: str, wanted: str) -> None:
+    """FormatError if an object stands under another name than it states."""
+    if name != wanted:
+        raise FormatError(f"it belongs under {wanted}")
 
 
 def _number(name: str) -> int:

@@ -22,7 +22,7 @@ from snapvault.format.signed import decode_signed
 from snapvault.format.snapshot import GC_DONE, decode_snapshot
 from snapvault.format.wire import FormatError, Kind
 from snapvault.foundation.errors import Damaged, SnapvaultError
-from snapvault.foundation.ids import PackId, SessionId
+from snapvault.foundation.ids import DomainId, PackId, SessionId
 from snapvault.repository.index import BlobIndex, IndexTable, PackRow, build_table, merge_tables
 from snapvault.repository.keyring import Keyring
 from snapvault.repository.packs import fetch_directory, read_header
@@ -65,11 +65,11 @@ class IndexLoader:
                     found[session.head.sid].append(pack)
         return self._by_session.get(sid, [])
 
-    def load(self, *, scan: bool = False, distrust: bool = False) -> BlobIndex:
+    def load(self, *, scan: bool = False, distrust: DomainId | None = None) -> BlobIndex:
         """The blobs of every domain that this holder knows.
 
-        ``scan``: also those of packs that no index object names, by the packs' own directories.  ``distrust``: and of
-        packs that an index object of another session than wrote them names; that costs a request for each pack.
+        ``scan``: also those of packs that no index object names, by the packs' own directories.  ``distrust``: nor one
+        of this domain, so that nobody hides its packs by naming them in another; that costs a request a pack.
 
         A listing that fails raises.  A single index object that is damaged is a problem, not the end: its blobs count
         as unknown, so a backup stores them again and a reader looks elsewhere.
@@ -88,9 +88,10 @@ class IndexLoader:
             self._scan(index, distrust=distrust)
         return index
 
-    def _scan(self, index: BlobIndex, *, distrust: bool) -> None:
+    def _scan(self, index: BlobIndex, *, distrust: DomainId | None) -> None:
         known = {(row.id, row.sid) for row in index.packs()}
-        ids = frozenset(pack for pack, _ in known)
+        ids = frozenset(row.id for row in index.packs())
+        settled = frozenset(row.id for row in index.packs() if distrust in (None, row.domain))
 
         def look(pack: tuple[PackId, int]) -> Entry | Damaged | None:
             digest, size = pack
@@ -103,7 +104,7 @@ class IndexLoader:
             except (Damaged, NotFound) as e:
                 return Damaged(f"{names.pack(digest)}: {e.message}", affected=[names.pack(digest)])
 
-        wanted = [p for p in self.packs_present().items() if distrust or p[0] not in ids]
+        wanted = [p for p in self.packs_present().items() if p[0] not in settled]
         with ThreadPoolExecutor(FETCHERS, thread_name_prefix="snapvault-fetch") as pool:
             looked = list(pool.map(look, wanted))
         self.problems += [e for e in looked if isinstance(e, Damaged)]
@@ -181,6 +182,8 @@ class IndexLoader:
             try:
                 signed = decode_signed(Kind.GC, self._store.backend.get(info.name))
                 gc = decode_gc(signed.payload)
+                if gc.config != self._ring.config_digest or names.GC + gc.sid != info.name:
+                    raise Untrusted("it does not belong here")
                 session, author = self._sessions.header(gc.sid)
                 if session.head.purpose != GC or not signed_by(Kind.GC, signed, author.sign):
                     raise Untrusted("it is not signed by a maintainer's session")

@@ -60,7 +60,11 @@ class BlobReader:
         """Bytes of a pack.  What the store sees is aligned to 64 KiB, so that it learns little of segments' ends."""
         first = start // ALIGNMENT * ALIGNMENT
         end = min(-(-(start + length) // ALIGNMENT) * ALIGNMENT, pack.size)
-        data = self._backend.get(names.pack(pack.id), first, end - first)
+        name = names.pack(pack.id)
+        try:
+            data = self._backend.get(name, first, end - first)
+        except Damaged:  # the pack is cut short, perhaps behind what is wanted
+            return memoryview(self._backend.get(name, start, length))
         return memoryview(data)[start - first : start - first + length]
 
     def open_segment(self, place: Place, sealed: memoryview) -> memoryview:

@@ -118,7 +118,7 @@ class Vault:
                 self._index = self.loader.load()
             return self._index
 
-    def _reload_index(self, *, distrust: bool) -> BlobIndex:
+    def _reload_index(self, *, distrust: DomainId | None) -> BlobIndex:
         """The index as the store has it now, with the directories of packs that it does not name."""
         with self._lock:
             self._index = self.loader.load(scan=True, distrust=distrust)
@@ -131,10 +131,10 @@ class Vault:
         def view(index: BlobIndex) -> BlobIndex:
             return index if domain is None else index.of(domain)
 
-        def reload(distrust: bool) -> BlobIndex:
+        def reload(distrust: DomainId | None) -> BlobIndex:
             return view(self._reload_index(distrust=distrust))
 
-        reloads = [partial(reload, distrust) for distrust in (False, True)]
+        reloads = [partial(reload, None)] + ([partial(reload, domain)] if domain is not None else [])
         return BlobReader(self.backend, self.ring, self.sessions, view(self.index()), reloads)
 
     def rolled_back(self, slots: list[Slot]) -> list[Damaged]:

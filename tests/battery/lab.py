@@ -251,7 +251,8 @@ def judge(lab: Lab, scratch: Path, keys: bytes | None = None, *, structure: bool
         with lab.open(keys, state=lab.state) as fresh:  # knows nothing of what the check saw
             restored = restore_all(lab, fresh, listed, scratch, verdict)
         checked = {(p.snapshot, p.path) for p in report.lost}
-        assert checked == restored, f"check and restore disagree: {sorted(checked ^ restored)}"
+        only = sorted(checked - restored), sorted(restored - checked)
+        assert checked == restored, f"called lost by the check alone: {only[0]}, by the restore alone: {only[1]}"
         assert not report.lost or report.status == "damaged"
     return verdict
 
