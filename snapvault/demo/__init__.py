@@ -1,0 +1,1 @@
+"""``python -m snapvault.demo``: the main job on real files, and every promise checked by somebody else."""
