@@ -36,7 +36,7 @@ def run(*argv: object, **env: str) -> "subprocess.CompletedProcess[str]":
 def test_everything_is_as_promised_and_kept(source: Path, tmp_path: Path) -> None:
     done = run("--source", source, "--keep", tmp_path / "kept")
     assert done.returncode == 0 and done.stderr == "", done
-    assert done.stdout.count("\nok  ") == 7 and "FAIL" not in done.stdout and "unmodified and not read" in done.stdout
+    assert done.stdout.count("\nok  ") == 8 and "FAIL" not in done.stdout and "unmodified and not read" in done.stdout
     assert {"repository", "recovery.key", "restored", "rescued"} <= set(os.listdir(tmp_path / "kept"))
     again = run("--source", source, "--keep", tmp_path / "kept")
     assert again.returncode == 2 and "not empty" in again.stderr
