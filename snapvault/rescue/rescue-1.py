@@ -264,6 +264,17 @@ class Session:
         self.index_key, self.index_context = derive(secrets[32:], "index", of_domain), of_domain
 
 
+def first_that_opens(sessions, opening):
+    """What ``opening`` gives for the first of these sessions with which it does not fail."""
+    why = Lost("the header of its session is lost")
+    for session in sessions:
+        try:
+            return opening(session)
+        except Lost as e:
+            why = e
+    raise why
+
+
 class Repository:
     """Objects are files below one folder; nothing in it is believed before it was verified."""
 
@@ -282,7 +293,11 @@ class Repository:
         except (Lost, KeyError, TypeError) as e:
             raise Refused(20, f"the object 'config' cannot be used ({e}); take it from another copy") from None
         self.keys = None
-        self.sessions = {}  # id -> Session
+        self.opened = {}  # head of a session -> Session
+        self.by_id = collections.defaultdict(
+            list
+        )  # session id -> its Sessions: a hostile writer may claim another's id
+        self.tried = set()  # ids whose object in sessions/ was looked at
 
     def get(self, name, start=0, length=-1):
         with open(os.path.join(self.folder, name), "rb") as f:
@@ -326,14 +341,14 @@ class Repository:
             raise Lost("a session belongs to another repository or to a newer format")
         if not maintains and (role != "writer" or purpose == "gc" or domain not in domains):
             raise Lost(f"session {sid} was opened by a {role}, which may not")
-        if sid in self.sessions:
-            return self.sessions[sid]
-        secrets = self._open_stanza(head, stanzas)
-        session = Session(sid, holder, secrets, self.config_digest, domain)
-        if len(secrets) != 64 or derive(session.secret, "session commitment", session.context) != commitment:
-            raise Lost(f"session {sid} does not hold the secret that it commits to")
-        self.sessions[sid] = session
-        return session
+        if head not in self.opened:
+            secrets = self._open_stanza(head, stanzas)
+            session = Session(sid, holder, secrets, self.config_digest, domain)
+            if len(secrets) != 64 or derive(session.secret, "session commitment", session.context) != commitment:
+                raise Lost(f"session {sid} does not hold the secret that it commits to")
+            self.opened[head] = session
+            self.by_id[sid].append(session)
+        return self.opened[head]
 
     def _open_stanza(self, head, stanzas):
         for recipient, epoch, sealed in stanzas:
@@ -342,17 +357,19 @@ class Repository:
                 return key.open(sealed, b"snapvault/1 session " + recipient.encode() + b"\0" + head)
         raise Lost("a session is sealed to no key that is at hand")
 
-    def session(self, sid):
-        if sid not in self.sessions and re.fullmatch("(gc)?[0-9a-f]{32}", sid):
-            try:
-                found = self.open_session(self.get("sessions/" + sid))
-            except OSError:
-                raise Lost(f"the header of session {sid} is in no pack and not in sessions/") from None
-            if found.sid != sid:
-                raise Lost(f"another session's header stands in sessions/{sid}")
-        if sid not in self.sessions:
+    def sessions_of(self, sid):
+        """All Sessions of this id: from the heads of packs, and from sessions/ (if nothing was stored, only there)."""
+        if not re.fullmatch("(gc)?[0-9a-f]{32}", sid):
             raise Lost("a session has a malformed id")
-        return self.sessions[sid]
+        if sid not in self.tried:
+            self.tried.add(sid)
+            try:
+                self.open_session(self.get("sessions/" + sid))
+            except FileNotFoundError:
+                pass
+            except MALFORMED as e:
+                say(f"sessions/{sid} is ignored: {e}")
+        return self.by_id[sid]
 
 
 # ---- where every blob lies: from the directories that packs carry ----------------------------------------------------
@@ -413,10 +430,13 @@ class Places:
                 wanted = [(i, p) for i, p in enumerate(packs) if p[0].hex() in unreadable]
                 if config != self.repository.config_digest or not wanted:
                     continue
-                session = self.repository.session(sid)
-                table = unpack(unseal(session.index_key, "index", session.index_context, sealed))
+                table = first_that_opens(
+                    self.repository.sessions_of(sid),
+                    lambda session: unpack(unseal(session.index_key, "index", session.index_context, sealed)),  # noqa: B023
+                )
                 for i, (pack, _, author) in wanted:
-                    self._add(unreadable[pack.hex()], self.repository.session(author), table[i])
+                    for session in self.repository.sessions_of(author):
+                        self._add(unreadable[pack.hex()], session, table[i])
             except MALFORMED as e:
                 say(f"{name} is of no use: {e}")
 
@@ -488,10 +508,10 @@ def open_snapshot(repository, name, removed):
     holder, role, _, _ = repository.certificate(certificate)
     if config != repository.config_digest or os.path.basename(name) != sid or blake3(sealed).digest() != digest:
         raise Lost("it does not belong here, or its sealed part was replaced")
-    session = repository.session(sid)
-    if role not in ("owner", "maintainer", "writer") or session.holder != holder:
-        raise Lost("it was committed by another holder than the one who began it")
-    d = unpack(unseal(session.secret, "record", session.context, sealed))
+    if role not in ("owner", "maintainer", "writer"):
+        raise Lost(f"it was committed by a {role}, which may not")
+    own = [s for s in repository.sessions_of(sid) if s.holder == holder]  # nobody commits another's session
+    d = unpack(first_that_opens(own, lambda session: unseal(session.secret, "record", session.context, sealed)))
     note = "partial" if d["partial"] else ""
     if holder in removed:
         note += " WRITTEN BY A KEY THAT WAS REMOVED: " + removed[holder]

@@ -458,6 +458,28 @@ def test_a_bomb_in_a_segment_is_refused(small: tuple[Vaulted, Path], tmp_path: P
     assert done.stderr.count("cannot be read") == 2
 
 
+def test_a_writer_who_claims_anothers_session_id_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vault = make(tmp_path)
+    (tmp_path / "file").write_text("content")
+    snapshot = snapvault.backup(vault.repo, tmp_path / "file", dataset="d").snapshot
+    add_key(vault.repo, "writer", "taken over", file=tmp_path / "writer.json")
+    writer = snapvault.open(str(vault.path), keys=snapvault.KeyFile(tmp_path / "writer.json")).vault
+    own = packs(vault.path)
+    monkeypatch.setattr("snapvault.repository.session.random.token_hex", lambda _: snapshot)
+    for i in range(100):
+        session = Session(writer.store, writer.ring, writer.ring.write_domain)
+        blobs = BlobWriter(session, writer.loader.load(), writer.ring.write_domain)
+        blobs.put(BlobType.DATA, b"%d" % i)
+        blobs.flush()
+        if min(packs(vault.path), key=lambda p: p.name) not in own:
+            break  # the claim is read first
+    for without in ((), ("sessions", "index")):
+        copy = vault.copy(tmp_path / f"copy {without}", without=without)
+        out = tmp_path / f"out {without}"
+        assert rescue(copy, "latest", out, "--key-file", vault.key).returncode == 0
+        assert (restored(out, tmp_path) / "file").read_text() == "content"
+
+
 # ---- the files themselves --------------------------------------------------------------------------------------------
 
 
