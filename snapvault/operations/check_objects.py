@@ -126,8 +126,10 @@ class ObjectCheck:
 
     def _slot(self, name: str, data: bytes) -> None:
         record = decode_slot(data)
-        if record.config != self._vault.ring.config_digest or not name.startswith(names.slot(record.holder, b"")):
+        if not name.startswith(names.slot(record.holder, b"")):
             raise Untrusted("it does not belong here")
+        if record.config != self._vault.ring.config_digest:
+            self.find(f"{name} is of another repository, or was left by an init that was killed", name, harmless=True)
 
     def _session(self, name: str, data: bytes) -> None:
         self._vault.sessions.verify(data, names.session_id(name, names.SESSIONS))
