@@ -11,6 +11,7 @@ from snapvault.backend.protocol import Exists
 from snapvault.crypto.recovery import RecoveryKey
 from snapvault.format import names
 from snapvault.format.keyset import Holder, Revocation, Role
+from snapvault.format.signed import decode_signed
 from snapvault.format.slot import ARGON2ID, RECOVERY
 from snapvault.format.wire import Kind
 from snapvault.foundation.errors import Conflict, Damaged, InvalidInput, KeyRejected, SnapvaultError
@@ -22,7 +23,7 @@ from snapvault.repository.keyring import HolderKeys, KeysetEditor, recovery_key_
 from snapvault.repository.repository import Vault, read_keyset
 from snapvault.repository.session import revoke
 from snapvault.repository.slots import list_slots
-from snapvault.repository.trust import sign
+from snapvault.repository.trust import sign, signed_by
 
 if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
@@ -168,6 +169,8 @@ def remove_key(repo: "Repository", who: str) -> KeyResult:
     editor.unshare(holder.id)
     if holder.role in Role.READERS:
         editor.add_epoch(vault.ring.current.epochs[-1].recovery)
+    if holder.role in Role.MAINTAINERS:
+        _take_over_tombstones(vault, holder)
     kept = editor.record.revocations
     heads: tuple[SessionId, ...] | None = None
     while heads != (heads := _heads(vault, holder)):
@@ -179,6 +182,16 @@ def remove_key(repo: "Repository", who: str) -> KeyResult:
         editor = _editor(vault)
     _delete_slots(vault, holder.id)
     return KeyResult(holder.id.hex(), holder.name, holder.role, vault.ring.current.number)
+
+
+def _take_over_tombstones(vault: Vault, holder: Holder) -> None:
+    """Sign a maintainer's tombstones as the owner: once it is removed they count no more, since they may be new."""
+    own = vault.ring.signing
+    found, _ = vault.history.tombstones()
+    for sid, record in found.items():
+        name = names.tombstone(sid)
+        if signed_by(Kind.TOMBSTONE, decode_signed(Kind.TOMBSTONE, vault.store.fresh(name)), holder.sign):
+            vault.backend.put(name, [sign(Kind.TOMBSTONE, record.encode(), own.id, own.signer)])
 
 
 def _find_removed(vault: Vault, who: str) -> Revocation | None:

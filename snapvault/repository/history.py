@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
+from snapvault.backend.protocol import NotFound
 from snapvault.compression import decompress
 from snapvault.crypto.envelope import unseal
 from snapvault.format import names
 from snapvault.format.keyset import Role
 from snapvault.format.local import TombstoneRecord, decode_tombstone
 from snapvault.format.signed import Signed, decode_signed
-from snapvault.format.snapshot import COMMIT, SnapshotDetails, SnapshotRecord, decode_details, decode_snapshot
+from snapvault.format.snapshot import ABORT, COMMIT, SnapshotDetails, SnapshotRecord, decode_details, decode_snapshot
 from snapvault.format.wire import Kind
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import HolderId, SessionId, SnapshotId
@@ -87,6 +88,8 @@ class History:
             raise Untrusted(f"the sealed part of snapshot {sid} was replaced")
         if record.kind == COMMIT:
             self._check_author(sid, certificate.holder, certificate.role)
+        elif record.kind != ABORT and certificate.role not in Role.MAINTAINERS:
+            raise Untrusted(f"the slot of session {sid} was filled with {record.kind!r} by a {certificate.role}")
         elif certificate.role not in Role.MAINTAINERS and certificate.role not in Role.WRITERS:
             raise Untrusted(f"the slot of session {sid} was filled by a {certificate.role}")
         return Slot(record, blake3(data).digest(), certificate.holder, signed.sealed)
@@ -138,22 +141,31 @@ class History:
         problems: list[Damaged] = []
         for info in list(self._store.backend.list(names.TOMBSTONES)):
             try:
-                signed = decode_signed(Kind.TOMBSTONE, self._store.immutable(info.name))
-                record = decode_tombstone(signed.payload)
-                if record.config != self._ring.config_digest or names.tombstone(record.sid) != info.name:
-                    raise Untrusted("it does not belong here")
-                if not self._by_maintainer(Kind.TOMBSTONE, signed):
-                    raise Untrusted("it is not signed by a maintainer or the owner")
+                try:
+                    record = self._tombstone(info.name, self._store.immutable(info.name))
+                except Untrusted:  # the owner signs those of a maintainer anew who is removed
+                    record = self._tombstone(info.name, self._store.fresh(info.name))
                 found[record.sid] = record
             except Damaged as e:
-                problems.append(type(e)(f"{info.name} is ignored: {e.message}", affected=[info.name]))
+                reason = e.message.removeprefix(f"{info.name}: ")
+                problems.append(type(e)(f"{info.name} is ignored: {reason}", affected=[info.name]))
+            except NotFound:
+                continue  # taken back since it was listed
         return found, problems
+
+    def _tombstone(self, name: str, data: bytes) -> TombstoneRecord:
+        signed = decode_signed(Kind.TOMBSTONE, data)
+        record = decode_tombstone(signed.payload)
+        if record.config != self._ring.config_digest or names.tombstone(record.sid) != name:
+            raise Untrusted("it does not belong here")
+        if not self._by_maintainer(Kind.TOMBSTONE, signed):
+            raise Untrusted("it is not signed by a maintainer or the owner")
+        return record
 
     def _by_maintainer(self, kind: int, signed: Signed) -> bool:
         publics = [self._ring.config.owner_sign]
         if self._ring.keyset is not None:
             publics += [h.sign for h in self._ring.keyset.holders if h.role in Role.MAINTAINERS]
-            publics += [r.sign for r in self._ring.keyset.revocations if r.role in Role.MAINTAINERS]
         return any(signed_by(kind, signed, p) for p in publics)
 
     def details(self, slot: Slot) -> SnapshotDetails:

@@ -1,5 +1,6 @@
 """An open repository: what every operation works on."""
 
+import contextlib
 import logging
 import os
 import threading
@@ -101,7 +102,7 @@ class Vault:
             raise KeyRejected("this key was removed from the repository", hint="ask the owner for a new key")
 
     def _newest_keyset(self) -> int:
-        return max((names.keyset_number(o.name) for o in self.backend.list(names.KEYSETS)), default=0)
+        return max(keyset_numbers(self.backend), default=0)
 
     def _attach(self, ring: Keyring) -> None:
         self.ring = ring
@@ -190,22 +191,50 @@ def read_config(backend: Backend) -> tuple[ConfigRecord, bytes]:
 
 def read_keyset(backend: Backend, config: ConfigRecord, config_digest: bytes) -> tuple[KeysetRecord, bytes]:
     """The newest keyset that the owner signed, and its digest; RepositoryNotFound if the init never finished."""
-    numbers = sorted(names.keyset_number(o.name) for o in backend.list(names.KEYSETS))
+    record, digest, _ = newest_keyset(backend, config, config_digest)
+    return record, digest
+
+
+def newest_keyset(
+    backend: Backend, config: ConfigRecord, config_digest: bytes
+) -> tuple[KeysetRecord, bytes, Damaged | None]:
+    """The newest keyset that the owner signed, its digest, and what is wrong with a newer one.
+
+    A newer one may be damage, or somebody's invention that must not lock everybody out.  So readers go on with what is
+    signed; writers must not, since a damaged one may have removed a key.
+    """
+    numbers = keyset_numbers(backend)
     if not numbers:
         raise RepositoryNotFound(
             f"the repository at {backend.url} has no keyset: its init never finished, or keysets were deleted",
             hint="run 'snapvault init' again, or open it with the recovery key",
         )
-    name = names.keyset(numbers[-1])
-    data = backend.get(name)
-    try:
-        return verify_keyset(data, numbers[-1], config, config_digest), blake3(data).digest()
-    except Damaged as e:
-        raise type(e)(
-            f"{name} is damaged: {e.message}",
-            hint="fetch this object from a copy of the repository, or open with the recovery key",
-            affected=[name],
-        ) from e
+    problem: Damaged | None = None
+    for number in reversed(numbers):
+        name = names.keyset(number)
+        try:
+            data = backend.get(name)
+            return verify_keyset(data, number, config, config_digest), blake3(data).digest(), problem
+        except NotFound:
+            continue
+        except Damaged as e:
+            problem = problem or type(e)(
+                f"{name} is damaged, or was not written by the owner: {e.message}",
+                hint="fetch this object from a copy of the repository, or delete it if no copy has it; "
+                "the recovery key opens without it",
+                affected=[name],
+            )
+    assert problem is not None
+    raise problem
+
+
+def keyset_numbers(backend: Backend) -> list[int]:
+    """The numbers of all keysets, ascending; names that are none are left to check."""
+    found = []
+    for info in backend.list(names.KEYSETS):
+        with contextlib.suppress(FormatError):
+            found.append(names.keyset_number(info.name))
+    return sorted(found)
 
 
 def verify_keyset(data: bytes, number: int, config: ConfigRecord, config_digest: bytes) -> KeysetRecord:
@@ -234,17 +263,20 @@ def open_vault(
         credential = make_credential()
         folder = digest.hex()
         pins = Pins(None if state is None else state / folder, backend.url)
-        ring = _open_ring(backend, config, digest, credential)
-        rollback = _compare_pins(pins, ring, credential)
+        ring, problem = _open_ring(backend, config, digest, credential)
+        rollback = problem or _compare_pins(pins, ring, credential)
         return Vault(backend, ring, Cache(None if cache is None else cache / folder), pins, rollback)
     except BaseException:
         backend.close()
         raise
 
 
-def _open_ring(backend: Backend, config: ConfigRecord, digest: bytes, credential: Credential) -> Keyring:
+def _open_ring(
+    backend: Backend, config: ConfigRecord, digest: bytes, credential: Credential
+) -> tuple[Keyring, Damaged | None]:
+    """The keys, and what is wrong with the newest keyset."""
     try:
-        keyset, keyset_digest = read_keyset(backend, config, digest)
+        keyset, keyset_digest, problem = newest_keyset(backend, config, digest)
         _, own = open_slot(backend, credential, digest, {h.id for h in keyset.holders})
         ring = open_keyring(config, digest, keyset, keyset_digest, own)
     except (KeyRejected, Damaged, RepositoryNotFound):
@@ -252,10 +284,12 @@ def _open_ring(backend: Backend, config: ConfigRecord, digest: bytes, credential
         if not isinstance(credential, RecoveryKey) or credential.config_digest != digest:
             raise
         recovery = recovery_key_pair(credential.seed, digest)
-        return Keyring(config, digest, None, b"", RECOVERY_ROLE, recovery=recovery)
+        return Keyring(config, digest, None, b"", RECOVERY_ROLE, recovery=recovery), None
+    if problem is not None:
+        log.warning("%s", problem)
     if isinstance(credential, RecoveryKey):
-        return replace(ring, recovery=recovery_key_pair(credential.seed, digest))
-    return ring
+        ring = replace(ring, recovery=recovery_key_pair(credential.seed, digest))
+    return ring, problem
 
 
 def _compare_pins(pins: Pins, ring: Keyring, credential: Credential) -> Damaged | None:

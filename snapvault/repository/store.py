@@ -25,6 +25,10 @@ class Store:
                 return kept
             except Damaged:
                 self.cache.remove("objects/" + name)
+        return self.fresh(name)
+
+    def fresh(self, name: str) -> bytes:
+        """The same, as the store has it now."""
         data = self.backend.get(name)
         try:
             check_frame(data)
