@@ -2,12 +2,17 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import snapvault
+from snapvault import KeyFile
 from snapvault.compression import decompress
 from snapvault.crypto.envelope import padme, seal, unseal
 from snapvault.crypto.hpke import HpkePrivateKey
@@ -197,3 +202,57 @@ def test_secrets_of_sessions_domains_and_holders() -> None:
 def test_merkle_roots(v: dict[str, Any]) -> None:
     objects = merkle([(name, size) for name, size in reversed(v["objects"])])  # the order does not matter
     assert (objects.count, objects.size, objects.root.hex()) == (v["count"], v["size"], v["root"])
+
+
+# ---- a whole repository ----------------------------------------------------------------------------------------------
+
+REPOSITORY = json.loads((HERE / "repository.json").read_text())
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    for name, data in REPOSITORY["objects"].items():
+        path = tmp_path / "repo" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(unhex(data))
+    (tmp_path / "recovery").write_text(REPOSITORY["recovery key"])
+    (tmp_path / "reader.json").write_text(REPOSITORY["reader"])
+    return tmp_path
+
+
+@pytest.mark.parametrize("how", ["password", "recovery", "reader.json", "bare"])
+def test_a_repository_of_this_format_is_read(stored: Path, how: str) -> None:
+    keys = {} if how == "password" else {"keys": KeyFile(stored / ("recovery" if how == "bare" else how))}
+    if how == "bare":
+        for folder in ("keyset", "slots", "index", "local"):
+            shutil.rmtree(stored / "repo" / folder)
+    with snapvault.open(str(stored / "repo"), password=REPOSITORY["password"], **keys) as repo:
+        datasets = ["first", "second", "third"] if how == "bare" else ["first", "second"]  # the tombstone is local
+        assert [s.dataset for s in repo.snapshots()] == datasets
+        assert len(list(repo.snapshot("first@latest").ls("/", recursive=True))) == len(REPOSITORY["second"]) - 1
+        snapshot = repo.snapshot("second@latest")
+        assert snapshot.tags == ("kept",) and snapshot.host == "web-1"
+        found = list(snapshot.ls("/", recursive=True))
+        for entry, expected in zip(found, REPOSITORY["second"], strict=True):
+            node = entry.node
+            assert os.fsencode(entry.path).hex() == expected["path"]
+            assert (node.kind, node.mode, node.size) == (expected["kind"], expected["mode"], expected["size"])
+            assert node.mtime_ns == expected["mtime"] or expected["mtime"] is None
+            assert node.target.hex() == expected["target"] and plain(node.xattrs or {}) == expected["xattrs"]
+            if expected.get("content"):
+                with snapshot.open(entry.path) as f:
+                    assert f.read().hex() == expected["content"]
+
+
+def test_the_rescue_program_reads_it_too(stored: Path) -> None:
+    script = Path(snapvault.__file__).parent / "rescue" / "rescue-1.py"
+    argv = [sys.executable, "-I", str(script), str(stored / "repo"), "second@latest", str(stored / "out"), "--key-file"]
+    done = subprocess.run([*argv, str(stored / "recovery")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for expected in REPOSITORY["second"]:
+        path = os.fsencode(stored / "out") + unhex(expected["path"])
+        st = os.lstat(path)
+        assert expected["kind"] == 1 or st.st_mtime_ns == expected["mtime"]
+        assert expected["kind"] == 2 or st.st_mode & 0o7777 == expected["mode"]
+        if expected.get("content"):
+            assert Path(os.fsdecode(path)).read_bytes().hex() == expected["content"]
