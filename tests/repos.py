@@ -9,6 +9,9 @@ from typing import Any
 import snapvault
 from snapvault import BackupResult, Chunking, Repository
 from snapvault.backend.trace import TraceBackend
+from snapvault.format import names
+from snapvault.format.tree import ID_SIZE
+from snapvault.foundation.ids import BlobId
 
 SEED = bytes(range(32))
 SMALL = Chunking(64, 128, 256)  # so that a small file has many chunks
@@ -43,6 +46,21 @@ def traced(repo: Repository) -> TraceBackend:
     store = repo.vault.store
     store.backend = TraceBackend(store.backend, record=True)
     return store.backend
+
+
+def damage(repo: Repository, path: str, *, snapshot: str = "latest") -> str:
+    """Flip bits in the segment that holds the end of a stored file.  The name of the pack."""
+    found = repo.snapshot(snapshot)
+    reader = found.reader()
+    last = BlobId(reader.expand(found.entry(path).node.content)[-ID_SIZE:])
+    place = next(reader.index.places(last))
+    name = names.pack(place.pack.id)
+    with open(f"{repo.url}/{name}", "r+b") as f:
+        f.seek(place.start + place.sealed // 2)
+        byte = f.read(1)[0]
+        f.seek(-1, os.SEEK_CUR)
+        f.write(bytes([byte ^ 1]))
+    return name
 
 
 def objects(repo: Repository) -> dict[str, int]:

@@ -3,12 +3,13 @@
 import io
 import os
 import stat
+import struct
 import tarfile
 from typing import IO, TYPE_CHECKING, BinaryIO
 
 from snapvault.access.resolve import resolve
 from snapvault.access.snapshot import Entry, Snapshot, StoredFile
-from snapvault.format.tree import NodeKind
+from snapvault.format.tree import Node, NodeKind
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Control, Reporter
 from snapvault.operations.results import RestoreResult, text_path
@@ -28,6 +29,11 @@ _TYPES = {
     NodeKind.BLOCK: tarfile.BLKTYPE,
     NodeKind.FIFO: tarfile.FIFOTYPE,
 }
+_ACLS = {b"system.posix_acl_access": "SCHILY.acl.access", b"system.posix_acl_default": "SCHILY.acl.default"}
+_ACL_TAGS = {
+    1: ("user", False), 2: ("user", True), 4: ("group", False), 8: ("group", True), 16: ("mask", False),
+    32: ("other", False),
+}  # fmt: skip
 
 
 def archive(
@@ -84,6 +90,8 @@ class _Tar:
             self._tally.issue(at.path, "a socket has no place in a tar")
             return
         info = _header(at)
+        for name in _unstorable(node):
+            self._tally.issue(at.path, f"its attribute {text_path(name)!r} has a name that a tar cannot hold")
         if node.link is not None:
             first = self._linked.setdefault(node.link, info.name)
             if first != info.name:
@@ -122,10 +130,38 @@ def _header(at: Visited) -> tarfile.TarInfo:
     info.mode, info.uid, info.gid = stat.S_IMODE(node.mode), node.uid, node.gid
     info.uname, info.gname = at.users.get(node.uid, ""), at.groups.get(node.gid, "")
     info.mtime = node.mtime_ns // 10**9
-    headers = {"mtime": f"{node.mtime_ns // 10**9}.{node.mtime_ns % 10**9:09d}"}
+    seconds, fraction = divmod(abs(node.mtime_ns), 10**9)
+    headers = {"mtime": f"{'-' if node.mtime_ns < 0 else ''}{seconds}.{fraction:09d}"}
     info.linkname = text_path(node.target)
     info.devmajor, info.devminor = os.major(node.device), os.minor(node.device)
+    unstorable = _unstorable(node)
     for name, value in (node.xattrs or {}).items():
-        headers["SCHILY.xattr." + text_path(name)] = value.decode("utf-8", "surrogateescape")
+        if name in _ACLS:
+            headers[_ACLS[name]] = _acl_text(value)
+        elif name not in unstorable:
+            headers["SCHILY.xattr." + name.decode()] = value.decode("utf-8", "surrogateescape")
     info.pax_headers = headers
     return info
+
+
+def _acl_text(value: bytes) -> str:
+    """The words of acl(5) for an ACL as the kernel keeps it: a version, then a kind, rights and a number an entry."""
+    entries, table = [], value[4:]
+    for tag, rights, number in struct.iter_unpack("<HHI", table[: len(table) // 8 * 8]):
+        word, has_number = _ACL_TAGS.get(tag, ("other", False))
+        letters = "".join(c if rights & bit else "-" for c, bit in (("r", 4), ("w", 2), ("x", 1)))
+        entries.append(f"{word}:{number if has_number else ''}:{letters}")
+    return ",".join(entries)
+
+
+def _unstorable(node: Node) -> list[bytes]:
+    """Names of attributes that cannot be keywords of a pax header: not UTF-8, or with the sign that ends a keyword."""
+    return [n for n in node.xattrs or () if b"=" in n or not _is_text(n)]
+
+
+def _is_text(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
