@@ -72,7 +72,7 @@ class Story:
         said = f"{human_size(r.bytes_total)}: {human_size(r.bytes_new)} new, {human_size(r.bytes_stored)} stored"
         if not r.parent:
             return Row(step, f"{said}; {r.bytes_total / stored:.1f} times smaller", r.seconds, r.status == "ok")
-        good = r.status == "ok" and r.bytes_read < r.bytes_total / 2  # the rest is known to be unchanged
+        good = r.status == "ok" and r.files_unmodified == trees.files_in_both(self._before, self._after)
         return Row(step, f"{said}; {r.files_unmodified:,} files unmodified and not read", r.seconds, good)
 
     def _restore(self, repo: snapvault.Repository) -> Row:
