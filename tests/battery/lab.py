@@ -25,7 +25,7 @@ from snapvault.format import names
 from snapvault.format.local import GcRecord, NoteDetails, NoteRecord, encode_heartbeat
 from snapvault.format.session import GC
 from snapvault.format.wire import Kind
-from snapvault.foundation.ids import PackId, SessionId
+from snapvault.foundation.ids import HolderId, PackId, SessionId
 from snapvault.repository import create, packs, session
 from snapvault.repository.repository import Vault
 from snapvault.repository.trust import sign
@@ -129,7 +129,7 @@ class Lab:
             shutil.rmtree(self.state, ignore_errors=True)
 
 
-# -- what is in it ------------------------------------------------------------------------------------------------------
+# -- what is in it ----------------------------------------------------------------------------------------------------
 
 
 def make_tree(seed: int) -> Tree:
@@ -151,7 +151,7 @@ def edit(tree: Tree, seed: int) -> Tree:
 
 
 def build(home: Path) -> Lab:
-    """The lab: four snapshots by two holders in two domains and two epochs, one of them forgotten; every kind of object."""
+    """The lab: four snapshots by two holders, in two domains and two epochs, one forgotten; every kind of object."""
     with small_parts():
         lab = Lab(memory(), home, state=home / "state")
         made = snapvault.init(lab.url, keys=lambda: SEED, chunking=CHUNKING)
@@ -183,7 +183,9 @@ def build(home: Path) -> Lab:
 
 def put_note(vault: Vault, sid: str) -> str:
     """A note on a snapshot; no verb writes them yet."""
-    record = NoteRecord(vault.ring.config_digest, SessionId(sid), 1, (), blake3(NoteDetails(hold=True).encode()).digest())
+    record = NoteRecord(
+        vault.ring.config_digest, SessionId(sid), 1, (), blake3(NoteDetails(hold=True).encode()).digest()
+    )
     keys = vault.ring.signing
     data = sign(Kind.NOTE, record.encode(), keys.id, keys.signer, NoteDetails(hold=True).encode())
     name = f"{names.NOTES}{sid}/{blake3(data).hexdigest()}"
@@ -195,7 +197,9 @@ def gc_session(vault: Vault) -> session.Session:
     """A session as a GC opens it."""
     numbered = SimpleNamespace(token_hex=lambda n: names.GC_PREFIX + secrets.token_hex(n))
     with mock.patch.object(session, "random", numbered):
-        return session.Session(vault.store, vault.ring, vault.ring.domains[vault.ring.current.domains[0].id], purpose=GC)
+        return session.Session(
+            vault.store, vault.ring, vault.ring.domains[vault.ring.current.domains[0].id], purpose=GC
+        )
 
 
 def put_gc(vault: Vault, condemned: list[PackId]) -> str:
@@ -209,7 +213,7 @@ def put_gc(vault: Vault, condemned: list[PackId]) -> str:
     return gc.sid
 
 
-# -- the judge ----------------------------------------------------------------------------------------------------------
+# -- the judge --------------------------------------------------------------------------------------------------------
 
 Lost = set[tuple[str, str]]  # snapshot and path
 
@@ -316,3 +320,9 @@ def restore_one(repo: snapvault.Repository, ref: str, tree: Tree, scratch: Path)
         return {(snapshot.id, p) for p in lost}
     finally:
         shutil.rmtree(target, ignore_errors=True)
+
+
+def holder_of(lab: Lab, name: str) -> HolderId:
+    """The holder of this name."""
+    with lab.open() as repo:
+        return next(h.id for h in repo.vault.ring.current.holders if h.name == name)

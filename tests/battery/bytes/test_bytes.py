@@ -50,7 +50,7 @@ def kind_of(name: str) -> str:
     return next(k for k in KINDS if name.startswith(k))
 
 
-# -- every byte ---------------------------------------------------------------------------------------------------------
+# -- every byte -------------------------------------------------------------------------------------------------------
 
 
 def test_every_byte_is_held_by_a_scrub(made: Lab) -> None:
@@ -108,7 +108,7 @@ def test_every_byte_of_a_pack_is_held_by_a_check(made: Lab) -> None:
     assert tried > 10_000
 
 
-# -- what becomes of it -------------------------------------------------------------------------------------------------
+# -- what becomes of it -----------------------------------------------------------------------------------------------
 
 
 def promised(verdict: Verdict, made: Lab, name: str, scratch: Path, damaged: Lab) -> None:
@@ -160,7 +160,7 @@ def test_many_flips(made: Lab, scratch: Path) -> None:
     judge_flips(made, scratch, LONG_FLIPS)
 
 
-# -- everything else ----------------------------------------------------------------------------------------------------
+# -- everything else --------------------------------------------------------------------------------------------------
 
 Damage = Callable[[Objects, str], bool]  # does it; False: does not apply to this object
 
@@ -260,9 +260,7 @@ def each(made: Lab, damages: dict[str, Damage], scratch: Path) -> Iterator[tuple
             yield name, what, verdict
 
 
-def promised_for_two(
-    verdict: Verdict, made: Lab, name: str, objects: Objects, scratch: Path, damaged: Lab
-) -> None:
+def promised_for_two(verdict: Verdict, made: Lab, name: str, objects: Objects, scratch: Path, damaged: Lab) -> None:
     """``promised``; a swap damages two objects of one kind, and both snapshots may be gone."""
     changed = {n for n in made.store.objects if objects.get(n) != made.store.objects[n]}
     hidden = verdict.gone - {n.removeprefix(names.SNAPSHOTS) for n in changed}
