@@ -24,6 +24,7 @@ from snapvault.backend.memory import MemoryBackend
 from snapvault.format import names
 from snapvault.format.local import GcRecord, NoteDetails, NoteRecord, encode_heartbeat
 from snapvault.format.session import GC
+from snapvault.format.tree import Content, Node, NodeKind
 from snapvault.format.wire import Kind
 from snapvault.foundation.ids import HolderId, PackId, SessionId
 from snapvault.repository import create, packs, session
@@ -326,3 +327,8 @@ def holder_of(lab: Lab, name: str) -> HolderId:
     """The holder of this name."""
     with lab.open() as repo:
         return next(h.id for h in repo.vault.ring.current.holders if h.name == name)
+
+
+def file_node(name: bytes, size: int, content: Content) -> Node:
+    """A file in a tree that is made by hand."""
+    return Node(name, NodeKind.FILE, 0o644, 0, 0, 0, size=size, content=content)
