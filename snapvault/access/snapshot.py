@@ -33,7 +33,7 @@ class Entry:
     """One entry of a folder in a snapshot."""
 
     path: str  # absolute in the snapshot; bytes that are no UTF-8 as surrogate escapes
-    node: Node = field(repr=False)
+    node: Node = field(repr=False, hash=False)
     user: str = ""
     group: str = ""
 
@@ -75,6 +75,12 @@ class Snapshot:
         self.time = datetime.fromtimestamp(details.time / 1e9, UTC)
         self.time_ns = details.time
         self.paths = tuple(os.fsdecode(p) for p in details.paths)
+        self._made = True
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if "_made" in self.__dict__:
+            raise AttributeError(f"a snapshot is immutable: its {name} cannot be set")
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         return f"<Snapshot {self.id[:8]} {self.dataset} {self.time.isoformat(timespec='seconds')}>"

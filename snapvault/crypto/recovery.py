@@ -22,6 +22,9 @@ class RecoveryKey(NamedTuple):
     seed: bytes
     config_digest: bytes
 
+    def __repr__(self) -> str:
+        return f"<RecoveryKey of {self.config_digest.hex()[:8]}>"  # never the seed
+
     def encode(self) -> str:
         """Printable form; upper case, groups of five, lines of eight groups."""
         payload = self.seed + self.config_digest

@@ -5,6 +5,7 @@ import os
 import stat
 import struct
 import tarfile
+from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, BinaryIO
 
 from snapvault.access.resolve import resolve
@@ -109,17 +110,32 @@ class _Tar:
         """A member cannot be taken back once its header is out, so all of it is opened and verified first."""
         try:
             stored = StoredFile(self._reader, Entry(text_path(at.path), at.node))
-            with io.BufferedReader(stored, BLOCK) as file:
-                while file.read(BLOCK):
-                    self._reporter.check()
-                file.seek(0)
-                self._tar.addfile(info, file)
+            while stored.read(BLOCK):
+                self._tick("verify")
         except Damaged as e:
             self._tally.lose(at.path, e)
             if node_link := at.node.link:
                 self._linked.pop(node_link, None)
             return
+        stored.seek(0)
+        self._tar.addfile(info, _Watched(stored, lambda: self._tick("write")))
         self._tally.wrote(at.node.size)
+        self._tick("write")
+
+    def _tick(self, phase: str) -> None:
+        self._reporter.tick(phase, self._tally.files_written, bytes_done=self._tally.bytes_written)
+
+
+class _Watched(io.BufferedReader):
+    """Reads, and tells each time that it does."""
+
+    def __init__(self, stored: StoredFile, tick: Callable[[], None]) -> None:
+        super().__init__(stored, BLOCK)
+        self._tick = tick
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._tick()
+        return super().read(size)
 
 
 def _header(at: Visited) -> tarfile.TarInfo:

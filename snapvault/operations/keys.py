@@ -1,9 +1,9 @@
 """Keys: list, add, remove holders; change a password; rotate to a new epoch."""
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
@@ -41,6 +41,10 @@ class KeyInfo:
     slots: tuple[str, ...]  # how its keys are wrapped: argon2id, key-file, recovery
     current: bool  # the key in use
     removed: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

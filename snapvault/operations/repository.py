@@ -1,7 +1,7 @@
 """The public handle of an open repository."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -96,7 +96,7 @@ class InitResult:
     """A new repository, open, and its recovery key, which is shown this once."""
 
     repository: Repository
-    recovery_key: str
+    recovery_key: str = field(repr=False)
 
 
 def init(

@@ -1,6 +1,5 @@
 """One writing run: session, index, pipeline; what backup and SnapshotWriter share."""
 
-import getpass
 import os
 import socket
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from snapvault.foundation.errors import Cancelled
 from snapvault.foundation.events import Control, Limits, Reporter
 from snapvault.foundation.ids import BlobId
 from snapvault.operations.results import Issue, text_path
+from snapvault.platform.metadata import Owners
 from snapvault.repository.history import Slot
 from snapvault.repository.index import BlobIndex
 from snapvault.repository.repository import Vault
@@ -243,10 +243,10 @@ def host_name() -> str:
 
 
 def user_name() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
+    """Who runs this, by the system's own table: not by what the environment claims."""
+    owners, uid = Owners(), os.geteuid()
+    owners.see(uid, os.getegid())
+    return owners.users.get(uid, str(uid)).encode(errors="backslashreplace").decode()
 
 
 def describe(error: OSError) -> str:

@@ -354,4 +354,7 @@ def _nanoseconds(time: datetime) -> int:
     if time.tzinfo is None:
         raise InvalidInput("a time without a zone is ambiguous", hint="pass an aware datetime")
     delta = time - datetime(1970, 1, 1, tzinfo=UTC)
-    return (delta.days * 86_400 + delta.seconds) * 10**9 + delta.microseconds * 1000
+    ns = (delta.days * 86_400 + delta.seconds) * 10**9 + delta.microseconds * 1000
+    if not -(2**63) <= ns < 2**63:
+        raise InvalidInput(f"a snapshot cannot be of {time.isoformat()}", hint="name a time from 1678 to 2261")
+    return ns
