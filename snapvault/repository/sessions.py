@@ -3,6 +3,7 @@
 import hmac
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from snapvault.backend.protocol import NotFound
 from snapvault.crypto.kdf import SECRET_SIZE, derive
@@ -123,10 +124,11 @@ class Sessions:
             if stanza.recipient == READ and stanza.epoch in ring.read_keys:
                 return ring.read_keys[stanza.epoch].open(stanza.sealed, stanza_info(READ, info))
             if stanza.recipient == RECOVERY and ring.recovery is not None:
-                return ring.recovery.open(stanza.sealed, stanza_info(RECOVERY, info))
+                with suppress(Damaged):  # sealed to another recovery key, issued before or after this one
+                    return ring.recovery.open(stanza.sealed, stanza_info(RECOVERY, info))
         raise Damaged(
             f"session {session.head.sid} is sealed to no key that is at hand",
-            hint="it may belong to an epoch that this key was never given",
+            hint="it belongs to an epoch that this key was never given, or to another recovery key",
         )
 
     def _learn_domain(self, head: SessionHead, secret: bytes) -> None:
