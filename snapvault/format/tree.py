@@ -16,6 +16,7 @@ from snapvault.format.wire import FormatError, pack, unpack
 TREE_VERSION = 1
 ID_SIZE = 32
 MAX_DEPTH = 8
+MAX_OWNER, MAX_SIZE = (1 << 32) - 1, (1 << 63) - 1  # what a system call takes
 INLINE_IDS = 256  # a content with more ids is cut into LIST blobs
 LIST_MIN, LIST_MASK, LIST_MAX = 128, 0x1FF, 4096  # ids in a LIST blob: a cut where the id's low bits are zero
 PIECE_MIN, PIECE_MASK, PIECE_MAX = 512, 0x7FF, 8192  # entries in a TREE piece
@@ -155,7 +156,9 @@ def _node(
     for number in (kind, mode, uid, gid, mtime, ctime, inode, size):
         if type(number) is not int:
             raise FormatError("a tree holds a number that is none")
-    if not (0 <= kind <= NodeKind.SOCKET and 0 <= mode <= 0o7777 and uid >= 0 and gid >= 0 and size >= 0):
+    if not (0 <= kind <= NodeKind.SOCKET and 0 <= mode <= 0o7777):
+        raise FormatError("a tree holds a value out of range")
+    if not (0 <= uid <= MAX_OWNER and 0 <= gid <= MAX_OWNER and 0 <= size <= MAX_SIZE):
         raise FormatError("a tree holds a value out of range")
     node = Node(name, kind, mode, uid, gid, mtime, ctime, inode, size, _content(content))
     if extra is not None:

@@ -42,6 +42,7 @@ class FileWriter:
     def __init__(self, target: FilesystemTarget) -> None:
         self._target = target
         self._open: OrderedDict[int, FileJob] = OrderedDict()
+        self._begun: dict[int, FileJob] = {}  # neither finished nor given up
         self._lock = threading.Lock()
 
     def whole(self, job: FileJob, data: memoryview) -> list[Shortfall]:
@@ -78,6 +79,7 @@ class FileWriter:
 
     def _make_ready(self, job: FileJob) -> None:
         if job.fd < 0:
+            self._begun[id(job)] = job
             if job.temporary is not None:
                 job.temporary.reopen()
                 job.fd = job.temporary.fd
@@ -124,6 +126,7 @@ class FileWriter:
             if job.temporary is not None:
                 job.temporary.commit()
                 job.temporary = None
+            self._begun.pop(id(job), None)
             return shortfalls
 
     def give_up(self, job: FileJob) -> None:
@@ -135,6 +138,12 @@ class FileWriter:
                 with suppress(OSError):
                     job.temporary.abort()
                 job.temporary = None
+            self._begun.pop(id(job), None)
+
+    def close(self) -> None:
+        """Once no thread writes any more: leave nothing of files that a cancelled or failed restore did not finish."""
+        for job in list(self._begun.values()):
+            self.give_up(job)
 
     # -- what is there already ----------------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ twice, since deduplication needs only ids).
 """
 
 import logging
+from array import array
+from itertools import accumulate
 
 import zstandard
 from blake3 import blake3
@@ -132,7 +134,7 @@ class KeepingTrees:
 
 def _place(vault: Vault, dataset: str, host: str, paths: tuple[bytes, ...]) -> tuple[str, bytes]:
     label = blake3(pack([dataset, host, paths])).hexdigest()[:32]
-    return f"parents/{label}", derive(vault.ring.signing.seeds, "parents", vault.ring.config_digest)
+    return f"parents/2-{label}", derive(vault.ring.signing.seeds, "parents", vault.ring.config_digest)
 
 
 def keep_trees(
@@ -140,7 +142,9 @@ def keep_trees(
 ) -> None:
     """Cache the trees of a snapshot that was just committed."""
     name, key = _place(vault, *details)
-    body = zstandard.ZstdCompressor(level=1).compress(pack([sid, [root.depth, root.ids], kept]))
+    # Three columns, not a map: a record may hold only so many values, and a backup any number of folders.
+    columns = [b"".join(kept), array("I", map(len, kept.values())).tobytes(), b"".join(kept.values())]
+    body = zstandard.ZstdCompressor(level=1).compress(pack([sid, [root.depth, root.ids], *columns]))
     vault.cache.put_sealed(name, key, [body])
 
 
@@ -181,7 +185,11 @@ def _kept_parent(run: Run, dataset: str, host: str, paths: tuple[bytes, ...]) ->
     body = run.vault.cache.get_sealed(name, key)
     if body is None:
         return Parent(None, EMPTY, None, run.index)
-    sid, (depth, ids), blobs = unpack(zstandard.ZstdDecompressor().decompress(body), limit=2 * KEPT_MAX)
+    sid, (depth, ids), names, sizes, data = unpack(zstandard.ZstdDecompressor().decompress(body), limit=4 * KEPT_MAX)
     if sid not in {s.record.sid for s in run.slots}:
         return Parent(None, EMPTY, None, run.index)
+    lengths = array("I")
+    lengths.frombytes(sizes)
+    ends = accumulate(lengths)
+    blobs = {b: data[end - n : end] for b, n, end in zip(_ids(names), lengths, ends, strict=True)}
     return Parent(sid, Content(depth, ids), KeptTrees(blobs, run.domain.id_keys), run.index)

@@ -169,6 +169,7 @@ class Restorer:
             self._close_folders()
         finally:
             self._fetcher.close()
+            self._files.close()
 
     # -- entries ------------------------------------------------------------------------------------------------
 
@@ -353,9 +354,9 @@ class Restorer:
             self._files.give_up(job)
 
     def _give_up(self, job: FileJob, error: OSError) -> None:
+        first, job.error = not job.error, job.error or str(error)  # before: no other thread begins it anew
         self._files.give_up(job)
-        if not job.error:
-            job.error = str(error)
+        if first:
             self._trouble(job.path, error)
 
     # -- the end ------------------------------------------------------------------------------------------------

@@ -71,6 +71,10 @@ class Password:
         value = self.secret() if callable(self.secret) else self.secret
         if not isinstance(value, str) or not value:
             raise InvalidInput("the password is empty")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput("the password is not valid UTF-8") from None
         return value
 
 

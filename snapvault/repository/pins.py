@@ -29,29 +29,38 @@ class Pins:
     def __init__(self, folder: Path | None, url: str) -> None:
         self._path = None if folder is None else folder / "pins.json"
         self._url = url
-        self._all: dict[str, Any] = {}
+        self.site = self._site(self._read())
+
+    def _read(self) -> dict[str, Any]:
         if self._path is not None:
-            with contextlib.suppress(OSError, ValueError):
-                self._all = dict(json.loads(self._path.read_text()))
-        mine = self._all.get(url, {})
-        self.site = SitePins(
-            int(mine.get("keyset", 0)), str(mine.get("keyset_digest", "")), dict(mine.get("records", {}))
-        )
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                return dict(json.loads(self._path.read_text()))
+        return {}
+
+    def _site(self, everything: dict[str, Any]) -> SitePins:
+        mine = everything.get(self._url, {})
+        return SitePins(int(mine.get("keyset", 0)), str(mine.get("keyset_digest", "")), dict(mine.get("records", {})))
 
     def save(self) -> None:
-        """Write atomically and durably.  A state directory that cannot be written costs only this protection."""
+        """Write atomically and durably.  A state directory that cannot be written costs only this protection.
+
+        What others pinned since this was read stays: a higher keyset, and more records.
+        """
         if self._path is None:
             return
-        records = dict(self.site.records)  # a copy: what was written must not change with what is seen next
-        site = {"keyset": self.site.keyset, "keyset_digest": self.site.keyset_digest, "records": records}
-        if self._all.get(self._url) == site:
+        everything = self._read()
+        there = self._site(everything)
+        newest = there if there.keyset > self.site.keyset else self.site
+        records = {**there.records, **self.site.records}
+        site = {"keyset": newest.keyset, "keyset_digest": newest.keyset_digest, "records": records}
+        if everything.get(self._url) == site:
             return
-        self._all[self._url] = site
+        everything[self._url] = site
         temporary = self._path.with_name(f".pins-{secrets.token_hex(8)}")
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with temporary.open("x") as f:
-                json.dump(self._all, f)
+                json.dump(everything, f)
                 f.flush()
                 os.fsync(f.fileno())
             temporary.replace(self._path)
