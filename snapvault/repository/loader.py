@@ -21,7 +21,7 @@ from snapvault.format.session import GC
 from snapvault.format.signed import decode_signed
 from snapvault.format.snapshot import GC_DONE, decode_snapshot
 from snapvault.format.wire import FormatError, Kind
-from snapvault.foundation.errors import Damaged, SnapvaultError
+from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import DomainId, PackId, SessionId
 from snapvault.repository.index import BlobIndex, IndexTable, PackRow, build_table, merge_tables
 from snapvault.repository.keyring import Keyring
@@ -206,7 +206,7 @@ class IndexLoader:
             if record.kind != GC_DONE:
                 return []
             return [PackId(bytes.fromhex(n.rsplit("/", 1)[-1])) for n in record.removed if n.startswith(names.PACKS)]
-        except (SnapvaultError, ValueError) as e:
+        except (Damaged, NotFound, ValueError) as e:  # not an error of the store: W2 must see every record
             self.problems.append(Untrusted(f"{name} is ignored: {e}", affected=[name]))
             return []
 

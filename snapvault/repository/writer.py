@@ -20,6 +20,7 @@ from snapvault.compression import LEVEL
 from snapvault.format import names
 from snapvault.format.pack import Segment
 from snapvault.format.tree import BlobType
+from snapvault.foundation.errors import StoreUnavailable
 from snapvault.foundation.events import Limits
 from snapvault.foundation.ids import BlobId, PackId
 from snapvault.repository.index import BlobIndex, PackRow
@@ -175,6 +176,10 @@ class PackAssembler:
             self._error = error
 
     def raise_error(self) -> None:
+        """Raise the first error; never an OSError, which a caller would take for one of the file that it reads."""
+        if isinstance(self._error, OSError):
+            reason = self._error.strerror or str(self._error)
+            raise StoreUnavailable(f"what was read could not be stored: {reason}") from self._error
         if self._error is not None:
             raise self._error
 
