@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from battery import model
+from battery import lab, model
 from battery.oracle import Ledger
 
 import snapvault
@@ -39,6 +39,7 @@ def make_base(place: Path) -> Base:
         for step in (1, 2):
             ledger.backup(repo, control=model.ONE_THREAD)
             model.change_source(place / "source", step)
+        lab.put_gc(repo.vault, [])  # so that its records are read, too
     return Base(dict(store.objects), ledger, place)
 
 
