@@ -309,6 +309,13 @@ def test_what_is_no_recovery_key_is_refused(text: str) -> None:
         decode_recovery_key(text)
 
 
+def test_a_last_bit_that_says_nothing_must_be_zero() -> None:
+    """545 bits are written and 544 are used: whoever sees the other bit set has not what was printed."""
+    digits = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+    with pytest.raises(KeyRejected):
+        decode_recovery_key(TEXT[:-1] + digits[digits.index(TEXT[-1]) ^ 1])
+
+
 @settings(max_examples=300)
 @given(st.text(max_size=150))
 def test_any_text_is_a_key_or_refused(text: str) -> None:

@@ -18,13 +18,14 @@ import snapvault
 from snapvault.compression import compress
 from snapvault.crypto.envelope import seal
 from snapvault.format import names
+from snapvault.format.pack import Segment
 from snapvault.format.session import WRITER
 from snapvault.format.signed import decode_signed
 from snapvault.format.snapshot import SnapshotDetails
 from snapvault.format.tree import BlobType, Content
 from snapvault.format.wire import HEADER_SIZE, Kind, pack
 from snapvault.operations.keys import add_key, remove_key, rotate
-from snapvault.repository.packs import TRAILER_SIZE
+from snapvault.repository.packs import TRAILER_SIZE, pack_ending, pack_prefix, seal_segment
 from snapvault.repository.session import Session
 from snapvault.repository.writer import BlobWriter
 
@@ -436,6 +437,38 @@ def test_malformed_trees_are_lost_paths(tainted: Vaulted, tmp_path: Path, tree: 
     sid = hostile(tainted, [tree])
     done = rescue(tainted.path, sid, tmp_path / "out", "--key-file", tainted.key)
     assert done.returncode == 20 and "Traceback" not in done.stderr, done.stderr
+
+
+def test_entries_out_of_order_are_lost(tainted: Vaulted, tmp_path: Path) -> None:
+    """Names that ascend cannot come twice, in whatever way a file system folds them."""
+    sid = hostile(tainted, [[1, {}, {}, [row(b"b", 1), row(b"a", 1)]]])
+    done = rescue(tainted.path, sid, tmp_path / "out", "--key-file", tainted.key)
+    assert (done.returncode, lost_paths(done), os.listdir(tmp_path / "out")) == (20, {"a"}, ["b"])
+
+
+def test_garbage_under_a_known_id_is_never_restored(tmp_path: Path) -> None:
+    vault = make(tmp_path)
+    (tmp_path / "file").write_text("content")
+    snapvault.backup(vault.repo, tmp_path / "file", dataset="d")
+    inner = vault.repo.vault
+    blob = inner.ring.write_domain.blob_id(BlobType.DATA, b"content")
+    honest = packs(vault.path)
+    for _ in range(100):
+        session = Session(inner.store, inner.ring, inner.ring.write_domain)
+        start = len(pack_prefix(session.header))
+        sealed, _ = seal_segment(session.secrets, [b"garbage"])
+        rows = [Segment(start, len(sealed), 7, blob, (7,), bytes((BlobType.DATA,)))]
+        ending = pack_ending(session.secrets, rows, start + len(sealed), full=False)
+        data = pack_prefix(session.header) + bytes(sealed) + ending
+        session.put_object(names.pack(blake3(data).digest()), [data])  # type: ignore[arg-type]
+        if min(packs(vault.path), key=lambda p: p.name) not in honest:
+            break  # the garbage is tried first
+    assert rescue(vault.path, "latest", tmp_path / "out", "--key-file", vault.key).returncode == 0
+    assert (restored(tmp_path / "out", tmp_path) / "file").read_text() == "content"
+    first = 12 + int.from_bytes(honest[0].read_bytes()[8:12], "little")
+    damage(honest[0], first + 40, 5)  # now garbage is all there is
+    done = rescue(vault.path, "latest", tmp_path / "none", "--key-file", vault.key)
+    assert done.returncode == 20 and not (restored(tmp_path / "none", tmp_path) / "file").exists()
 
 
 def test_a_bomb_in_a_segment_is_refused(small: tuple[Vaulted, Path], tmp_path: Path) -> None:
