@@ -94,7 +94,7 @@ def _aware(text: str) -> datetime:
 def _show(settings: Settings, r: snapvault.BackupResult) -> None:
     for text in r.warnings:
         settings.out.warning(text)
-    settings.out.issues(r.issues, "skipped", f"{count(len(r.issues), 'file')} could not be stored as they should be")
+    settings.out.issues(r.issues, "skipped", f"{count(len(r.issues), 'path')} left out, or changed while read")
     content = {**r.to_dict(), "issues": len(r.issues)}
     made = f"Snapshot {r.snapshot[:8]} of {r.dataset}" if r.snapshot else f"Dry run of {r.dataset}"
     kept = "" if r.snapshot else "would be "

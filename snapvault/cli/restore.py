@@ -86,7 +86,8 @@ def _show(settings: Settings, r: snapvault.RestoreResult) -> None:
         settings.out.summary(_content(r), [f"{count(len(r.changes), 'change')} would be made in {r.target}"])
         return
     lines = [
-        f"Restored {r.snapshot[:8]}{', without what is lost,' if r.lost else ''} to {r.target} in {human_seconds(r.seconds)}",
+        f"Restored {r.snapshot[:8]}{', without what is lost,' if r.lost else ''} to {r.target} "
+        f"in {human_seconds(r.seconds)}",
         f"files: {r.files_written:,} written ({human_size(r.bytes_written)}), "
         f"{r.files_same:,} were there ({human_size(r.bytes_same)}); "
         f"{count(r.folders, 'folder')}, {count(r.others, 'other entry')}",

@@ -145,7 +145,7 @@ def test_an_unreadable_file_is_named_and_the_rest_saved(cli: Machine, repo: Path
         os.chown(source / f"unreadable {i}\n", 0, 0)
         (source / f"unreadable {i}\n").chmod(0o600)
     done = as_nobody(cli, "backup", "--dataset", "d", source)
-    assert done.code == 3 and "30 files could not be stored" in done.err and "partial" in done.out, done
+    assert done.code == 3 and "30 paths left out" in done.err and "partial" in done.out, done
     assert done.err.count("Permission denied") == 10 and "20 more" in done.err  # no wall
     assert "unreadable 1\\n" in done.err  # and no name breaks a line
     listed = cli("snapshots")
