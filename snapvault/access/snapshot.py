@@ -179,16 +179,14 @@ class StoredFile(io.RawIOBase):
     def __init__(self, reader: BlobReader, entry: Entry) -> None:
         self._reader, self._entry = reader, entry
         self._at, self._ids = 0, b""
-        ids = reader.expand(entry.node.content)
         try:
-            self._ends = list(accumulate(reader.lengths(ids)))
+            if reader.measure(entry.node.content) != entry.node.stored:
+                raise Damaged("its parts do not add up to its size")
+            self._ids = reader.expand(entry.node.content)
+            self._ends = list(accumulate(reader.lengths(self._ids)))
         except Damaged as e:
             raise type(e)(f"{entry.path}: {e.message}", affected=[entry.path, *e.affected]) from e
-        self._ids = ids
         self._extents = entry.node.extents if entry.node.extents is not None else ((0, entry.node.size),)
-        stored = sum(n for _, n in self._extents)
-        if stored != (self._ends[-1] if self._ends else 0):
-            raise Damaged(f"{entry.path}: its parts do not add up to its size", affected=[entry.path])
         self._starts = [o for o, _ in self._extents]
         self._data_starts = list(accumulate((n for _, n in self._extents), initial=0))
 

@@ -80,6 +80,11 @@ class Node:
     racy: bool = False  # changed in the same tick as it was read: never reused as unchanged
     changed: bool = False  # changed while it was read, twice: the stored bytes may be a mixture
 
+    @property
+    def stored(self) -> int:
+        """Bytes of a file's content: its length without the holes."""
+        return self.size if self.extents is None else sum(length for _, length in self.extents)
+
 
 @dataclass(slots=True)
 class Tree:

@@ -2,9 +2,11 @@
 
 from collections import defaultdict
 
+from blake3 import blake3
+
 from snapvault.access.resolve import list_snapshots
 from snapvault.access.snapshot import Snapshot
-from snapvault.format.tree import ID_SIZE, BlobType, Content, Node, NodeKind, decode_tree
+from snapvault.format.tree import ID_SIZE, Content, Node, NodeKind
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Reporter
 from snapvault.foundation.ids import BlobId, DomainId
@@ -27,6 +29,7 @@ class TreeCheck:
         self._sound: dict[DomainId, set[BlobId]] = defaultdict(set)  # trees below which nothing is wrong
         # Where this holds, one place of a blob is as good as any other.
         self._plain = not bad and not objects.misfits and len({row.domain for row in self._index.packs()}) == 1
+        self._measured: dict[tuple[BlobId, int], int] = {}  # bytes below a list, at its depth
         self._walked = 0
         self.findings: list[Finding] = []
         self.snapshots: list[Snapshot] = []
@@ -68,18 +71,19 @@ class TreeCheck:
 
     def _is_sound(self, root: Content, reader: BlobReader, sound: set[BlobId]) -> bool:
         """Whether nothing below this folder is lost; quick where it was walked before."""
-        done: list[BlobId] = []
+        seen: set[BlobId] = set()  # folders in this walk: one that stands in many places is looked at once
         todo = [root]
         while todo:
             content = todo.pop()
+            if not content.ids:
+                continue
+            whole = BlobId(blake3(content.ids).digest()) if len(content.ids) > ID_SIZE else BlobId(content.ids)
+            if whole in sound or whole in seen:
+                continue
+            seen.add(whole)
             try:
-                ids = reader.expand(content)
-                for i in range(0, len(ids), ID_SIZE):
-                    piece = BlobId(ids[i : i + ID_SIZE])
-                    if piece in sound:
-                        continue
-                    done.append(piece)
-                    for node in decode_tree(reader.blob(piece, BlobType.TREE)).nodes:
+                for tree in reader.trees(content):
+                    for node in tree.nodes:
                         if node.kind == NodeKind.DIRECTORY:
                             todo.append(node.content)
                         elif node.content.ids and self._file_problem(node, reader):
@@ -88,22 +92,36 @@ class TreeCheck:
                     self._reporter.tick("trees", self._walked)
             except Damaged:
                 return False
-        sound.update(done)
+        sound.update(seen)
         return True
 
     def _file_problem(self, node: Node, reader: BlobReader) -> str:
         """What is wrong with a file's content, or ""."""
         try:
-            ids = reader.expand(node.content)
+            length = self._measure(node.content, reader)
         except Damaged as e:
             return e.message
-        for i in range(0, len(ids), ID_SIZE):
-            blob = BlobId(ids[i : i + ID_SIZE])
-            if not self._available(blob, reader.index):
-                return f"chunk {blob.hex()[:16]} is missing or damaged"
-        length = sum(reader.index.length(BlobId(ids[i : i + ID_SIZE])) or 0 for i in range(0, len(ids), ID_SIZE))
-        wanted = node.size if node.extents is None else sum(n for _, n in node.extents)
-        return "" if length == wanted else f"its parts have {length} bytes instead of {wanted}"
+        return "" if length == node.stored else f"its parts have {length} bytes instead of {node.stored}"
+
+    def _measure(self, content: Content, reader: BlobReader) -> int:
+        """Bytes of a content whose every chunk can be had; Damaged.
+
+        Each list is measured once, so that lists which name one another a thousand times over cost nothing.
+        """
+        total = 0
+        for i in range(0, len(content.ids), ID_SIZE):
+            blob = BlobId(content.ids[i : i + ID_SIZE])
+            if not content.depth:
+                if not self._available(blob, reader.index):
+                    raise Damaged(f"chunk {blob.hex()[:16]} is missing or damaged")
+                total += reader.index.length(blob) or 0
+                continue
+            key = blob, content.depth
+            if key not in self._measured:
+                below = Content(content.depth - 1, reader.id_list(blob))
+                self._measured[key] = self._measure(below, reader)
+            total += self._measured[key]
+        return total
 
     def _lost(self, snapshot: Snapshot, reader: BlobReader) -> list[LostPath]:
         """Name everything that is lost in a snapshot that is not sound."""

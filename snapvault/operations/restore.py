@@ -249,6 +249,8 @@ class Restorer:
 
     def _file(self, at: Visited, fresh: bool) -> None:
         try:
+            if self._reader.measure(at.node.content) != at.node.stored:
+                raise Damaged("its parts do not add up to its size")
             ids = self._reader.expand(at.node.content)
             lengths = self._reader.lengths(ids)  # before anything is written: a position is the sum of lengths
         except Damaged as e:
@@ -298,10 +300,6 @@ class Restorer:
 
     def _plan(self, job: FileJob, ids: bytes, lengths: list[int], wanted: Iterable[int]) -> None:
         positions = list(accumulate(lengths, initial=0))
-        expected = job.at.node.size if job.at.node.extents is None else sum(n for _, n in job.at.node.extents)
-        if positions[-1] != expected:
-            self._tally.lose(job.path, Damaged("its parts do not add up to its size"))
-            return
         pieces = list(wanted)
         job.remaining = len(pieces)
         if not pieces:
