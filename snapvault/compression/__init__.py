@@ -4,7 +4,7 @@ import threading
 
 import zstandard
 
-from snapvault.foundation.errors import Damaged, FormatTooNew
+from snapvault.foundation.errors import Damaged
 
 RAW, ZSTD = 0, 1
 LEVEL = 3
@@ -30,7 +30,7 @@ def decompress(codec: int, data: bytes | memoryview, raw_length: int) -> bytes |
             raise Damaged("stored data has another length than it states")
         return data
     if codec != ZSTD:
-        raise FormatTooNew(f"data is compressed with codec {codec}, which this snapvault does not know")
+        raise Damaged(f"data is compressed with codec {codec}, which this snapvault does not know")
     decompressor = getattr(_local, "d", None)
     if decompressor is None:
         decompressor = _local.d = zstandard.ZstdDecompressor()

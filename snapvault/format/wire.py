@@ -142,7 +142,10 @@ def check_frame(data: bytes | memoryview) -> None:
     if blake3(data[:-DIGEST_SIZE]).digest() != data[-DIGEST_SIZE:]:
         raise FormatError("the trailing digest does not match")
     if data[5] != VERSION:
-        raise FormatTooNew(f"an object has format version {data[5]}; this snapvault reads version {VERSION}")
+        message = f"an object has format version {data[5]}; this snapvault reads version {VERSION}"
+        # Only the config says what a repository is.  One stray object must not stop everybody: it is damage, and
+        # features that came later are announced by a keyset that the owner signed.
+        raise FormatTooNew(message) if data[4] == Kind.CONFIG else FormatError(message)
     if data[6] or data[7]:
         raise FormatError("reserved header bytes are not zero")
 

@@ -55,7 +55,7 @@ class SnapshotWriter:
         paths: tuple[bytes, ...] | None = None,
         control: Control | None = None,
     ) -> None:
-        self.dataset, self.host = checked_dataset(dataset), host or host_name()
+        self.dataset, self.host = checked_dataset(dataset), checked_host(host or host_name())
         self._tags = checked_tags(tags)
         self._time = None if time is None else _nanoseconds(time)
         self._force, self._wanted = force_read, parent
@@ -336,6 +336,13 @@ def checked_dataset(name: str) -> str:
     """InvalidInput unless this is a dataset's name."""
     if not _DATASET.fullmatch(name):
         raise InvalidInput(f"{name!r} is no dataset name", hint="use letters, digits, '.', '_' and '-'")
+    return name
+
+
+def checked_host(name: str) -> str:
+    """InvalidInput for a name that no table or record can show."""
+    if not name.isprintable():
+        raise InvalidInput(f"{name!r} is no name of a host")
     return name
 
 

@@ -50,7 +50,7 @@ class IndexLoader:
     def packs_of(self, sid: SessionId) -> list[PackId]:
         """Packs that may be of a session whose own object is lost: by what is in clear in indexes and packs."""
         if self._by_session is None:
-            found = self._by_session = defaultdict(list)
+            found: dict[SessionId, list[PackId]] = defaultdict(list)
             listed = [o.name for o in self._store.backend.list(names.INDEX)]
             known = set()
             for data in self._store.immutables(listed):
@@ -63,6 +63,7 @@ class IndexLoader:
                 with contextlib.suppress(Damaged, NotFound):
                     session, _ = self._sessions.verify(read_header(self._store.backend, pack))
                     found[session.head.sid].append(pack)
+            self._by_session = found  # only once it is whole: a listing that fails raises, and is done again
         return self._by_session.get(sid, [])
 
     def load(self, *, scan: bool = False, distrust: DomainId | None = None) -> BlobIndex:

@@ -41,9 +41,11 @@ ZERO = bytes(32)
 class Session:
     """One run of a writer: a header, an id, a secret that only readers can open later."""
 
-    def __init__(self, store: Store, ring: Keyring, domain: DomainKeys, *, purpose: str = WRITER) -> None:
+    def __init__(
+        self, store: Store, ring: Keyring, domain: DomainKeys, *, purpose: str = WRITER, sid: SessionId | None = None
+    ) -> None:
         self.ring, self._store, self.domain = ring, store, domain
-        self.sid = SessionId(random.token_hex(16))
+        self.sid = sid or SessionId(random.token_hex(16))
         secret = os.urandom(SECRET_SIZE)
         context = session_context(ring.config_digest, self.sid)
         self.secrets = SessionSecrets(self.sid, domain.id, secret, context)
@@ -75,9 +77,15 @@ class Session:
         self._heart.start()
 
     def put_object(self, name: str, parts: Sequence[bytes | bytearray | memoryview]) -> None:
-        """A content-named object of this session.  That it is there already is no conflict: same name, same bytes."""
-        with contextlib.suppress(Exists):
-            self._store.backend.put_if_absent(name, parts)
+        """A content-named object of this session, whole in the store when this returns."""
+        backend = self._store.backend
+        try:
+            backend.put_if_absent(name, parts)
+        except Exists:
+            # A put whose reply was lost, or one that a store without atomic puts left half done: the name is that of
+            # these very bytes, so nothing else may stand there, and what does may be replaced.
+            if backend.get(name) != b"".join(parts):
+                backend.put(name, parts)
         with self._lock:
             self._objects.append((name, sum(len(p) for p in parts)))
 

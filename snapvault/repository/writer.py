@@ -134,6 +134,8 @@ class _Pending:
         self._types = bytearray()
 
     def add(self, blob: BlobId, blob_type: int, data: bytes | memoryview) -> None:
+        if isinstance(data, memoryview):
+            data = bytes(data)  # a slice would keep the whole buffer that it was read into
         self.ids.append(blob)
         self._blobs.append(data)
         self._lengths.append(len(data))
@@ -200,7 +202,8 @@ class PackAssembler:
         session, size = self._session, self._size + len(ending)
         row = PackRow(PackId(self._digest.digest()), size, session.sid, session.domain.id)
         self._begin()
-        self._slots.acquire()
+        while not self._slots.acquire(timeout=0.5):
+            self.raise_error()
         self._running = [f for f in self._running if not f.done()]
         self._running.append(self._uploads.submit(self._upload, row, parts, segments))
 

@@ -1,17 +1,21 @@
 """Sessions: the rules W1 to W5 as seen in the store, revocation, and what GC records mean to writers."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 import snapvault
 from snapvault.backend.factory import open_backend
+from snapvault.backend.protocol import Buffer, Exists
 from snapvault.backend.trace import TraceBackend
+from snapvault.backend.wrapper import Wrapper
 from snapvault.format import names
 from snapvault.format.local import GcRecord
 from snapvault.format.session import GC
-from snapvault.format.wire import Kind
+from snapvault.format.wire import Kind, frame
 from snapvault.foundation.ids import PackId, SessionId
 from snapvault.operations.run import Run
 from snapvault.repository.session import Session, revoke
@@ -141,3 +145,40 @@ def test_a_place_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "r")) == ["letter.txt"]
     backend = open_backend(str(tmp_path / "r"))
     assert [o.name for o in backend.list()] == ["letter.txt"]
+
+
+class TornOnce(Wrapper):
+    """A store whose first put of each pack leaves half of it, as one without atomic puts may; the retry says Exists."""
+
+    torn = 0
+
+    def put_if_absent(self, name: str, data: Sequence[Buffer]) -> None:
+        if name.startswith(names.PACKS):
+            whole = b"".join(data)
+            self.inner.put(name, [whole[: len(whole) // 2]])
+            self.torn += 1
+            raise Exists(name)
+        self.inner.put_if_absent(name, data)
+
+
+def test_half_a_pack_under_its_name_is_not_taken_for_the_whole(repo: snapvault.Repository, source: Path) -> None:
+    store = TornOnce(repo.vault.store.backend)
+    repo.vault.store.backend = store
+    snapvault.backup(repo, source, dataset="d")
+    assert store.torn
+    assert snapvault.check(repo, read_data=True).status == "ok"
+
+
+def test_a_newer_object_in_the_store_stops_nobody(repo: snapvault.Repository, source: Path, tmp_path: Path) -> None:
+    """Only the config says what a repository is: anybody with a writer's key can add an object."""
+    snapvault.backup(repo, source, dataset="d")
+    for kind, folder in ((Kind.INDEX, names.INDEX), (Kind.SNAPSHOT, names.SNAPSHOTS), (Kind.SESSION, names.SESSIONS)):
+        body = frame(kind, [b"later"])[:-32]
+        body = body[:5] + b"\2" + body[6:]
+        data = body + blake3(body).digest()
+        name = folder + (blake3(data).hexdigest() if folder == names.INDEX else "f" * 32)
+        repo.vault.backend.put(name, [data])
+    again = snapvault.open(repo.url, password="x")
+    assert snapvault.restore(again, "d@latest", tmp_path / "out").status == "ok"
+    assert snapvault.backup(again, source, dataset="d").snapshot
+    assert snapvault.check(again).status == "damaged"

@@ -29,7 +29,7 @@ def _bad_frames() -> Iterator[tuple[str, str, str, bytes]]:
     yield "capabilities", "FormatError", "a byte appended", good + b"\0"
     yield "capabilities", "FormatError", "a bit flipped in the body", good[:9] + bytes((good[9] ^ 1,)) + good[10:]
     yield "capabilities", "FormatError", "another magic", _reframe(b"SNPW" + body[4:])
-    yield "capabilities", "FormatTooNew", "version 2", _reframe(body[:5] + b"\2" + body[6:])
+    yield "capabilities", "FormatError", "version 2", _reframe(body[:5] + b"\2" + body[6:])
     yield "capabilities", "FormatError", "a reserved byte is not zero", _reframe(body[:6] + b"\1" + body[7:])
     yield "capabilities", "FormatError", "another kind", frame(Kind.HEARTBEAT, [True, True, True])
     yield "capabilities", "FormatError", "an integer for a boolean", frame(Kind.CAPABILITIES, [1, 1, 1])
