@@ -1,9 +1,8 @@
 """``snapvault backup``"""
 
-import sys
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import click
 
@@ -11,6 +10,7 @@ import snapvault
 from snapvault.cli.common import status_code, verb
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
+from snapvault.cli.stdin import StandardInput
 from snapvault.cli.text import count, human_seconds, human_size, parse_size
 from snapvault.foundation.errors import InvalidInput
 from snapvault.operations.sources import Source
@@ -68,7 +68,7 @@ def _sources(paths: Sequence[str], stdin: bool, name: str | None, from_command: 
     if name is not None and not (stdin or from_command):
         raise InvalidInput("--stdin-name goes with --stdin or --from-command")
     if stdin:
-        return [sys.stdin.buffer]
+        return [cast(BinaryIO, StandardInput())]
     if from_command:
         if not paths:
             raise InvalidInput("--from-command needs a command", hint="write it at the end, after --")

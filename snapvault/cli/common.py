@@ -1,6 +1,6 @@
 """What the verbs share: the common options, and how a command ends."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -12,18 +12,9 @@ from snapvault.foundation.errors import InvalidInput
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Of several things that went wrong, the first of these is the exit code.
-PRECEDENCE = (130, 1, 20, 22, 21, 3)
-
-
-def worst(codes: Iterable[int]) -> int:
-    """The exit code of a command in which all of these happened."""
-    seen = set(codes)
-    return next((c for c in PRECEDENCE if c in seen), max(seen, default=0))
-
 
 def status_code(status: str) -> int:
-    """The exit code of a result's status."""
+    """The exit code of a result's status; that of several is the gravest already."""
     return {"ok": 0, "partial": 3, "damaged": 20}[status]
 
 

@@ -100,11 +100,19 @@ def ask(prefix: str, what: str, *, twice: bool) -> Password:
                 f"a password is needed for {what} and there is no terminal to ask at",
                 hint=f"set {prefix}_FILE, {prefix}_COMMAND or {prefix}, or a key file",
             )
-        password = getpass.getpass(f"Password for {what}: ", stream=sys.stderr)
-        if not password:
-            raise InvalidInput("the password is empty")
-        if twice and getpass.getpass("Once more: ", stream=sys.stderr) != password:
+        password = _typed(f"Password for {what}: ")
+        if twice and _typed("Once more: ") != password:
             raise InvalidInput("the two passwords differ", hint="run the command again")
         return password
 
     return prompt
+
+
+def _typed(question: str) -> str:
+    try:
+        password = getpass.getpass(question, stream=sys.stderr)
+    except EOFError:  # Ctrl-D
+        password = ""
+    if not password:
+        raise InvalidInput("the password is empty")
+    return password

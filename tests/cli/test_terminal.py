@@ -82,6 +82,15 @@ def test_other_commands_ask_once(cli: Machine, repo: Path) -> None:
     assert terminal.end() == 0 and "Once more" not in terminal.seen and "0 snapshots" in terminal.seen
 
 
+@pytest.mark.parametrize("typed", ["", "\x04"])
+def test_no_password_at_the_prompt(cli: Machine, repo: Path, typed: str) -> None:
+    del cli.env["SNAPVAULT_KEY_FILE"]
+    terminal = Terminal(cli, "snapshots")
+    terminal.until("Password for")
+    terminal.type(typed)
+    assert terminal.end() == 2 and "empty" in terminal.seen and "Traceback" not in terminal.seen
+
+
 def test_no_password_is_asked_for_where_there_is_no_repository(cli: Machine, tmp_path: Path) -> None:
     terminal = Terminal(cli, "-r", tmp_path, "snapshots")
     assert terminal.end() == 10 and "Password" not in terminal.seen

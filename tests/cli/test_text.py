@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapvault.cli.common import split_reference, worst
+from snapvault.cli.common import split_reference, status_code
 from snapvault.cli.text import count, examples, harmless, human_seconds, human_size, parse_size, printable, table
 from snapvault.foundation.errors import InvalidInput
+from snapvault.operations.results import Issue, RestoreResult
 
 
 def read_back(shown: str) -> str:
@@ -111,9 +112,10 @@ def test_a_reference_without_a_snapshot() -> None:
         split_reference(":/etc")
 
 
-@pytest.mark.parametrize(
-    ("codes", "code"),
-    [((), 0), ((0, 3), 3), ((3, 20), 20), ((3, 21, 22), 22), ((20, 1), 1), ((1, 130), 130), ((0, 12), 12)],
-)
-def test_of_several_exit_codes_the_gravest(codes: tuple[int, ...], code: int) -> None:
-    assert worst(codes) == code
+def test_of_several_statuses_the_gravest_is_the_exit_code() -> None:
+    issue = (Issue("a", "b"),)
+
+    def code(issues: tuple[Issue, ...], lost: tuple[Issue, ...]) -> int:
+        return status_code(RestoreResult("", "", 0, 0, 0, 0, 0, 0, 0, 0, issues, lost, (), 0.0).status)
+
+    assert [code((), ()), code(issue, ()), code((), issue), code(issue, issue)] == [0, 3, 20, 20]
