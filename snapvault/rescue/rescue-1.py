@@ -53,6 +53,7 @@ FILE_TYPES = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFB
 TARGET_OF_LINK, DEVICE, LINK, XATTRS, EXTENTS, FLAGS = range(1, 7)  # keys of an entry's map of extras
 OVERHEAD = 32 + 12 + 16  # bytes that an envelope adds: salt, header, tag
 LIMIT = 64 << 20  # bytes; the format allows no larger record or segment
+MANY = 1000  # lost pieces of one folder; a few hostile lists could name one a billion times
 TRAILER = struct.Struct("<QII")
 
 
@@ -474,7 +475,7 @@ class Places:
     def ids(self, content, lose=None):
         """The blob ids of a content (bytes, or [depth, bytes]): lists of lists are read down to depth 0.
 
-        A list that is lost raises, or is told to ``lose`` and left out.
+        A list that is lost raises, unless ``lose`` takes note of it and says to go on.
         """
         depth, ids = content if isinstance(content, list) else (0, content)
         if not (isinstance(ids, bytes) and isinstance(depth, int) and 0 <= depth <= 8) or len(ids) % 32:
@@ -485,17 +486,18 @@ class Places:
                 continue
             try:
                 inner = self.blob(ids[i : i + 32], LIST)
+                if not inner:
+                    raise Lost("a list of blob ids is empty")
             except Lost as e:
-                if lose is None:
+                if lose is None or not lose(e):
                     raise
-                lose(e)
                 continue
             yield from self.ids([depth - 1, inner], lose)
 
 
 # ---- snapshots -------------------------------------------------------------------------------------------------------
 
-Snapshot = collections.namedtuple("Snapshot", "id time dataset host root paths note")
+Snapshot = collections.namedtuple("Snapshot", "id number time dataset host root paths note")
 
 
 def open_snapshot(repository, name, removed):
@@ -517,7 +519,7 @@ def open_snapshot(repository, name, removed):
         note += " WRITTEN BY A KEY THAT WAS REMOVED: " + removed[holder]
     if os.path.exists(os.path.join(repository.folder, "local/tombstones", sid)):
         note += " forgotten, parts of it may be gone"
-    return Snapshot(sid, d["time"], d["dataset"], d["host"], d["root"], d["paths"], note.strip())
+    return Snapshot(sid, body[4], d["time"], d["dataset"], d["host"], d["root"], d["paths"], note.strip())
 
 
 def list_snapshots(repository):
@@ -531,7 +533,7 @@ def list_snapshots(repository):
         except MALFORMED as e:
             damaged += 1
             say(f"{name} cannot be opened: {e}")
-    return sorted(found, key=lambda s: s.time), damaged
+    return sorted(found, key=lambda s: (s.time, s.number, s.id)), damaged
 
 
 def choose(snapshots, wanted):
@@ -640,9 +642,15 @@ class Restore:
 
     def nodes(self, content, path):
         """The entries of a folder, piece by piece, with the names of their owners.  A piece that is lost is named."""
-        before = b""
-        ids = self.places.ids(content, lambda e: self.lose(path or b"/", f"entries of this folder: {e}"))
-        while True:
+        before, gaps = b"", []
+
+        def gap(why):
+            self.lose(path or b"/", f"entries of this folder: {why}")
+            gaps.append(why)
+            return len(gaps) < MANY
+
+        ids = self.places.ids(content, gap)
+        while len(gaps) < MANY:
             try:
                 blob = next(ids, None)
                 if blob is None:
@@ -651,13 +659,15 @@ class Restore:
                 if version != 1 or not isinstance(users, dict) or not isinstance(groups, dict):
                     raise Lost("a folder is malformed or of a newer format")
                 nodes = [Node(*row) for row in rows]
+                if not nodes:
+                    raise Lost("it has an empty piece")
             except MALFORMED as e:
-                self.lose(path or b"/", f"entries of this folder: {e}")
+                gap(e)
                 continue
             for node in nodes:
                 if node.name <= before:
-                    self.lose(path + node.name, "an entry is out of order")
-                    continue
+                    self.lose(path + node.name, "it and what comes after it in this folder is out of order")
+                    return
                 before = node.name
                 yield node, users, groups
 
@@ -715,6 +725,8 @@ class Restore:
                 if not self.keep_damaged or length is None:
                     raise
                 lost, data = e, memoryview(bytes(length))
+            if not data:
+                raise Lost("a piece of the file is empty")
             while data:
                 if not left:
                     offset, left = next(extents, (0, 0))

@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -378,15 +379,18 @@ def test_what_a_removed_key_wrote_is_marked_and_never_latest(tmp_path: Path) -> 
 # ---- a hostile snapshot, by a writer whose signature is good --------------------------------------------------------
 
 
-def hostile(vault: Vaulted, trees: list[list[object]]) -> str:
-    """Commit a snapshot with these TREE blobs as they are (the last is the root); id of the snapshot."""
+def hostile(vault: Vaulted, trees: list[list[object]], root: Content | None = None, lists: Sequence[bytes] = ()) -> str:
+    """Commit a snapshot with these TREE and LIST blobs as they are (by default the last tree is the root); its id."""
     inner = vault.repo.vault
     session = Session(inner.store, inner.ring, inner.ring.write_domain, purpose=WRITER)
     session.announce()
     blobs = BlobWriter(session, inner.loader.load(), inner.ring.write_domain)
     ids = [blobs.put(BlobType.TREE, pack(tree)) for tree in trees]
+    for part in lists:
+        blobs.put(BlobType.LIST, part)
+    blobs.put(BlobType.DATA, b"")
     blobs.flush()
-    session.commit(SnapshotDetails("hostile", "h", Content(0, ids[-1]), (b"/",), 5, 6), (), 1)
+    session.commit(SnapshotDetails("hostile", "h", root or Content(0, ids[-1]), (b"/",), 5, 6), (), 1)
     return session.sid
 
 
@@ -437,6 +441,28 @@ def test_malformed_trees_are_lost_paths(tainted: Vaulted, tmp_path: Path, tree: 
     sid = hostile(tainted, [tree])
     done = rescue(tainted.path, sid, tmp_path / "out", "--key-file", tainted.key)
     assert done.returncode == 20 and "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("what", ["an empty piece", "a lost piece", "a piece again and again", "an empty chunk"])
+def test_lists_that_multiply_come_to_an_end(tainted: Vaulted, tmp_path: Path, what: str) -> None:
+    """Four lists stand for 10^14 ids."""
+    domain = tainted.repo.vault.ring.write_domain
+    empty: list[object] = [1, {}, {}, []]
+    full: list[object] = [1, {}, {}, [row(b"a", 1)]]
+    innermost = {
+        "an empty piece": domain.blob_id(BlobType.TREE, pack(empty)),
+        "a lost piece": bytes(32),
+        "a piece again and again": domain.blob_id(BlobType.TREE, pack(full)),
+        "an empty chunk": domain.blob_id(BlobType.DATA, b""),
+    }[what]
+    lists = [innermost * 4096]
+    for _ in range(3):
+        lists.append(domain.blob_id(BlobType.LIST, lists[-1]) * 4096)
+    content = Content(4, domain.blob_id(BlobType.LIST, lists[-1]))
+    top: list[object] = [1, {}, {}, [row(b"file", 0, list(content), size=5)]]
+    root = None if what == "an empty chunk" else content
+    sid = hostile(tainted, [empty, full, top], root, lists)
+    assert rescue(tainted.path, sid, tmp_path / "out", "--key-file", tainted.key).returncode == 20
 
 
 def test_entries_out_of_order_are_lost(tainted: Vaulted, tmp_path: Path) -> None:
