@@ -299,7 +299,7 @@ def _restore_refused(lab: Lab, repo: snapvault.Repository, sid: str, scratch: Pa
         raise AssertionError("a snapshot that is not listed was restored")
 
 
-def restore_one(repo: snapvault.Repository, ref: str, tree: Tree, scratch: Path) -> Lost:
+def restore_one(repo: snapvault.Repository, ref: str, tree: Tree, scratch: Path, root: str = ROOT) -> Lost:
     """Restore a snapshot: what came out is right, what did not come is named.  The lost paths, absolute."""
     target = scratch / f"out-{next(_numbers)}"
     try:
@@ -308,16 +308,17 @@ def restore_one(repo: snapvault.Repository, ref: str, tree: Tree, scratch: Path)
             result = snapvault.restore(repo, snapshot, target)
         except snapvault.Damaged:
             return {(ref, "/")}
-        came = read_tree(Path(f"{target}{ROOT}"))
+        came = read_tree(Path(f"{target}{root}"))
         lost = {"/" + i.path.lstrip("/") for i in result.lost}
         assert not result.issues, result.issues
         assert not lost or result.status == "damaged"
         wrong = [p for p, data in came.items() if p not in tree or tree[p] != data]
         assert not wrong, f"wrong bytes were acknowledged: {snapshot} {wrong}"
         for path, data in tree.items():
-            above = {f"{ROOT}/{path}", *(f"{ROOT}/{p}" for p in map(str, Path(path).parents) if p != "."), ROOT, "/"}
+            above = {f"{root}/{path}", *(f"{root}/{p}" for p in map(str, Path(path).parents) if p != ".")}
+            above |= {root, *map(str, Path(root).parents)}
             assert (path in came) or above & lost, f"{path} is lost and not named in {lost}"
-            assert path not in came or data is None or f"{ROOT}/{path}" not in lost, f"{path} came and is called lost"
+            assert path not in came or data is None or f"{root}/{path}" not in lost, f"{path} came and is called lost"
         return {(snapshot.id, p) for p in lost}
     finally:
         shutil.rmtree(target, ignore_errors=True)

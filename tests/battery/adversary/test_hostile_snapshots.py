@@ -19,7 +19,6 @@ from battery.lab import Lab
 from blake3 import blake3
 
 import snapvault
-import subprocess
 from snapvault.format.snapshot import SnapshotDetails
 from snapvault.format.tree import BlobType, Content, NodeKind, encode_tree
 from snapvault.operations.repository import Repository
