@@ -154,7 +154,8 @@ class PackAssembler:
     def __init__(self, session: Session, target: int, uploads: int, index: BlobIndex) -> None:
         self._session, self._target, self._index = session, target, index
         self._prefix = pack_prefix(session.header)
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the open pack; held while a cut waits for an upload, so uploads never take it
+        self._counting = threading.Lock()  # of what was uploaded
         self._indexing = threading.Lock()
         self._uploads = ThreadPoolExecutor(uploads, thread_name_prefix="snapvault-upload")
         self._slots = threading.BoundedSemaphore(uploads)
@@ -213,13 +214,13 @@ class PackAssembler:
                 self.raise_error()
                 self._session.put_object(names.pack(row.id), parts)
             finally:
-                self._slots.release()  # before the lock: a cut waits for a slot while it holds the lock
+                self._slots.release()
             self._uploaded(row, segments)
         except BaseException as e:  # noqa: BLE001  raised again in the caller's thread
             self.fail(e)
 
     def _uploaded(self, row: PackRow, segments: list[Segment]) -> None:
-        with self._lock:
+        with self._counting:
             self._ready.append((row, segments))
             self._ready_bytes += row.size
             self._ready_blobs += sum(len(s.lengths) for s in segments)
