@@ -88,10 +88,9 @@ def run(argv: Sequence[str]) -> int:
     terminate_as_interrupt()
     _log_to(settings)
     try:
+        # If nobody reads the output any more (``snapvault ls ... | head``), click exits with 1, silently.
         code = cli.main(list(argv), "snapvault", standalone_mode=False, obj=settings)
         return code if isinstance(code, int) else 0
-    except BrokenPipeError:
-        return _nobody_reads()
     except (KeyboardInterrupt, click.Abort):
         settings.out.error(Cancelled("interrupted", hint=""))
         return INTERRUPTED
@@ -113,17 +112,6 @@ def _as_ours(error: click.ClickException | SnapvaultError | OSError) -> Snapvaul
         return InvalidInput(error.format_message().rstrip("."), hint=hint)
     where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
     return SnapvaultError(f"{where}{error.strerror or error}")
-
-
-def _nobody_reads() -> int:
-    """Whoever read the output left early (``snapvault ls ... | head``).  Nothing more can be said, not even at exit."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-            continue
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    return 1
 
 
 def _log_to(settings: Settings) -> None:

@@ -10,6 +10,8 @@ import servers
 from blake3 import blake3
 from machines import PASSWORD, Done, Machine, by_password, tree_of
 
+from snapvault.cli.storage import options_for
+
 NOBODY = 65534
 
 
@@ -92,6 +94,9 @@ def test_a_damaged_object(cli: Machine, repo: Path, source: Path, tmp_path: Path
     assert checked.code == (10 if gone else 12 if kind == "slots" else 20), checked
     if checked.code == 20 and harm != "deleted":
         assert any(p.name[:16] in checked.err + checked.out for p in found), checked
+    if kind == "snapshots" and harm != "deleted":
+        listed = cli("snapshots", "--no-cache")
+        assert listed.code == 20 and found[0].name in listed.err and "0 snapshots" in listed.out, listed
     restored = cli("restore", "d@latest", "-t", tmp_path / "out", "--no-cache")
     if restored.code == 0:  # by what else says the same
         assert tree_of(tmp_path / f"out{source}") == tree_of(source)
@@ -254,6 +259,12 @@ def test_credentials_that_fail(cli: Machine, seaweedfs: servers.Fresh, source: P
         f'client_kwargs = {{endpoint_url = "{endpoint}", region_name = "us-east-1"}}\n'
     )
     assert cli("snapshots", "--storage-options", options_file, "--json").summary["snapshots"] == 1
+
+
+def test_the_longest_name_of_storage_options_wins() -> None:
+    tables = {"s3://": {"a": 1}, "s3://bucket": {"a": 2}, "s3://bucket/x/": {"a": 3}}
+    found = {url: options_for(tables, url) for url in ("s3://bucket/x/y", "s3://bucket", "s3://bucket2", "gs://bucket")}
+    assert [o and o["a"] for o in found.values()] == [3, 2, 1, None]
 
 
 def test_credentials_in_a_url_are_refused(cli: Machine) -> None:

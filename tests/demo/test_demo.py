@@ -47,22 +47,30 @@ def test_without_rsync_it_compares_by_itself(source: Path, tmp_path: Path) -> No
     assert done.returncode == 0 and "SHA-256" in done.stdout, done
 
 
-def test_a_broken_promise_fails(source: Path, tmp_path: Path) -> None:
-    """A restore that loses a byte."""
+BROKEN = {
+    "DIFFERENCES": (
+        "def _inside(self, target):\n"
+        " place = real(self, target)\n"
+        " (place / 'json/__init__.py').write_text('spoilt')\n"
+        " return place"
+    ),
+    "named, 0 by the check": "def _damage(self):\n row = real(self)\n self._lost = set()\n return row",
+}
+
+
+@pytest.mark.parametrize("said", BROKEN)
+def test_a_broken_promise_fails(source: Path, said: str) -> None:
+    """A restore that loses a byte; a check that does not say what a restore says."""
+    name = BROKEN[said].split("(")[0].removeprefix("def ")
     code = (
         "import sys, snapvault.demo.__main__ as main, snapvault.demo.story as story\n"
-        "real = story.Story._inside\n"
-        "def spoilt(self, target):\n"
-        "    place = real(self, target)\n"
-        "    (place / 'json/__init__.py').write_text('spoilt')\n"
-        "    return place\n"
-        "story.Story._inside = spoilt\n"
+        f"real = story.Story.{name}\n{BROKEN[said]}\nstory.Story.{name} = {name}\n"
         "sys.exit(main.main())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "--source", str(source)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1 and "DIFFERENCES" in done.stdout and "not everything" in done.stderr, done
+    argv = [sys.executable, "-c", code, "--source", str(source)]
+    env = {**os.environ, "COLUMNS": "200"}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 1 and said in done.stdout and "not everything" in done.stderr, done
 
 
 def test_the_change_is_a_change(source: Path) -> None:
