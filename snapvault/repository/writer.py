@@ -154,7 +154,9 @@ class PackAssembler:
     def __init__(self, session: Session, target: int, uploads: int, index: BlobIndex) -> None:
         self._session, self._target, self._index = session, target, index
         self._prefix = pack_prefix(session.header)
-        self._lock = threading.Lock()  # of the open pack; held while a cut waits for an upload, so uploads never take it
+        self._lock = (
+            threading.Lock()
+        )  # of the open pack; a cut holds it while it waits for uploads, which never take it
         self._counting = threading.Lock()  # of what was uploaded
         self._indexing = threading.Lock()
         self._uploads = ThreadPoolExecutor(uploads, thread_name_prefix="snapvault-upload")
