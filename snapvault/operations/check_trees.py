@@ -114,7 +114,7 @@ class TreeCheck:
             if not content.depth:
                 if not self._available(blob, reader.index):
                     raise Damaged(f"chunk {blob.hex()[:16]} is missing or damaged")
-                total += reader.index.length(blob) or 0
+                total += reader.length(blob) or 0
                 continue
             key = blob, content.depth
             if key not in self._measured:

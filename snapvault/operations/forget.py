@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from blake3 import blake3
+
 from snapvault.access.resolve import resolve
 from snapvault.backend.protocol import Exists
 from snapvault.format import names
@@ -14,7 +16,9 @@ from snapvault.format.signed import decode_signed
 from snapvault.format.wire import Kind
 from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Conflict, Damaged
+from snapvault.foundation.ids import SnapshotId
 from snapvault.operations.results import Result
+from snapvault.repository.repository import Vault
 from snapvault.repository.trust import sign
 
 if TYPE_CHECKING:
@@ -37,22 +41,34 @@ def forget_snapshots(
     """Forget the named snapshots; all names are resolved before anything is written.
 
     Nothing is freed; a prune does that after ``undelete_window``.  RoleRequired unless owner or maintainer,
-    InvalidInput for an unknown name.
+    InvalidInput for an unknown name.  One that cannot be opened any more is named by its id.
     """
     vault = repo.vault
     vault.ring.require_role(Role.MAINTAINERS, "forget snapshots")
-    chosen = {s.id: s for s in (resolve(vault, ref) for ref in refs)}
+    chosen = dict(_record(vault, ref) for ref in refs)
     keys, now = vault.ring.signing, now_ns()
     window = int(undelete_window.total_seconds()) * 10**9
-    for snapshot in () if dry_run else chosen.values():
-        record = TombstoneRecord(vault.ring.config_digest, snapshot.id, snapshot.slot.digest, now, now + window)
+    for sid, digest in () if dry_run else chosen.items():
+        record = TombstoneRecord(vault.ring.config_digest, sid, digest, now, now + window)
         data = sign(Kind.TOMBSTONE, record.encode(), keys.id, keys.signer)
-        name = names.tombstone(snapshot.id)
+        name = names.tombstone(sid)
         try:
             vault.backend.put_if_absent(name, [data])
         except Exists:
             _check_other(vault.backend.get(name), record, name)
     return ForgetResult(tuple(chosen), dry_run)
+
+
+def _record(vault: Vault, ref: str) -> tuple[SnapshotId, bytes]:
+    """The id of a snapshot and the digest of its record; one that is damaged can be forgotten by its id, too."""
+    try:
+        snapshot = resolve(vault, ref)
+    except Damaged:
+        found = [o.name for o in vault.backend.list(names.SNAPSHOTS + ref.lower())]
+        if len(found) != 1:
+            raise
+        return names.session_id(found[0], names.SNAPSHOTS), blake3(vault.backend.get(found[0])).digest()
+    return snapshot.id, snapshot.slot.digest
 
 
 def _check_other(data: bytes, record: TombstoneRecord, name: str) -> None:

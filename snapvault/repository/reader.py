@@ -128,12 +128,19 @@ class BlobReader:
         for i in range(0, len(ids), ID_SIZE):
             blob = BlobId(ids[i : i + ID_SIZE])
             seen = self._reloaded
-            while (length := self.index.length(blob)) is None and self._reload(seen):
+            while (length := self.length(blob)) is None and self._reload(seen):
                 seen = self._reloaded
             if length is None:
                 raise Damaged(f"blob {blob.hex()[:16]} is in no index")
             found.append(length)
         return found
+
+    def length(self, blob: BlobId) -> int | None:
+        """Bytes of a data blob, or None if it is in no index; where its places disagree, it is read."""
+        stated = {place.length for place in self.index.places(blob)}
+        if len(stated) > 1:
+            return len(self.blob(blob, BlobType.DATA))
+        return stated.pop() if stated else None
 
     def measure(self, content: Content) -> int:
         """Bytes of a file's content by what the index says, each list read once; Damaged.
