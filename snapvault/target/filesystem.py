@@ -90,8 +90,9 @@ class FilesystemTarget:
         self._owners = LocalOwners(numeric_owner)
 
     def close(self) -> None:
-        """Close the folders that are kept open."""
+        """Close the root and let go of the folders: whoever restored may want to unmount the target."""
         self._folders.clear()
+        self._root.close()
 
     def lstat(self, path: bytes) -> os.stat_result | None:
         """The stat of an entry; None if there is none (also behind a symlink in the place of a folder)."""

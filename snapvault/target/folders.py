@@ -24,8 +24,14 @@ class Folder:
         self.fd = fd
 
     def __del__(self) -> None:
-        with suppress(OSError):
-            os.close(self.fd)
+        self.close()
+
+    def close(self) -> None:
+        """Idempotent.  For the end, when nothing uses it any more."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            with suppress(OSError):
+                os.close(fd)
 
 
 def check_name(name: bytes, path: bytes) -> None:
