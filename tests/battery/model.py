@@ -6,7 +6,7 @@ Segments, packs and index objects are cut so early that 200 KB make several of e
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -111,3 +111,9 @@ def indexed(backend: Backend) -> Counter[BlobId]:
 def packs(store: MemoryBackend) -> dict[str, int]:
     """Names and sizes of the packs in a store."""
     return {name: len(body) for name, body in store.objects.items() if name.startswith("packs/")}
+
+
+def lengths(repo: snapvault.Repository, blobs: Iterable[BlobId]) -> list[int]:
+    """Plaintext bytes of each blob."""
+    index = repo.vault.loader.load()
+    return [index.length(blob) or 0 for blob in blobs]
