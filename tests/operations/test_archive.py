@@ -141,11 +141,12 @@ def test_damage(repo: Repository, src: Path) -> None:
     """In a tar the lost file is left out and named; as a single file it is an error and nothing wrong was written."""
     for name in "ab":
         (src / name).write_bytes(random.Random(ord(name)).randbytes(3_000_000))
+    os.link(src / "b", src / "c")  # its second name leads to nothing either
     save(repo, src)
     damage(repo, f"{src}/b")
     stream = io.BytesIO()
     result = snapvault.archive(repo, "latest", str(src), stream)
-    assert (result.status, [i.path for i in result.lost]) == ("damaged", ["b"])
+    assert (result.status, [i.path for i in result.lost]) == ("damaged", ["b", "c"])
     assert _names(stream) == ["a"]
     stream = io.BytesIO()
     with pytest.raises(Damaged, match="src/b"):

@@ -80,6 +80,10 @@ def test_over_an_existing_tree(state: str, stored: tuple[Repository, Path], tmp_
     planned = snapvault.restore(repo, "latest", out, delete=True, dry_run=True)
     assert (planned.status, planned.files_written, planned.bytes_written) == ("ok", 0, 0)
     assert (_marks(root) if root.exists() else {}) == before, "a dry run wrote something"
+    kinds = {os.path.relpath(c.path, str(root.relative_to(out))): c.kind for c in planned.changes}
+    if state == "other kinds":
+        replaced = ("special", "files", "attributes/symlink", "owners/large", "links a/again", "times/1960")
+        assert {kinds[name] for name in replaced} == {"type"}
     result = snapvault.restore(repo, "latest", out, delete=True, verify=True)
     assert result.status == "ok"
     assert referee(tree, root) == []
