@@ -159,7 +159,8 @@ class FilesystemTarget:
         folder, _, name = path.rpartition(b"/")
         if name in (b"", b".", b"..") or b"\0" in name or path[:1] == b"/":
             check_name(b"", path)
-        return os.open(name, _NEW, mode & 0o777, dir_fd=self._folders.at(folder).fd)
+        parent = self._folders.at(folder)  # held: another thread may evict or replace it meanwhile
+        return os.open(name, _NEW, mode & 0o777, dir_fd=parent.fd)
 
     def create(self, path: bytes) -> NewFile:
         """A new file, mode 0600, that takes the place of whatever is at ``path`` when it is committed."""
