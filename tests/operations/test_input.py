@@ -412,6 +412,18 @@ class TestChangedWhileRead:
         assert following.bytes_read >= (tree / "b").stat().st_size, "a mixture must not be taken for unchanged"
         assert contents(back(repo, tmp_path / "out", tree)) == contents(tree)
 
+    def test_a_mixture_is_never_taken_for_unchanged(
+        self, repo: Repository, tree: Path, settled: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever its times say later."""
+        with monkeypatch.context() as patch:
+            _Reading(patch, lambda path, time: path.write_bytes(b"%d" % time * 10_000))
+            assert len(snapvault.backup(repo, tree, dataset="d").issues) == 3
+        stored = repo.snapshot("latest").entry(f"{tree}/b").node
+        _freeze(monkeypatch, tree / "b", stored.mtime_ns, stored.ctime_ns)
+        assert stored.size == 10_000
+        assert save(repo, tree).bytes_read == 30_000
+
     def test_a_sparse_file(self, repo: Repository, src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Its map is of another moment than its bytes: what is stored can still be restored and read."""
         with open(src / "b", "wb") as f:
