@@ -1,4 +1,4 @@
-"""A folder's descriptor stays open for as long as a call uses it, whatever other threads do to the ones that are kept."""
+"""A folder stays open for as long as a call uses it, whatever other threads do to the ones that are kept."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
