@@ -5,6 +5,7 @@ Without damage nothing is ever lost.  With it, exactly what a restore names, and
 session object that is lost costs nothing; after a lost pack the next backup stores again what is missing.
 """
 
+import itertools
 import random
 import shutil
 import tempfile
@@ -36,6 +37,7 @@ ONE_THREAD = Control(limits=Limits(threads=1))
 numbers = st.integers(min_value=0, max_value=1 << 16)
 
 done: Counter[str] = Counter()  # what the machines did, so that a run that tried nothing fails
+_names = itertools.count()
 _first: dict[str, tuple[Objects, str]] = {}
 
 
@@ -192,7 +194,7 @@ class Machine(RuleBasedStateMachine):
     @rule(role=st.sampled_from([Role.READER, Role.WRITER]))
     def add_key(self, role: str) -> None:
         if role not in self.keys:
-            file = self.home / f"{role}-{len(list(self.home.iterdir()))}"
+            file = self.home / f"{role}-{next(_names)}"
             snapvault.add_key(self.repo, role, file.name, file=file)
             self.keys[role] = file.read_bytes()
 
