@@ -37,9 +37,7 @@ def list_snapshots(
 
 def _find(vault: Vault) -> tuple[list[Snapshot], list[Damaged]]:
     """All snapshots that are not forgotten, and what was found wrong."""
-    slots, problems = vault.history.slots()
-    problems = problems + vault.rolled_back(slots)
-    vault.see(slots)
+    slots, problems = vault.commit_slots()
     tombstones, more = vault.history.tombstones()
     found = []
     for slot in slots:

@@ -11,7 +11,7 @@ from snapvault.backend.protocol import ObjectInfo
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.events import Control, Reporter
 from snapvault.operations.check_data import DataCheck
-from snapvault.operations.check_objects import ObjectCheck
+from snapvault.operations.check_objects import Beginning, ObjectCheck
 from snapvault.operations.check_trees import TreeCheck
 from snapvault.operations.results import CheckReport, Finding, LostPath
 from snapvault.repository.cache import Cache
@@ -44,9 +44,12 @@ class _Check:
         self._started = time.monotonic()
 
     def run(self) -> CheckReport:
+        # Snapshots first: all that they need was put before them, so it is in the listing that follows.  Those that
+        # are committed while the check runs are left to the next one.
+        began = Beginning(self._vault)
         listing = {o.name: o for o in self._vault.backend.list()}  # complete or an error
         self._reporter.check()
-        objects = ObjectCheck(self._vault, listing, self._reporter)
+        objects = ObjectCheck(self._vault, listing, began, self._reporter)
         objects.run()
         data = DataCheck(self._vault, objects, self._reporter, self._threads)
         data.run(self._share)

@@ -43,7 +43,8 @@ class TreeCheck:
             if problem.message not in known:
                 self.findings.append(Finding(problem.message, problem.affected))
 
-        self.snapshots = list_snapshots(self._vault, on_problem=report)
+        began = self._objects.began.snapshots
+        self.snapshots = [s for s in list_snapshots(self._vault, on_problem=report) if s.id in began]
         lost: list[LostPath] = []
         for snapshot in self.snapshots:
             reader = self._reader(snapshot.domain)

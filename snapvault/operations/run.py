@@ -21,13 +21,13 @@ from snapvault.format.tree import (
     split_nodes,
 )
 from snapvault.foundation.clock import now_ns
-from snapvault.foundation.errors import Cancelled
 from snapvault.foundation.events import Control, Limits, Reporter
 from snapvault.foundation.ids import BlobId
 from snapvault.operations.results import Issue, text_path
 from snapvault.platform.metadata import Owners
 from snapvault.repository.history import Slot
 from snapvault.repository.index import BlobIndex
+from snapvault.repository.loader import IndexLoader
 from snapvault.repository.repository import Vault
 from snapvault.repository.session import Session
 from snapvault.repository.writer import BlobWriter, Written
@@ -104,7 +104,8 @@ class Run:
 
     def _load(self) -> tuple[BlobIndex, list[Slot]]:
         """W2, in this order: what is condemned, then which packs there are, then the index."""
-        loader = self.vault.loader
+        # Its own: the loader that reads have in common is used by other threads at the same time.
+        loader = IndexLoader(self.vault.store, self.vault.ring, self.vault.sessions)
         condemned = loader.condemned()
         present = loader.packs_present()
         index = loader.load().of(self.domain.id)
@@ -116,9 +117,8 @@ class Run:
                 "where the source still has it ('snapvault check' names the snapshots that they damage)"
             )
         self.counts.warnings += [str(p) for p in loader.problems]
-        slots, problems = self.vault.history.slots()
+        slots, problems = self.vault.commit_slots()
         self.counts.warnings += [str(p) for p in problems]
-        self.counts.warnings += [p.message for p in self.vault.rolled_back(slots)]
         return index, slots
 
     # -- storing -------------------------------------------------------------------------------------------------
@@ -194,12 +194,13 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self.vault.forked:
+            return  # the session and its threads are the parent's
         if self.committed or self.session is None:
             self.blobs.close()
             return
         try:
-            # What was uploaded before an interrupt is indexed; after a failure of the store nothing more is tried.
-            self.blobs.close(keep=isinstance(error, Cancelled | KeyboardInterrupt))
+            self.blobs.close(keep=True)  # what was uploaded is indexed, so that the next run finds it
         finally:
             self.session.abort()
 

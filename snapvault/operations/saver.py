@@ -72,6 +72,7 @@ class Saver:
         except OSError as e:
             self._counts.issue(path, f"the folder cannot be listed: {describe(e)}")
             return None
+        self._run.reporter.tick("read", self._counts.files, bytes_done=self._counts.bytes_read)
         for problem in listing.problems:
             self._problem(problem)
         is_folder = old is not None and old.kind == NodeKind.DIRECTORY
@@ -91,6 +92,7 @@ class Saver:
     def _save_entry(self, path: bytes, node: Node, old: Node | None) -> Node | None:
         if node.kind != NodeKind.FILE:
             self._counts.others += 1
+            self._run.reporter.tick("read", self._counts.files, bytes_done=self._counts.bytes_read)
             return node
         counts = self._counts
         if not self._force and self._parent.reusable(old, node):

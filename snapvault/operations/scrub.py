@@ -8,6 +8,7 @@ from typing import Any
 from blake3 import blake3
 
 from snapvault.backend.factory import open_backend
+from snapvault.backend.guard import CancelBackend
 from snapvault.backend.protocol import Backend, NotFound
 from snapvault.format import names
 from snapvault.format.index import decode_index
@@ -33,6 +34,8 @@ def scrub(url: str, *, storage_options: Mapping[str, Any] | None = None, control
     there, and the rescue files against the newest keyset.  RepositoryNotFound, StoreUnavailable, StoreDenied.
     """
     backend = open_backend(url, storage_options)
+    if control is not None and control.cancel is not None:
+        backend = CancelBackend(backend, control.cancel)
     try:
         return _Scrub(backend, Reporter("check", control)).run()
     finally:
@@ -59,7 +62,8 @@ class _Scrub:
             try:
                 self._object(name)
             except NotFound:
-                self._find(f"{name} was listed but is gone", name)
+                if not name.startswith((names.SLOTS, names.LOCAL)):  # there, objects come and go while others work
+                    self._find(f"{name} was listed but is gone", name)
             except Damaged as e:
                 self._find(f"{name}: {e.message}", name)
         for name in self._rescue:
@@ -131,10 +135,18 @@ class _Scrub:
             _belongs(name, names.GC + decode_gc(decode_signed(Kind.GC, data).payload).sid)
 
     def _named(self, wanted: str, by: str, size: int | None) -> None:
-        if wanted not in self._listing:
+        if wanted not in self._listing and not self._came_meanwhile(wanted):
             self._find(f"{wanted} is missing: {by} names it", wanted)
         elif size is not None and self._listing[wanted] != size:
             self._find(f"{wanted} has {self._listing[wanted]} bytes instead of {size}", wanted)
+
+    def _came_meanwhile(self, name: str) -> bool:
+        """Whether somebody put it after the listing had passed its place."""
+        try:
+            self._listing[name] = self._backend.head(name).size
+        except NotFound:
+            return False
+        return True
 
 
 _FRAMED = (

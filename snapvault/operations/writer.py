@@ -169,6 +169,7 @@ class SnapshotWriter:
         folder.children[node.name] = node
 
     def _check_open(self) -> None:
+        self._run.vault.check_usable()
         if self._ended:
             raise InvalidInput("the snapshot is finished: nothing can be added any more")
 
@@ -240,6 +241,7 @@ class SnapshotWriter:
         return self._root.node.content
 
     def _commit(self) -> None:
+        self._run.vault.check_usable()
         if self._open_files:
             raise InvalidInput(f"{self._open_files} files of the snapshot were not closed")
         run = self._run

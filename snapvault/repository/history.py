@@ -1,6 +1,7 @@
 """The snapshots of a repository: commit slots, tombstones, heads (docs/format/snapshot.md)."""
 
 import logging
+import threading
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -39,8 +40,15 @@ class History:
 
     def __init__(self, store: Store, ring: Keyring, sessions: Sessions) -> None:
         self._store, self._ring, self._sessions = store, ring, sessions
+        self._lock = threading.Lock()
         self._slots: dict[SessionId, Slot] = {}
         self._details: dict[SnapshotId, SnapshotDetails] = {}
+
+    def through(self, store: Store, sessions: Sessions) -> "History":
+        """The same history, read through another store; what is known of it is shared."""
+        other = History(store, self._ring, sessions)
+        other._lock, other._slots, other._details = self._lock, self._slots, self._details
+        return other
 
     def slots(self) -> tuple[list[Slot], list[Damaged]]:
         """All filled slots of writers that verify and are accepted, and what was found wrong with the others.
@@ -70,11 +78,15 @@ class History:
                 problems.append(data)  # names the object already
                 continue
             try:
-                self._slots[sid] = self._verify(sid, data)
+                slot = self._verify(sid, data)
             except Damaged as e:
                 problems.append(type(e)(f"{name}: {e.message}", affected=[name]))
+                continue
+            with self._lock:
+                self._slots[sid] = slot
         there = {n.removeprefix(names.SNAPSHOTS) for n in listed}
-        return [s for sid, s in self._slots.items() if sid in there], problems
+        with self._lock:
+            return [s for sid, s in self._slots.items() if sid in there], problems
 
     def _verify(self, sid: SessionId, data: bytes) -> Slot:
         signed = decode_signed(Kind.SNAPSHOT, data)

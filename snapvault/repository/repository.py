@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any
 from blake3 import blake3
 
 from snapvault.backend.factory import open_backend
+from snapvault.backend.guard import CancelBackend, OneProcess
 from snapvault.backend.limit import LimitBackend
 from snapvault.backend.protocol import Backend, NotFound
 from snapvault.crypto.recovery import RecoveryKey
@@ -25,6 +25,7 @@ from snapvault.foundation.errors import Damaged, InvalidInput, KeyRejected, Repo
 from snapvault.foundation.events import Control
 from snapvault.foundation.ids import DomainId, RepositoryId, SessionId
 from snapvault.repository.cache import Cache
+from snapvault.repository.careful import CarefulBackend
 from snapvault.repository.credentials import ClientKey, Credential
 from snapvault.repository.history import History, Slot
 from snapvault.repository.index import BlobIndex
@@ -50,12 +51,13 @@ class Vault:
     def __init__(
         self, backend: Backend, ring: Keyring, cache: Cache, pins: Pins, rollback: Damaged | None = None
     ) -> None:
-        self._pid = os.getpid()
         self.cache, self.pins = cache, pins
         self.rollback = rollback  # the store shows an older keyset than this client saw
-        self._store = Store(backend, cache)
+        self._process = OneProcess(backend)
+        self._store = Store(self._process, cache)
         self._attach(ring)
         self._lock = threading.RLock()
+        self._origin: Vault | None = None  # of a view
         self.closed = False
 
     @property
@@ -72,19 +74,34 @@ class Vault:
         return self.store.backend
 
     def limited(self, control: Control | None) -> "Vault":
-        """A view of this repository that keeps to the bandwidth that ``control`` allows; shares everything else."""
-        limits = control.limits if control is not None else None
-        if control is None or limits is None or not limits.bandwidth:
+        """A view of this repository that keeps to the bandwidth of ``control`` and stops reading when it is cancelled.
+
+        It shares everything else, what was read of index and history included.
+        """
+        backend = self.backend
+        if control is not None and control.limits is not None and (rate := control.limits.bandwidth):
+            backend = LimitBackend(backend, upload=rate, download=rate, cancel=control.cancel)
+        if control is not None and control.cancel is not None:
+            backend = CancelBackend(backend, control.cancel)
+        if backend is self.backend:
             return self
-        slow = LimitBackend(self.backend, upload=limits.bandwidth, download=limits.bandwidth, cancel=control.cancel)
-        return Vault(slow, self.ring, self.cache, self.pins, self.rollback)
+        view = Vault(backend, self.ring, self.cache, self.pins, self.rollback)
+        view.sessions = self.sessions.through(view._store)
+        view.history = self.history.through(view._store, view.sessions)
+        view.loader = IndexLoader(view._store, self.ring, view.sessions)
+        view._index, view._origin = self._index, self
+        return view
 
     def check_usable(self) -> None:
         """InvalidInput after a fork or after close."""
         if self.closed:
             raise InvalidInput("the repository was closed; open it again")
-        if os.getpid() != self._pid:
-            raise InvalidInput("this process forked after the repository was opened; open it again in the child")
+        self._process.check()
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a child of the process that opened the repository."""
+        return self._process.foreign
 
     def adopt(self, keyset: KeysetRecord, digest: bytes) -> None:
         """Go on with a newer keyset that this holder just wrote."""
@@ -117,6 +134,8 @@ class Vault:
             self.check_usable()
             if self._index is None:
                 self._index = self.loader.load()
+            if self._origin is not None and self._origin._index is None:
+                self._origin._index = self._index
             return self._index
 
     def _reload_index(self, *, distrust: DomainId | None) -> BlobIndex:
@@ -138,19 +157,16 @@ class Vault:
         reloads = [partial(reload, None)] + ([partial(reload, domain)] if domain is not None else [])
         return BlobReader(self.backend, self.ring, self.sessions, view(self.index()), reloads)
 
-    def rolled_back(self, slots: list[Slot]) -> list[Damaged]:
-        """Snapshots that this client saw at this store, and that are gone or replaced: an old state played back."""
-        there = {s.record.sid: s.digest.hex() for s in slots}
-        gone = sorted(sid for sid, digest in self.pins.site.records.items() if there.get(sid) != digest)
-        if not gone:
-            return []
-        return [
-            Untrusted(
-                f"{len(gone)} snapshots that this client saw here are gone or replaced: {', '.join(gone[:10])}; "
-                "the store plays back an old state, or somebody deleted or damaged commit slots",
-                affected=[names.snapshot(sid) for sid in gone],
-            )
-        ]
+    def commit_slots(self) -> tuple[list[Slot], list[Damaged]]:
+        """All commit slots that count, and what is wrong: with others, and with what this client saw here before.
+
+        Compared is what was pinned before the listing began, since another thread may commit meanwhile.  What is seen
+        is pinned, and kept when the repository is closed.
+        """
+        pinned = dict(self.pins.site.records)
+        slots, problems = self.history.slots()
+        self.see(slots)
+        return slots, problems + _rolled_back(pinned, slots)
 
     def see(self, slots: list[Slot]) -> None:
         """Pin commit slots; kept when the repository is closed."""
@@ -167,10 +183,25 @@ class Vault:
     def close(self) -> None:
         """Write the pins, let go of connections.  Idempotent."""
         if not self.closed:
-            if os.getpid() == self._pid:
+            if not self.forked:
                 self.pins.save()
                 self._store.backend.close()
             self.closed = True
+
+
+def _rolled_back(pinned: Mapping[SessionId, str], slots: list[Slot]) -> list[Damaged]:
+    """Snapshots that this client saw at this store, and that are gone or replaced: an old state played back."""
+    there = {s.record.sid: s.digest.hex() for s in slots}
+    gone = sorted(sid for sid, digest in pinned.items() if there.get(sid) != digest)
+    if not gone:
+        return []
+    return [
+        Untrusted(
+            f"{len(gone)} snapshots that this client saw here are gone or replaced: {', '.join(gone[:10])}; "
+            "the store plays back an old state, or somebody deleted or damaged commit slots",
+            affected=[names.snapshot(sid) for sid in gone],
+        )
+    ]
 
 
 def read_config(backend: Backend) -> tuple[ConfigRecord, bytes]:
@@ -257,7 +288,7 @@ def open_vault(
     state: Path | None = None,
 ) -> Vault:
     """Open a repository; RepositoryNotFound, KeyRejected, FormatTooNew, Damaged, StoreUnavailable."""
-    backend = open_backend(url, storage_options)
+    backend: Backend = CarefulBackend(open_backend(url, storage_options))
     try:
         config, digest = read_config(backend)
         credential = make_credential()

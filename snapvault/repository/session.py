@@ -25,7 +25,7 @@ from snapvault.format.pack import Segment
 from snapvault.format.session import READ, RECOVERY, WRITER, SessionHead, SessionRecord, Stanza
 from snapvault.format.snapshot import ABORT, COMMIT, REVOKED, Objects, SnapshotDetails, SnapshotRecord, merkle
 from snapvault.format.wire import Kind
-from snapvault.foundation.errors import Conflict, SnapvaultError
+from snapvault.foundation.errors import Conflict, InvalidInput, SnapvaultError
 from snapvault.foundation.ids import DomainId, SessionId
 from snapvault.repository.index import PackRow
 from snapvault.repository.keyring import DomainKeys, Keyring
@@ -52,6 +52,7 @@ class Session:
         self.header = self._build_header(purpose)
         self._objects: list[tuple[str, int]] = []
         self._lock = threading.Lock()
+        self._pid = os.getpid()
         self._heart = _Heart(store, self.sid)
 
     def _build_header(self, purpose: str) -> bytes:
@@ -75,6 +76,11 @@ class Session:
         """W1.  From here on a GC waits for this session."""
         self._store.backend.put_if_absent(names.session(self.sid), [self.header])
         self._heart.start()
+
+    def check_process(self) -> None:
+        """InvalidInput in a process that forked from the one that opened the repository."""
+        if os.getpid() != self._pid:
+            raise InvalidInput("this process forked after the repository was opened; open it again in the child")
 
     def put_object(self, name: str, parts: Sequence[bytes | bytearray | memoryview]) -> None:
         """A content-named object of this session, whole in the store when this returns."""

@@ -46,6 +46,13 @@ class Sessions:
         self._secrets: dict[bytes, SessionSecrets] = {}  # by the exact bytes of the head
         self.locate: Callable[[SessionId], Iterable[PackId]] = lambda _: ()  # packs that may carry a session's header
 
+    def through(self, store: Store) -> "Sessions":
+        """The same sessions, read through another store; what is known of them is shared."""
+        other = Sessions(store, self._ring)
+        other._lock, other._headers, other._copies = self._lock, self._headers, self._copies
+        other._secrets = self._secrets
+        return other
+
     def verify(self, data: bytes, sid: SessionId | None = None) -> Header:
         """A header that was signed by an entitled writer (and is that of ``sid``); Untrusted or FormatError."""
         session, certificate = trusted_session(data, self._ring.config_digest, self._ring.config.owner_sign)

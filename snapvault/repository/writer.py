@@ -8,6 +8,7 @@ Every stage waits for the next when its queue is full, so memory stays bounded; 
 in the caller's thread at its next call.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -20,7 +21,7 @@ from snapvault.compression import LEVEL
 from snapvault.format import names
 from snapvault.format.pack import Segment
 from snapvault.format.tree import BlobType
-from snapvault.foundation.errors import StoreUnavailable
+from snapvault.foundation.errors import SnapvaultError, StoreUnavailable
 from snapvault.foundation.events import Limits
 from snapvault.foundation.ids import BlobId, PackId
 from snapvault.repository.index import BlobIndex, PackRow
@@ -182,6 +183,7 @@ class PackAssembler:
 
     def raise_error(self) -> None:
         """Raise the first error; never an OSError, which a caller would take for one of the file that it reads."""
+        self._session.check_process()  # after a fork the threads are gone, and nothing would ever come
         if isinstance(self._error, OSError):
             reason = self._error.strerror or str(self._error)
             raise StoreUnavailable(f"what was read could not be stored: {reason}") from self._error
@@ -255,9 +257,10 @@ class PackAssembler:
             self._put_index(self._take_ready())
 
     def close(self, *, keep: bool) -> None:
-        """Stop; with ``keep`` index what was uploaded."""
+        """Stop; with ``keep`` index what was uploaded, unless it was the store that failed."""
         if not keep:
             self.fail(InterruptedError("the session is being closed"))
         self._uploads.shutdown(wait=True)
-        if keep and self._ready:
-            self._put_index(self._take_ready())
+        if self._ready and self._error is None:
+            with contextlib.suppress(SnapvaultError):  # told is what the session ended for
+                self._put_index(self._take_ready())
