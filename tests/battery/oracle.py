@@ -78,19 +78,21 @@ class Ledger:
         assert owed <= set(listed), f"acknowledged snapshots are gone: {owed - set(listed)}"
         assert not self.forgotten & set(listed), "a forgotten snapshot is listed again"
         for sid, snapshot in listed.items():
-            tree = restored(repo, snapshot, self.source, scratch)
             if sid in self.trees:
+                tree = restored(repo, snapshot, str(self.source), scratch)
                 assert tree == self.trees[sid], f"snapshot {sid} restored to something else"
+            else:
+                restored(repo, snapshot, "/", scratch)
         if check:
             assert_sound(repo, read_data=True)
         return set(listed) - owed
 
 
-def restored(repo: snapvault.Repository, snapshot: snapvault.Snapshot, source: Path, scratch: Path) -> Tree:
-    """What a snapshot of ``source`` restores to, in a fresh folder below ``scratch`` that is removed again."""
+def restored(repo: snapvault.Repository, snapshot: snapvault.Snapshot, path: str, scratch: Path) -> Tree:
+    """What is inside a folder of a snapshot, by a restore below ``scratch`` that is removed again."""
     target = scratch / "restored"
     try:
-        result = snapvault.restore(repo, snapshot, target, path=str(source))
+        result = snapvault.restore(repo, snapshot, target, path=path)
         assert result.status == "ok", (result.issues, result.lost)
         return remember(target)
     finally:
