@@ -223,9 +223,12 @@ def _heads(vault: Vault, holder: Holder) -> tuple[SessionId, ...]:
 
 def _revoke_sessions(vault: Vault, holder: HolderId) -> None:
     """Fill the slots of the holder's open sessions, so that none of them can commit any more."""
+    filled = {o.name for o in vault.backend.list(names.SNAPSHOTS)}
     for info in list(vault.backend.list(names.SESSIONS)):
         try:
             sid = names.session_id(info.name, names.SESSIONS)
+            if names.snapshot(sid) in filled:
+                continue
             _, author = vault.sessions.header(sid)
         except Damaged:
             continue

@@ -1,0 +1,47 @@
+"""put-if-absent where the store's own is no promise, by what the probe wrote down about it."""
+
+import threading
+from collections.abc import Sequence
+
+from snapvault.backend.protocol import Backend, Buffer, Exists, NotFound
+from snapvault.backend.wrapper import Wrapper
+from snapvault.format import names
+from snapvault.format.local import decode_capabilities
+from snapvault.foundation.errors import Damaged
+
+
+class CarefulBackend(Wrapper):
+    """Looks whether a name is taken before it creates it, unless a probe saw that this store refuses by itself.
+
+    A store that takes the condition and ignores it (rclone's S3) would overwrite a commit slot.  Looking first keeps
+    one client at a time from that; racing ones need a store that keeps the promise.
+    """
+
+    def __init__(self, inner: Backend) -> None:
+        super().__init__(inner)
+        self._lock = threading.Lock()
+        self._promised: bool | None = None  # not known yet
+
+    def put_if_absent(self, name: str, data: Sequence[Buffer]) -> None:
+        if not self._is_promised():
+            try:
+                self.inner.head(name)
+            except NotFound:
+                pass
+            else:
+                raise Exists(f"{name} is already in {self.url}", affected=[name])
+        self.inner.put_if_absent(name, data)
+
+    def _is_promised(self) -> bool:
+        """Whether there are records of what this store does, and all of them say that it keeps this promise."""
+        with self._lock:
+            if self._promised is None:
+                found = [self._record(o.name) for o in list(self.inner.list(names.CAPABILITIES))]
+                self._promised = bool(found) and all(found)
+            return self._promised
+
+    def _record(self, name: str) -> bool:
+        try:
+            return decode_capabilities(self.inner.get(name)).put_if_absent
+        except (Damaged, NotFound):
+            return False
