@@ -20,7 +20,7 @@ from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Reporter
 from snapvault.foundation.ids import PackId
 from snapvault.operations.check_data import DataCheck
-from snapvault.operations.check_objects import ObjectCheck
+from snapvault.operations.check_objects import Beginning, ObjectCheck
 from snapvault.operations.scrub import _Scrub
 
 KINDS = (
@@ -86,7 +86,7 @@ def test_every_byte_of_a_pack_is_held_by_a_check(made: Lab) -> None:
     copy, tried = made.copy(), 0
     with copy.open() as repo:
         listing = {o.name: o for o in copy.store.list()}
-        objects = ObjectCheck(repo.vault, listing, Reporter("check"))
+        objects = ObjectCheck(repo.vault, listing, Beginning(repo.vault), Reporter("check"))
         objects.run()
         check = DataCheck(repo.vault, objects, Reporter("check"), 1)
         smallest = sorted(objects.present, key=lambda p: (objects.present[p], p))[:2]
