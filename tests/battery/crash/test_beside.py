@@ -1,16 +1,16 @@
 """Somebody else works on the repository between any two calls of an operation, and it neither fails nor cries wolf."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from battery import killing, model
+from battery.beside import Between
 from battery.oracle import Ledger
 
 import snapvault
-from snapvault.backend.protocol import Backend, Buffer, ObjectInfo
-from snapvault.backend.wrapper import Wrapper
+from snapvault.backend.protocol import Backend
 
 Operation = Callable[[Backend, Ledger, Path], object]
 
@@ -18,43 +18,6 @@ Operation = Callable[[Backend, Ledger, Path], object]
 @pytest.fixture(scope="module")
 def base(ram: Path) -> killing.Base:
     return killing.make_base(ram)
-
-
-class Between(Wrapper):
-    """Does ``act`` once, before call number ``at``."""
-
-    def __init__(self, inner: Backend, at: int, act: Callable[[], object]) -> None:
-        super().__init__(inner)
-        self.count, self._at, self._act = 0, at, act
-
-    def _step(self) -> None:
-        self.count += 1
-        if self.count == self._at:
-            self._act()
-
-    def put(self, name: str, data: Sequence[Buffer]) -> None:
-        self._step()
-        self.inner.put(name, data)
-
-    def put_if_absent(self, name: str, data: Sequence[Buffer]) -> None:
-        self._step()
-        self.inner.put_if_absent(name, data)
-
-    def get(self, name: str, start: int = 0, length: int | None = None) -> bytes:
-        self._step()
-        return self.inner.get(name, start, length)
-
-    def head(self, name: str) -> ObjectInfo:
-        self._step()
-        return self.inner.head(name)
-
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        self._step()
-        return self.inner.list(prefix)
-
-    def delete(self, name: str) -> None:
-        self._step()
-        self.inner.delete(name)
 
 
 def back_up(backend: Backend, ledger: Ledger, _: Path) -> None:
