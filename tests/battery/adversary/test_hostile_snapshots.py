@@ -276,10 +276,11 @@ def test_restore_to_a_url_stays_below_it(repo: Repository, tmp_path: Path) -> No
     assert writer.result is not None
     memory = fsspec.filesystem("memory")
     memory.pipe("/elsewhere/victim", b"untouched")
+    before = set(memory.find("/"))  # one memory for the whole process: other tests may have left files there
     for what in ("..", "climbing", "absolute"):
         sid = commit(repo, [tree(*ROWS[what])])
         result = snapvault.restore(repo, sid, f"memory://below/{what.strip('.')}t")
         assert result.status == "damaged"
     assert memory.cat("/elsewhere/victim") == b"untouched"
-    assert all(p.startswith(("/below", "/elsewhere")) for p in memory.find("/"))
+    assert all(p.startswith("/below/") for p in set(memory.find("/")) - before)
     memory.rm("/elsewhere", recursive=True)
