@@ -1,5 +1,6 @@
 """A real process killed at every write, fsync, link, unlink, rename and mkdir of an operation (family 1)."""
 
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,10 +34,13 @@ def points(run: strace.Run) -> list[strace.Call]:
     return list({(c.name, c.ordinal): c for c in run.calls}.values())
 
 
-def killed(base: Place, operation: str, *, at_least: int, serial: bool = True) -> Iterator[Killed]:
-    """Run the operation on a copy of ``base`` for each of its calls, and kill it there."""
-    found = points(copied(base, "clean").run(operation, serial=serial))
+def killed(base: Place, operation: str, *, at_least: int, serial: bool = True, every: int = 1) -> Iterator[Killed]:
+    """Run the operation on a copy of ``base`` for each (or every so many-th) of its calls, and kill it there."""
+    clean = copied(base, "clean")
+    found = points(clean.run(operation, serial=serial))
+    shutil.rmtree(clean.root)
     assert len(found) >= at_least, found
+    found = found[::every]
 
     def kill(number: int) -> Killed:
         call, place = found[number], copied(base, f"killed-{number}")
@@ -151,3 +155,30 @@ def test_rotate(fresh: tuple[Place, Ledger]) -> None:
             snapvault.rotate(repo)
         resume(dead.place, mine)
         verify(dead.place, mine)
+
+
+def kill_a_large_backup(base: Place, ledger: Ledger, *, serial: bool, every: int) -> int:
+    """A backup of 50 MB in packs of 64 KiB, killed at every call; how many kills."""
+    content = random.Random(3)
+    for i in range(50):
+        (ledger.source / f"megabyte {i}").write_bytes(content.randbytes(1 << 20))
+    assert base.run("init").returncode == 0
+    kills = 0
+    for dead in killed(base, "backup", at_least=3_000 if serial else 500, serial=serial, every=every):
+        mine = ledger.copy()
+        if dead.run.output:
+            mine.trees[dead.run.output.split()[0]] = remember(base.source)
+        resume(dead.place, mine)
+        assert len(verify(dead.place, mine)) <= 1
+        kills += 1
+    return kills
+
+
+@pytest.mark.long
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("serial", [True, False], ids=["one thread", "threads"])
+def test_large_backup(tmp_path: Path, serial: bool) -> None:
+    source, root = tmp_path / "source", tmp_path / "work" / "base"
+    model.make_source(source)
+    root.mkdir(parents=True)
+    assert kill_a_large_backup(Place(root, source), Ledger(source), serial=serial, every=1) >= 500
