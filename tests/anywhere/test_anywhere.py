@@ -17,6 +17,7 @@ import servers
 from fsspec.implementations.memory import MemoryFileSystem
 
 import snapvault
+from snapvault.backend.protocol import Exists
 from snapvault.backend.trace import TraceBackend
 from snapvault.format import names
 from snapvault.format.keyset import Role
@@ -134,6 +135,16 @@ def test_what_the_store_promises_is_recorded(life: Life) -> None:
         record = decode_capabilities(repo.vault.backend.get(found.name))
     assert record.range_read and record.list_after_put
     assert life.honest is None or record.put_if_absent == life.honest
+
+
+def test_a_filled_slot_is_never_replaced(life: Life) -> None:
+    """Also where the store itself would: a commit slot that is overwritten is a snapshot lost."""
+    with life.open() as repo:
+        name = names.snapshot(next(repo.snapshots()).id)
+        before = repo.vault.backend.get(name)
+        with pytest.raises(Exists):
+            repo.vault.backend.put_if_absent(name, [b"another"])
+        assert repo.vault.backend.get(name) == before
 
 
 def test_an_unchanged_source_is_neither_read_nor_stored(life: Life) -> None:
