@@ -22,6 +22,7 @@ from snapvault.backend.protocol import Backend
 from snapvault.foundation import events
 from snapvault.foundation.events import Control, Limits
 from snapvault.operations import scrub as scrub_module
+from snapvault.repository import writer
 from snapvault.source.filesystem import FilesystemSource
 
 LEFT = 12  # calls that an operation may still make: what its threads have begun, an index, the end of its session
@@ -174,13 +175,21 @@ def test_in_the_middle_of_a_file(tmp_path: Path, source: Path, clock: None) -> N
         assert not list(repo.snapshots())
 
 
-def test_an_exception_in_the_progress_callback(base: killing.Base, at_once: None) -> None:
+def test_an_exception_in_the_progress_callback(
+    base: killing.Base, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It cancels, comes out as it is, and what was uploaded until then is not uploaded again."""
 
     class Own(Exception):
         pass
 
-    for last in (1, 5, 9):
+    monkeypatch.setattr(writer, "INDEX_BYTES", 1 << 30)  # so that there is something left to index
+    count: list[events.Event] = []
+    with model.opened(base.store()) as repo:
+        base.ledger.copy().backup(repo, control=Control(progress=count.append, limits=Limits(threads=1)))
+    assert len(count) >= 10
+    uploaded: set[int] = set()
+    for last in range(1, len(count) + 1):
         store, ledger, seen = base.store(), base.ledger.copy(), []
 
         def progress(event: events.Event, seen: list[events.Event] = seen, last: int = last) -> None:
@@ -193,10 +202,12 @@ def test_an_exception_in_the_progress_callback(base: killing.Base, at_once: None
         assert len(seen) == last, "it was called again after it had raised"
         with model.opened(store) as repo:
             stored = {info.name for info in repo.vault.backend.list("packs/")}
+            uploaded.add(len(stored))
             assert len(stored) == len({row.id for row in repo.vault.loader.load().packs()})
         assert killing.verify(store, base, ledger) == set()
         killing.resume(store, ledger)
         killing.verify(store, base, ledger)
+    assert len(uploaded) > 1, "nothing was uploaded before it raised"
 
 
 @pytest.mark.parametrize("operation", ["restore", "check"])
