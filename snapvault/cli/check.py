@@ -95,5 +95,7 @@ def _totals(r: snapvault.CheckReport) -> list[str]:
             f"read {count(r.packs_read, 'pack')}, {human_size(r.bytes_read)}: {r.share:.1%} of the data; "
             f"{r.verified_share:.1%} found whole by this run or an earlier one"
         )
-    verdict = {"ok": "No damage was found.", "damaged": "The repository is DAMAGED."}[r.status]
-    return [*lines, verdict]
+    if r.status == "damaged":
+        spared = r.level != "scrub" and not r.lost
+        return [*lines, "The repository is DAMAGED" + (", but no path of a snapshot is lost by it." if spared else ".")]
+    return [*lines, "No damage was found."]

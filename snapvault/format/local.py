@@ -66,10 +66,10 @@ def _pack_ids(value: Any) -> tuple[PackId, ...]:
 
 
 class VerifiedRecord(NamedTuple):
-    """These packs were read and found whole, at this level.  Signed where a key was at hand."""
+    """These packs were read, and found whole at this level, or damaged.  Signed."""
 
     config: bytes
-    level: str  # "hash": bytes match the name; "data": every blob was opened and its id recomputed
+    level: str  # "data": every blob was opened and its id recomputed; "damaged": not all of it is whole
     time: int  # nanoseconds, UTC
     packs: tuple[PackId, ...]
 

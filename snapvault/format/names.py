@@ -10,8 +10,9 @@ KEYSETS, SLOTS, SESSIONS, PACKS, INDEX, SNAPSHOTS, NOTES = (
     "keyset/", "slots/", "sessions/", "packs/", "index/", "snapshots/", "notes/",
 )  # fmt: skip
 LOCAL = "local/"
-CAPABILITIES, HEARTBEATS, GC, TOMBSTONES, VERIFIED = (
+CAPABILITIES, HEARTBEATS, GC, TOMBSTONES, VERIFIED, DAMAGED = (
     LOCAL + "capabilities/", LOCAL + "heartbeats/", LOCAL + "gc/", LOCAL + "tombstones/", LOCAL + "verified/",
+    LOCAL + "damaged/",
 )  # fmt: skip
 GC_PREFIX = "gc"  # of a GC's session id: the slots of GCs list alone
 

@@ -7,23 +7,27 @@ from dataclasses import dataclass, field
 
 from snapvault.backend.protocol import NotFound
 from snapvault.format import names
-from snapvault.format.local import VerifiedRecord
 from snapvault.format.pack import Segment
-from snapvault.format.wire import Kind
 from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Damaged, SnapvaultError
 from snapvault.foundation.events import Reporter
 from snapvault.foundation.ids import BlobId, PackId
-from snapvault.operations.check_objects import ObjectCheck, trusted_verified
+from snapvault.operations.check_objects import ObjectCheck
 from snapvault.operations.results import Finding
 from snapvault.repository.index import PackRow, Place, build_table
 from snapvault.repository.loader import Entry
 from snapvault.repository.packs import check_pack_name, open_directory, open_segment, parse_header
 from snapvault.repository.repository import Vault
-from snapvault.repository.trust import sign
+from snapvault.repository.verdicts import (
+    DAMAGED,
+    WHOLE,
+    Verdicts,
+    put_verdicts,
+    read_verdicts,
+    replace_verdicts,
+)
 
-LEVEL = "data"
-RECORDS_MAX = 16  # records of what was verified; more are merged into one
+RECORDS_MAX = 16  # records of what was found, at each level; more are merged into one
 
 Where = tuple[PackRow, int, int]  # a segment, as somebody describes it: pack, offset, sealed bytes
 
@@ -56,6 +60,7 @@ class _Outcome:
     pack: PackId
     size: int
     problems: list[str] = field(default_factory=list)
+    rotten: bool = False  # its own bytes are the problem, not what somebody says of them: nothing may rely on it
     bad: Bad = field(default_factory=Bad)
     unnamed: Entry | None = None  # what it says of itself, where no index of its domain names it
 
@@ -69,14 +74,15 @@ class DataCheck:
         self.findings: list[Finding] = []
         self.bad = Bad()
         self.packs_read = self.bytes_read = self.verified_bytes = 0
-        self._retracted = False  # a record says of a pack that it is whole, which it no longer is
 
     def run(self, share: float) -> None:
         """Read packs until ``share`` of all their bytes was read."""
-        verified, records = self._verified()
+        backend, ring, present = self._vault.backend, self._vault.ring, self._objects.present
+        whole, damaged = read_verdicts(backend, ring, WHOLE), read_verdicts(backend, ring, DAMAGED)
         good: list[PackId] = []
+        rotten: list[PackId] = []
         unnamed: list[Entry] = []
-        for outcome in self._read_all(self._choose(share, verified)):
+        for outcome in self._read_all(self._choose(share, whole.packs, damaged.packs)):
             self.packs_read += 1
             self.bytes_read += outcome.size
             self.bad.add(outcome.bad)
@@ -84,21 +90,24 @@ class DataCheck:
                 unnamed.append(outcome.unnamed)
             if not outcome.problems:
                 good.append(outcome.pack)
-                continue
-            self._retracted |= verified.pop(outcome.pack, None) is not None
+            elif outcome.rotten:
+                rotten.append(outcome.pack)
             name = names.pack(outcome.pack)
             self.findings += [Finding(f"{name}: {problem}", (name,)) for problem in outcome.problems]
         if unnamed:
             self._objects.index.tables.append(build_table((), unnamed))
-        verified.update(dict.fromkeys(good, now_ns()))
-        self.verified_bytes = sum(self._objects.present[p] for p in verified if p in self._objects.present)
-        if share:
-            self._remember(good, verified, records)
+        self.verified_bytes = sum(present[p] for p in (whole.packs.keys() | good).difference(rotten) if p in present)
+        self._remember(good, rotten, whole, damaged)
 
-    def _choose(self, share: float, verified: dict[PackId, int]) -> list[PackId]:
+    def _choose(self, share: float, verified: dict[PackId, int], damaged: dict[PackId, int]) -> list[PackId]:
+        """Those that were found damaged before, at every level: what they lost is named each time, until it is mended.
+
+        Then those that were verified longest ago.
+        """
         present = self._objects.present
-        budget, chosen = share * sum(present.values()), []
-        for pack in sorted(present, key=lambda p: (verified.get(p, 0), p)):
+        chosen = sorted(damaged.keys() & present.keys())
+        budget = share * sum(present.values()) - sum(present[p] for p in chosen)
+        for pack in sorted(present.keys() - damaged.keys(), key=lambda p: (verified.get(p, 0), p)):
             if budget <= 0:
                 break
             chosen.append(pack)
@@ -132,12 +141,14 @@ class DataCheck:
             data = memoryview(self._vault.backend.get(names.pack(pack)))
         except (NotFound, Damaged) as e:
             outcome.problems.append(f"cannot be read: {e.message}")
+            outcome.rotten = isinstance(e, Damaged)
             outcome.bad.segments.update((row, s.offset, s.sealed) for row, segments in entries for s in segments)
             return outcome
         try:
             check_pack_name(pack, data)
         except Damaged as e:
             outcome.problems.append(e.message)
+            outcome.rotten = True
         own = self._own_directory(outcome, data)
         if own is not None and all(row.domain != own[0].domain for row, _ in entries):
             outcome.unnamed = own
@@ -189,43 +200,31 @@ class DataCheck:
                 outcome.problems.append(f"segment at {segment.offset}: {len(wrong)} blobs do not match their ids")
                 outcome.bad.blobs.update((where, b.offset, b.id) for b in wrong)
 
-    # -- what was verified when ---------------------------------------------------------------------------------
+    # -- what was found when -------------------------------------------------------------------------------------
 
-    def _verified(self) -> tuple[dict[PackId, int], list[str]]:
-        """When each pack was last found whole, and the records that say so."""
-        found: dict[PackId, int] = {}
-        records = []
-        for info in list(self._vault.backend.list(names.VERIFIED)):
-            try:
-                record = trusted_verified(self._vault.ring, self._vault.backend.get(info.name))
-            except (Damaged, NotFound):
-                continue  # ObjectCheck names it; its packs count as never verified
-            records.append(info.name)
-            if record.level == LEVEL:
-                found.update({p: max(record.time, found.get(p, 0)) for p in record.packs})
-        return found, records
-
-    def _remember(self, good: list[PackId], verified: dict[PackId, int], records: list[str]) -> None:
-        """Write down what was found whole; old records are merged, so that their number stays small."""
-        merge = self._retracted or len(records) >= RECORDS_MAX
-        if self._vault.ring.own is None or not (good or merge):
+    def _remember(self, good: list[PackId], rotten: list[PackId], whole: Verdicts, damaged: Verdicts) -> None:
+        """Write down what was found; old records are merged, so that their number stays small."""
+        if self._vault.ring.own is None:
             return
-        by_time: dict[int, list[PackId]] = {}
-        for pack, when in verified.items() if merge else dict.fromkeys(good, now_ns()).items():
-            by_time.setdefault(when, []).append(pack)
         try:
-            for when, packs in by_time.items():
-                self._put(when, [p for p in packs if p in self._objects.present])
-            for name in records if merge else ():
-                self._vault.backend.delete(name)
+            self._settle(WHOLE, good, rotten, whole)
+            self._settle(DAMAGED, rotten, good, damaged)
         except SnapvaultError as e:
-            self.findings.append(Finding(f"what was verified could not be written down: {e.message}", harmless=True))
+            self.findings.append(Finding(f"what was found could not be written down: {e.message}", harmless=True))
 
-    def _put(self, when: int, packs: list[PackId]) -> None:
-        keys = self._vault.ring.signing
-        record = VerifiedRecord(self._vault.ring.config_digest, LEVEL, when, tuple(packs))
-        data = sign(Kind.VERIFIED, record.encode(), keys.id, keys.signer)
-        self._vault.backend.put(names.VERIFIED + os.urandom(16).hex(), [data])
+    def _settle(self, level: str, found: list[PackId], refuted: list[PackId], before: Verdicts) -> None:
+        """Records of one level: what is true now is added, what was found otherwise or is gone is taken out."""
+        backend, ring, present = self._vault.backend, self._vault.ring, self._objects.present
+        fresh = dict.fromkeys(found, now_ns())
+        wrong = set(refuted)
+        if level == DAMAGED:  # those are few and are told to every writer: each once, and only while they are there
+            fresh = {p: when for p, when in fresh.items() if p not in before.packs}
+            wrong |= before.packs.keys() - present.keys()
+        if not wrong.isdisjoint(before.packs) or len(before.records) + bool(fresh) > RECORDS_MAX:
+            kept = {p: when for p, when in (before.packs | fresh).items() if p in present and p not in wrong}
+            replace_verdicts(backend, ring, level, kept, before.records)
+        elif fresh:
+            put_verdicts(backend, ring, level, fresh)
 
 
 def _same(a: Entry, b: Entry) -> bool:

@@ -9,7 +9,7 @@ from blake3 import blake3
 from snapvault.backend.protocol import NotFound, ObjectInfo
 from snapvault.format import names
 from snapvault.format.keyset import Role
-from snapvault.format.local import VerifiedRecord, decode_capabilities, decode_note, decode_verified
+from snapvault.format.local import decode_capabilities, decode_note
 from snapvault.format.signed import decode_signed
 from snapvault.format.slot import decode_slot
 from snapvault.format.snapshot import COMMIT, GC_DONE, merkle
@@ -20,10 +20,10 @@ from snapvault.foundation.ids import PackId, SessionId
 from snapvault.operations.results import Finding
 from snapvault.repository.history import Slot
 from snapvault.repository.index import BlobIndex, build_table
-from snapvault.repository.keyring import Keyring
 from snapvault.repository.loader import Entry
 from snapvault.repository.repository import Vault, verify_keyset
 from snapvault.repository.trust import Untrusted, signed_by
+from snapvault.repository.verdicts import PREFIXES, trusted_verdict
 
 PASSING = (names.SLOTS, names.LOCAL)  # where objects come and go while others work
 
@@ -257,13 +257,14 @@ class ObjectCheck:
     def _local(self) -> None:
         self._each(names.CAPABILITIES, lambda _, data: decode_capabilities(data))
         self._each(names.HEARTBEATS, lambda _, data: check_frame(data))
-        self._each(names.VERIFIED, self._verified)
+        for prefix in PREFIXES.values():
+            self._each(prefix, self._verdict)
         for problem in self._vault.loader.gc_problems():
             self.find(problem.message, *problem.affected)
 
-    def _verified(self, name: str, data: bytes) -> None:
+    def _verdict(self, name: str, data: bytes) -> None:
         try:
-            trusted_verified(self._vault.ring, data)
+            trusted_verdict(self._vault.ring, data)
         except Untrusted as e:
             self.find(f"{name} is ignored: {e.message}", name, harmless=True)
 
@@ -283,14 +284,3 @@ class ObjectCheck:
         for name in self._listing:
             if not name.startswith(known):
                 self.find(f"{name} is no object of a repository", name, harmless=True)
-
-
-def trusted_verified(ring: Keyring, data: bytes) -> VerifiedRecord:
-    """A record of what was found whole, by a holder who could read it; Untrusted, FormatError."""
-    signed = decode_signed(Kind.VERIFIED, data)
-    record = decode_verified(signed.payload)
-    holders = () if ring.keyset is None else ring.keyset.holders
-    publics = [ring.config.owner_sign, *(h.sign for h in holders if h.role in Role.READERS)]
-    if record.config != ring.config_digest or not any(signed_by(Kind.VERIFIED, signed, p) for p in publics):
-        raise Untrusted("it is not signed by a holder who may read")
-    return record

@@ -30,6 +30,7 @@ from snapvault.repository.index import BlobIndex
 from snapvault.repository.loader import IndexLoader
 from snapvault.repository.repository import Vault
 from snapvault.repository.session import Session
+from snapvault.repository.verdicts import DAMAGED, read_verdicts
 from snapvault.repository.writer import BlobWriter, Written
 from snapvault.source.protocol import FileReader
 from snapvault.version import PROGRAM
@@ -103,18 +104,28 @@ class Run:
         self.committed = False
 
     def _load(self) -> tuple[BlobIndex, list[Slot]]:
-        """W2, in this order: what is condemned, then which packs there are, then the index."""
+        """W2, in this order: what is condemned, then which packs there are, then the index.
+
+        What a check found damaged is not relied upon either: it is there, but what it held is stored again.
+        """
         # Its own: the loader that reads have in common is used by other threads at the same time.
         loader = IndexLoader(self.vault.store, self.vault.ring, self.vault.sessions)
         condemned = loader.condemned()
         present = loader.packs_present()
         index = loader.load().of(self.domain.id)
-        lost = index.restrict(present, condemned)
-        gone = [row for row in lost if row.id not in condemned]
+        damaged = read_verdicts(self.vault.backend, self.vault.ring, DAMAGED).packs
+        lost = index.restrict(present, condemned | damaged.keys())
+        rotten = [row for row in lost if row.id in damaged]
+        if rotten:
+            self.counts.warnings.append(
+                f"packs that a check found damaged: {len(rotten)}; what they held is stored again "
+                "where the source still has it"
+            )
+        gone = [row for row in lost if row.id not in condemned and row.id not in damaged]
         if gone:
             self.counts.warnings.append(
-                f"{len(gone)} packs that the index names are missing or cut short; what they held is stored again "
-                "where the source still has it ('snapvault check' names the snapshots that they damage)"
+                f"packs missing or cut short, though the index names them: {len(gone)}; what they held is stored again "
+                "where the source still has it ('snapvault check' names the snapshots that this damages)"
             )
         self.counts.warnings += [str(p) for p in loader.problems]
         slots, problems = self.vault.commit_slots()

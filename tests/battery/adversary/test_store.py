@@ -407,6 +407,7 @@ def test_lengths_in_a_record_are_not_believed(what: str, made: Lab, scratch: Pat
         names.tombstone(SessionId("ee" * 16)): Kind.TOMBSTONE,
         names.GC + "gc" + "ee" * 16: Kind.GC,
         names.VERIFIED + "ee" * 16: Kind.VERIFIED,
+        names.DAMAGED + "ee" * 16: Kind.VERIFIED,
         names.slot(lab.holder_of(made, "owner"), b"\0" * 8): Kind.SLOT,
     }
     for name, kind in planted.items():

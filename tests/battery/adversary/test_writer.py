@@ -349,7 +349,7 @@ def test_lengths_that_are_not_those_of_the_blobs(
         return
     with made.open() as repo:
         result = snapvault.restore(repo, sid, scratch / "out")
-        assert [i.path for i in result.lost] == ["file"] and not (scratch / "out/file").exists()
+        assert [i.path for i in result.lost] == ["/file"] and not (scratch / "out/file").exists()
         with pytest.raises(Damaged), repo.snapshot(sid).open("/file") as file:
             file.read()
         report = snapvault.check(repo, read_data=True)
@@ -467,6 +467,25 @@ def test_a_false_record_of_what_was_verified(vault: Vault, made: Lab, scratch: P
     assert report.status == "ok"  # worth knowing, and no damage
 
 
+def test_a_false_record_of_damage(vault: Vault, made: Lab, scratch: Path) -> None:
+    """Nobody stores everything again because a write-only client says that it has rotted."""
+    with made.open() as repo:
+        packs = tuple(repo.vault.loader.packs_present())
+    keys = vault.ring.signing
+    record = VerifiedRecord(vault.ring.config_digest, "damaged", 1 << 62, packs)
+    name = names.DAMAGED + "ab" * 16
+    vault.backend.put(name, [sign(Kind.VERIFIED, record.encode(), keys.id, keys.signer)])
+    assert reported(made, name).status == "ok"
+    tree = next(iter(made.trees.values()))
+    with made.open(state=made.state) as repo, repo.writer("lab", host="here") as run:
+        for path, data in tree.items():
+            if data is not None:
+                with run.open(f"{lab.ROOT}/{path}") as file:
+                    file.write(data)
+    assert run.result is not None and not run.result.warnings
+    assert run.result.bytes_new < 5000  # trees
+
+
 # -- floods -----------------------------------------------------------------------------------------------------------
 
 FLOOD = 150
@@ -481,12 +500,12 @@ def test_floods(vault: Vault, made: Lab, scratch: Path) -> None:
             names.session(sid), names.snapshot(sid), names.tombstone(sid), names.GC + "gc" + sid,
             names.snapshot(SessionId("gc" + sid)), names.index(blake3(garbage).digest()), names.VERIFIED + sid,
             names.pack(PackId(blake3(garbage).digest())), f"{names.SLOTS}{sid}/{i:016x}", names.heartbeat(sid, i),
-            f"{names.NOTES}{sid}/{blake3(garbage).hexdigest()}", f"{names.CAPABILITIES}{i:016x}",
+            f"{names.NOTES}{sid}/{blake3(garbage).hexdigest()}", f"{names.CAPABILITIES}{i:016x}", names.DAMAGED + sid,
         ):  # fmt: skip
             vault.backend.put(name, [garbage])
     with made.open(state=made.state) as repo:
         report = snapvault.check(repo, read_data=True)
-        assert len({o for f in report.findings for o in f.objects}) >= 12 * FLOOD
+        assert len({o for f in report.findings for o in f.objects}) >= 13 * FLOOD
         assert not {p.snapshot for p in report.lost}
     nobody_lost(made, scratch)
 

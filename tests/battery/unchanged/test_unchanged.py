@@ -281,11 +281,14 @@ def start(
     return (lambda: opened(store, key, cache)), second
 
 
-@pytest.mark.parametrize("cut", [False, True], ids=["gone", "cut short"])
+@pytest.mark.parametrize("how", ["gone", "cut short", "rotten"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("loss", LOSSES)
-def test_what_is_lost_is_stored_again(loss: str, mode: str, cut: bool, store: MemoryBackend, tmp_path: Path) -> None:
-    """The source is the same; the store lost something of it.  The next backup is whole, and heals the one before."""
+def test_what_is_lost_is_stored_again(loss: str, mode: str, how: str, store: MemoryBackend, tmp_path: Path) -> None:
+    """The source is the same; the store lost something of it.  The next backup is whole, and heals the one before.
+
+    What is rotten in its full size is known by the check that found it.
+    """
     open_it, second_options = start(store, mode, tmp_path)
     source = Counting(TREE)
     with open_it() as repo:
@@ -293,9 +296,10 @@ def test_what_is_lost_is_stored_again(loss: str, mode: str, cut: bool, store: Me
     with opened(store) as owner:
         lost = LOSSES[loss](store, owner)
     assert lost
-    damage(store.objects, lost, cut)
+    damage(store.objects, lost, how)
     with opened(store) as owner:
-        assert loss == "index" or snapvault.check(owner).lost, "nothing was lost: the test proves nothing"
+        report = snapvault.check(owner, read_data=how == "rotten")
+        assert loss == "index" or report.lost, "nothing was lost: the test proves nothing"
     with open_it() as repo:
         second = save(repo, source, **second_options)
     assert second.bytes_new > 0
@@ -308,12 +312,34 @@ def test_what_is_lost_is_stored_again(loss: str, mode: str, cut: bool, store: Me
         assert save(repo, source, **second_options).bytes_new == 0
 
 
-def damage(objects: Objects, lost: list[str], cut: bool) -> None:
+def damage(objects: Objects, lost: list[str], how: str) -> None:
+    """``how`` also damages: of a pack, little more than the session header is left."""
     for name in lost:
-        if cut:
-            objects[name] = objects[name][:3100]  # of a pack, little more than the session header is left
-        else:
-            del objects[name]
+        data = objects.pop(name)
+        if how != "gone":
+            objects[name] = data[:3100] + (bytes(len(data) - 3100) if how == "rotten" else b"")
+
+
+def test_rot_is_named_until_it_is_mended(store: MemoryBackend, tmp_path: Path) -> None:
+    """Every check reads again what one found damaged; once it is whole again, it counts as before."""
+    source = Counting(TREE)
+    with opened(store) as repo:
+        save(repo, source)
+        lost = lose_data(store, repo)
+        whole = {n: store.objects[n] for n in lost}
+        damage(store.objects, lost, "rotten")
+        assert not snapvault.check(repo).lost  # nobody has read it yet
+        named = {p.path for p in snapvault.check(repo, read_data=True).lost}
+        assert named
+        for _ in range(2):
+            report = snapvault.check(repo)
+            assert {p.path for p in report.lost} == named and report.verified_share < 1
+        assert len([n for n in store.objects if n.startswith(names.DAMAGED)]) == 1
+        store.objects.update(whole)
+        report = snapvault.check(repo)
+        assert report.status == "ok" and report.packs_read == 1
+        assert not [n for n in store.objects if n.startswith(names.DAMAGED)]
+        assert save(repo, source, force_read=True).bytes_new == 0
 
 
 def test_what_is_lost_while_a_backup_runs_is_of_the_next(store: MemoryBackend, tmp_path: Path) -> None:
@@ -321,7 +347,7 @@ def test_what_is_lost_while_a_backup_runs_is_of_the_next(store: MemoryBackend, t
     source = Counting(TREE)
     with opened(store) as repo:
         save(repo, source)
-        damage(store.objects, lose_all_packs(store, repo), False)
+        damage(store.objects, lose_all_packs(store, repo), "gone")
         second = save(repo, source)
         assert second.bytes_new > 20_000 and any("missing" in w for w in second.warnings)
     with opened(store) as repo:
