@@ -72,7 +72,7 @@ def resolve(vault: Vault, ref: str) -> Snapshot:
             )
         if not snapshots:
             raise InvalidInput("there are no snapshots yet", hint="make one with 'snapvault backup'")
-        return snapshots[-1]
+        return _newest(snapshots)
     matching = [s for s in snapshots if s.id.startswith(ref.lower())] if len(ref) >= PREFIX_MIN else []
     if len(matching) == 1:
         return matching[0]
@@ -99,12 +99,34 @@ def _at(snapshots: list[Snapshot], dataset: str, when: str) -> Snapshot:
             f"there is no snapshot of the dataset {dataset!r}; there are {_some(known) or 'none at all'}"
         )
     if when == "latest":
-        return mine[-1]
+        return _newest(mine)
     limit = parse_time(when)
     before = [s for s in mine if s.time_ns <= limit]
     if not before:
         raise InvalidInput(f"the oldest snapshot of {dataset} is of {mine[0].time.isoformat()}, after {when}")
-    return before[-1]
+    return _newest(before)
+
+
+def _newest(snapshots: list[Snapshot]) -> Snapshot:
+    """The last of a dataset's snapshots; a warning if it and an earlier one are not by the same holder.
+
+    Dataset and time are what the writing key said, so any writer can put itself behind another's name.  All earlier
+    ones are looked at: a second snapshot of the intruder must not silence this.
+    """
+    newest = snapshots[-1]
+    other = next((s for s in reversed(snapshots) if s.slot.holder != newest.slot.holder), None)
+    if other is not None:
+        log.warning(
+            "the newest snapshot of %s, %s, was written by the key of %s, but an earlier one, %s, by that of %s: if "
+            "this is not as it should be, name one by its id ('snapvault snapshots' shows whose they are)",
+            newest.dataset, newest.id[:8], _signer(newest), other.id[:8], _signer(other),
+        )  # fmt: skip
+    return newest
+
+
+def _signer(snapshot: Snapshot) -> str:
+    """With the id: a name can be given again when its key was removed."""
+    return f"{snapshot.holder} ({snapshot.slot.holder.hex()[:8]})"
 
 
 def parse_time(text: str) -> int:

@@ -71,6 +71,7 @@ class Snapshot:
         self._vault, self.slot, self.details = vault, slot, details
         self.id: SnapshotId = slot.record.sid
         self.dataset, self.host, self.partial = details.dataset, details.host, details.partial
+        self.holder = vault.ring.name_of(slot.holder)  # whose key signed it; dataset and host are what that key said
         self.tags = tags
         self.time = datetime.fromtimestamp(details.time / 1e9, UTC)
         self.time_ns = details.time
@@ -89,8 +90,9 @@ class Snapshot:
         """JSON-ready."""
         d = self.details
         return {
-            "id": self.id, "dataset": self.dataset, "host": self.host, "user": d.user, "time": self.time.isoformat(),
-            "paths": list(self.paths), "tags": list(self.tags), "partial": self.partial, "counts": dict(d.counts),
+            "id": self.id, "dataset": self.dataset, "host": self.host, "user": d.user, "holder": self.holder,
+            "holder_id": self.slot.holder.hex(), "time": self.time.isoformat(), "paths": list(self.paths),
+            "tags": list(self.tags), "partial": self.partial, "counts": dict(d.counts),
         }  # fmt: skip
 
     @property

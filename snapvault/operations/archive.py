@@ -15,7 +15,7 @@ from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Control, Reporter
 from snapvault.operations.results import RestoreResult, text_path
 from snapvault.operations.selection import Selection
-from snapvault.operations.tally import Tally
+from snapvault.operations.tally import Tally, in_the_snapshot
 from snapvault.operations.visit import Visited, visit
 from snapvault.repository.reader import BlobReader
 
@@ -53,13 +53,14 @@ def archive(
     """
     found = resolve(repo.vault.limited(control), snapshot) if isinstance(snapshot, str) else snapshot
     entry, reporter, tally = found.entry(path), Reporter("restore", control), Tally()
+    selection = selection or Selection()
     if entry.node.kind != NodeKind.DIRECTORY:
         with found.open(path) as file:
             _copy(file, stream, reporter)
         tally.wrote(entry.size)
     else:
-        _Tar(found.reader(), stream, reporter, tally).write(entry, selection or Selection())
-    return tally.result(found, "stream")
+        _Tar(found.reader(), stream, reporter, tally).write(entry, selection)
+    return in_the_snapshot(tally.result(found, "stream"), found, path, selection)
 
 
 def _copy(file: IO[bytes], stream: IO[bytes], reporter: Reporter) -> None:

@@ -12,6 +12,7 @@ from itertools import accumulate
 import zstandard
 from blake3 import blake3
 
+from snapvault.access.resolve import resolve
 from snapvault.crypto.kdf import derive
 from snapvault.format.snapshot import COMMIT, SnapshotDetails
 from snapvault.format.tree import EMPTY, ID_SIZE, BlobType, Content, Node, NodeKind, decode_tree
@@ -37,6 +38,8 @@ class Parent:
         self, snapshot: SnapshotId | None, root: Content, trees: "TreeReader | None", index: BlobIndex
     ) -> None:
         self.snapshot, self.content, self._trees, self._index = snapshot, root, trees, index
+        self._unreadable = 0  # folders
+        self._reason = ""
 
     def root(self) -> Entries:
         return self.entries(self.content)
@@ -53,8 +56,18 @@ class Parent:
                 found.update({n.name: n for n in tree.nodes})
             return found
         except Damaged as e:
-            log.warning("a folder of the parent snapshot cannot be read, so its files are read again: %s", e.message)
+            self._unreadable += 1
+            self._reason = self._reason or e.message
+            log.debug("a folder of the parent snapshot cannot be read, so its files are read again: %s", e.message)
             return NOTHING
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What somebody should know of it: one line, since one damaged pack may have held hundreds of folders."""
+        if not self._unreadable:
+            return ()
+        folders = "1 folder" if self._unreadable == 1 else f"{self._unreadable:,} folders"
+        return (f"{folders} of the parent snapshot cannot be read, so the files there are read again: {self._reason}",)
 
     def reusable(self, old: Node | None, new: Node) -> bool:
         """Whether ``new`` is the unchanged file ``old``, with every chunk in a pack that counts."""
@@ -149,19 +162,19 @@ def keep_trees(
 
 
 def find_parent(run: Run, dataset: str, host: str, paths: tuple[bytes, ...] | None, wanted: str | None) -> Parent:
-    """The newest snapshot of the same dataset, host, roots and domain (or the one that was asked for by id).
+    """The newest snapshot of the same dataset, host, roots and domain, or the one that ``wanted`` names.
 
-    ``paths`` is None while the roots are not known: then they do not count.
+    ``paths`` is None while the roots are not known: then they do not count.  InvalidInput if ``wanted`` is unknown,
+    ambiguous or of another domain.
     """
     vault = run.vault
     if not vault.ring.can_read:
-        return _kept_parent(run, dataset, host, paths or ())
+        return _kept_parent(run, dataset, host, paths or (), wanted)
     best: tuple[int, SnapshotId, SnapshotDetails] | None = None
+    chosen = None if wanted is None else resolve(vault, wanted).id
     for slot in run.slots:
         record = slot.record
-        if record.kind != COMMIT:
-            continue
-        if wanted is not None and not record.sid.startswith(wanted):
+        if record.kind != COMMIT or chosen not in (None, record.sid):
             continue
         try:
             if vault.sessions.secrets(record.sid, holder=slot.holder).domain != run.domain.id:
@@ -170,17 +183,29 @@ def find_parent(run: Run, dataset: str, host: str, paths: tuple[bytes, ...] | No
         except Damaged:
             continue
         same = details.dataset == dataset and details.host == host and paths in (None, details.paths)
-        if (same or wanted is not None) and (best is None or (details.time, record.sid) > best[:2]):
+        if (same or chosen is not None) and (best is None or (details.time, record.sid) > best[:2]):
             best = details.time, record.sid, details
     if best is None:
-        if wanted is not None:
-            raise InvalidInput(f"there is no snapshot {wanted} that could be the parent")
+        if chosen is not None:
+            raise InvalidInput(
+                f"the snapshot {chosen[:8]} cannot be the parent: it was stored by another key",
+                hint="name one that this key stored, or leave the parent out",
+            )
         return Parent(None, EMPTY, None, run.index)
     reader = BlobReader(vault.backend, vault.ring, vault.sessions, run.index)
     return Parent(best[1], best[2].root, reader, run.index)
 
 
-def _kept_parent(run: Run, dataset: str, host: str, paths: tuple[bytes, ...]) -> Parent:
+def _kept_parent(run: Run, dataset: str, host: str, paths: tuple[bytes, ...], wanted: str | None) -> Parent:
+    kept = _kept(run, dataset, host, paths)
+    if wanted is not None and not (kept.snapshot or "").startswith(wanted.lower()):
+        run.counts.warnings.append(
+            f"{wanted} is not the parent: a key that opens nothing compares with its own last backup only"
+        )
+    return kept
+
+
+def _kept(run: Run, dataset: str, host: str, paths: tuple[bytes, ...]) -> Parent:
     name, key = _place(run.vault, dataset, host, paths)
     body = run.vault.cache.get_sealed(name, key)
     if body is None:

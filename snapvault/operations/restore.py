@@ -3,7 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -21,8 +21,8 @@ from snapvault.operations.remote_restore import restore_remote
 from snapvault.operations.results import RestoreResult, text_path
 from snapvault.operations.selection import Selection
 from snapvault.operations.sources import is_url, local_path
-from snapvault.operations.tally import Tally
-from snapvault.operations.visit import Visited, visit
+from snapvault.operations.tally import Tally, in_the_snapshot
+from snapvault.operations.visit import Visited, visit_entry
 from snapvault.repository.keyring import DomainKeys
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.repository import Vault
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
 
 BATCH_PIECES = 1 << 15  # chunks planned at once: what bounds the memory
+WAITING_MAX = 1 << 12  # folders that were left, and further names of files, that wait for the end of a batch
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of the target: going on would fail for every file
 
 Use = tuple[FileJob, int, int]  # a job, position of the piece in the file's stored bytes, and its length
@@ -56,11 +57,12 @@ def restore(
     """Write a snapshot, or what is inside its folder ``path`` (or the one file that it names), into ``target``.
 
     ``target`` is a folder, an fsspec URL, or a binary stream (one file's bytes, or a tar of a folder).  In a folder
-    that exists, only what differs is written: files are compared by content.  ``delete`` removes what is not in the
+    that exists, only what differs is written: files are compared by content.  The target itself gets owner, mode,
+    attributes and time of the folder at ``path``, unless that is the whole snapshot.  ``delete`` removes what is not in the
     snapshot, never outside the target, and refuses ``/``.  ``verify`` reads everything back.  Paths that are lost to
     damage are named, all others are restored, and the status is ``damaged``; entries that could not be restored in
-    everything make it ``partial``; what needs root is counted.  InvalidInput, RoleRequired, SourceError (the target
-    cannot be written), StoreUnavailable, Cancelled.
+    everything, and ``include`` patterns that match nothing, make it ``partial``; what needs root is counted.
+    InvalidInput, RoleRequired, SourceError (the target cannot be written), StoreUnavailable, Cancelled.
     """
     vault = repo.vault.limited(control)
     vault.ring.require_read("restore")
@@ -71,14 +73,16 @@ def restore(
             raise InvalidInput("a stream can only be written to: delete, verify and dry_run need a folder or a URL")
         return archive(repo, found, path, target, selection=selection, control=control)
     if is_url(target):
-        return restore_remote(
+        result = restore_remote(
             vault, found, str(target), path, selection, target_options, delete=delete, verify=verify, dry_run=dry_run,
             control=control,
         )  # fmt: skip
-    place = local_path(target)
-    if delete and os.path.realpath(place) == "/":
-        raise InvalidInput("restore --delete into / would remove everything that is not in the snapshot")
-    return _restore_local(vault, found, place, path, selection, delete, verify, dry_run, numeric_owner, control)
+    else:
+        place = local_path(target)
+        if delete and os.path.realpath(place) == "/":
+            raise InvalidInput("restore --delete into / would remove everything that is not in the snapshot")
+        result = _restore_local(vault, found, place, path, selection, delete, verify, dry_run, numeric_owner, control)
+    return in_the_snapshot(result, found, path, selection)
 
 
 def _restore_local(
@@ -106,18 +110,9 @@ def _restore_local(
 
 def _list_all(reader: BlobReader, top: Entry, selection: Selection, tally: Tally) -> None:
     """A dry run into a folder that does not exist: everything would be added."""
-    for at in _visit(reader, top, tally, selection):
+    for at in visit_entry(reader, top, tally.lose_folder, selection):
         if not at.leaving and at.path:
             tally.change(at.path, "added", size=at.node.size)
-
-
-def _visit(reader: BlobReader, top: Entry, tally: Tally, selection: Selection) -> Iterator[Visited]:
-    """What is selected inside of a folder; any other entry is by itself, under its own name."""
-    node = top.node
-    if node.kind == NodeKind.DIRECTORY:
-        return visit(reader, node, tally.lose_folder, selection)
-    users, groups = ({node.uid: top.user} if top.user else {}), ({node.gid: top.group} if top.group else {})
-    return iter([Visited(node.name, node, users, groups)])
 
 
 def snapshot_domain(vault: Vault, snapshot: Snapshot) -> DomainKeys:
@@ -147,7 +142,9 @@ class Restorer:
         threads = control.limits.threads if control is not None and control.limits is not None else None
         self._fetcher: Fetcher[Use] = Fetcher(self._reader, self._deliver, self._fail, threads)
         self._batch: list[Piece[Use]] = []
-        self._closing: list[Visited] = []
+        self._top = False  # whether the target itself is a folder of the snapshot
+        self._closing: list[Visited] = []  # folders that were left, and may wait for files of this batch
+        self._barred: list[Visited] = []  # folders that will let nobody through
         self._fresh: set[bytes] = set()  # folders that this run made and has not left
         self._linked: dict[tuple[int, int], bytes] = {}  # the first name of files with several
         self._links: list[tuple[Visited, bytes]] = []
@@ -157,16 +154,17 @@ class Restorer:
 
     def run(self, top: Entry, selection: Selection) -> None:
         """Restore everything that is selected below ``top``, or ``top`` itself if it is no folder."""
+        self._top = top.path != "/"
         try:
-            for at in _visit(self._reader, top, self._tally, selection):
+            for at in visit_entry(self._reader, top, self._tally.lose_folder, selection):
                 self._reporter.check()
                 try:
                     self._entry(at)
                 except OSError as e:
                     self._trouble(at.path, e)
             self._flush()
-            self._make_links()
-            self._close_folders()
+            for at in self._barred:
+                self._close_folder(at)
         finally:
             self._fetcher.close()
             self._files.close()
@@ -186,6 +184,8 @@ class Restorer:
             first = self._linked.setdefault(at.node.link, at.path)
             if first != at.path:
                 self._links.append((at, first))
+                if len(self._links) >= WAITING_MAX:
+                    self._flush()
                 return
         if kind == NodeKind.FILE:
             self._file(at, fresh)
@@ -195,37 +195,48 @@ class Restorer:
     def _enter(self, at: Visited) -> None:
         self._tally.folders += 1
         if self._dry:
-            differs = self._target.differs(at.path, at.node, at.users, at.groups) if at.path else frozenset()
-            self._tally.differing(at.path, differs - {"mtime", "size"})
+            if at.path or self._top:
+                differs = self._target.differs(at.path, at.node, at.users, at.groups)
+                self._tally.differing(at.path or b"/", differs - {"mtime", "size"})
             return
         if self._target.make_directory(at.path):
             self._fresh.add(at.path)
 
     def _leave(self, at: Visited) -> None:
-        if self._delete and at.path not in self._fresh and at.names is not None:
-            self._remove_others(at)
-        self._fresh.discard(at.path)
-        if at.path and not self._dry:
-            self._closing.append(at)
-
-    def _remove_others(self, at: Visited) -> None:
-        assert at.names is not None
         try:
-            there = self._target.listdir(at.path)
+            if self._delete and at.path not in self._fresh and at.names is not None:
+                self._remove_others(at.path, at.names)
+        except OSError as e:  # the folder gets its metadata all the same
+            self._trouble(at.path, e)
+        self._fresh.discard(at.path)
+        if (at.path or self._top) and not self._dry:
+            at.names = None  # not to be kept until the end of the batch
+            self._closing.append(at)
+            if len(self._closing) >= WAITING_MAX:
+                self._flush()
+
+    def _remove_others(self, folder: bytes, names: Mapping[bytes, NodeKind]) -> None:
+        try:
+            there = self._target.listdir(folder)
         except (FileNotFoundError, NotADirectoryError):  # of a dry run: the folder would be made
             return
-        if not self._dry and any(n.startswith(TEMPORARY) and n not in at.names for n in there):
+        if not self._dry and any(n.startswith(TEMPORARY) and n not in names for n in there):
             self._flush()  # files that wait for pieces of the next batch get their names
-            there = self._target.listdir(at.path)
+            there = self._target.listdir(folder)
         for name in there:
-            if name in at.names:
-                continue
-            path = at.path + b"/" + name if at.path else name
-            self._tally.removed += 1
-            if self._dry:
-                self._tally.change(path, "removed")
-            else:
+            if name not in names:
+                self._remove(folder + b"/" + name if folder else name)
+
+    def _remove(self, path: bytes) -> None:
+        if self._dry:
+            self._tally.change(path, "removed")
+        else:
+            try:
                 self._target.remove(path)
+            except OSError as e:  # others can still go
+                self._trouble(path, e, "removed")
+                return
+        self._tally.removed += 1
 
     def _other(self, at: Visited, fresh: bool) -> None:
         self._tally.others += 1
@@ -313,8 +324,15 @@ class Restorer:
                 self._flush()
 
     def _flush(self) -> None:
+        """Deliver what is planned.
+
+        Only the file that is planned just now can be incomplete after that.  It is in no folder that was left, and
+        nothing was visited yet that is another name of it.
+        """
         batch, self._batch = self._batch, []
         self._fetcher.fetch(batch)
+        self._make_links()
+        self._close_folders()
 
     def _deliver(self, use: Use, data: memoryview) -> None:
         """From worker threads: one piece of a file."""
@@ -357,10 +375,11 @@ class Restorer:
         if first:
             self._trouble(job.path, error)
 
-    # -- the end ------------------------------------------------------------------------------------------------
+    # -- the end of a batch -------------------------------------------------------------------------------------
 
     def _make_links(self) -> None:
-        for at, first in self._links:
+        links, self._links = self._links, []
+        for at, first in links:
             self._tally.others += 1
             if first in self._tally.lost_paths:
                 self._tally.lose(at.path, Damaged("the file that it is another name of is lost"))
@@ -381,17 +400,24 @@ class Restorer:
 
     def _close_folders(self) -> None:
         """Folders get their metadata when nothing is written into them any more."""
-        for at in self._closing:
-            try:
-                self._shortfalls(self._target.apply(at.path, at.node, at.users, at.groups))
-            except OSError as e:
-                self._trouble(at.path, e)
+        closing, self._closing = self._closing, []
+        for at in closing:
+            if at.node.mode & stat.S_IXUSR:
+                self._close_folder(at)
+            else:  # a file below it may get a name elsewhere until the end
+                self._barred.append(at)
+
+    def _close_folder(self, at: Visited) -> None:
+        try:
+            self._shortfalls(self._target.apply(at.path, at.node, at.users, at.groups))
+        except OSError as e:
+            self._trouble(at.path, e)
 
     def _shortfalls(self, shortfalls: list[Shortfall]) -> None:
         for shortfall in shortfalls:
             self._tally.shortfall(shortfall)
 
-    def _trouble(self, path: bytes, error: OSError) -> None:
+    def _trouble(self, path: bytes, error: OSError, what: str = "restored") -> None:
         """An entry that cannot be written is named; a target that is full or failing ends the restore."""
         reason = error.strerror or str(error)
         if error.errno in FATAL:
@@ -400,4 +426,4 @@ class Restorer:
                 hint="mend or free the target and run the restore again; what is there already is not written twice",
                 affected=[text_path(path)],
             ) from error
-        self._tally.issue(path, f"cannot be restored: {reason}")
+        self._tally.issue(path, f"cannot be {what}: {reason}")

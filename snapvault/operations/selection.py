@@ -17,6 +17,8 @@ class Selection:
         self._include, self._exclude = _spec(include), _spec(exclude)
         self.all = self._include is None and self._exclude is None
         self.narrow = self._include is not None
+        self.patterns = (include,) if isinstance(include, str) else tuple(include)
+        self.matched = False  # whether anything was asked for by ``include``
 
     def excluded(self, path: bytes, is_folder: bool) -> bool:
         """Whether the entry, with all below it, is left out."""
@@ -24,7 +26,11 @@ class Selection:
 
     def included(self, path: bytes, is_folder: bool) -> bool:
         """Whether the entry is asked for by itself; what lies below an included folder is included too."""
-        return self._include is None or self._include.match_file(_text(path, is_folder))
+        if self._include is None:
+            return True
+        found = bool(self._include.match_file(_text(path, is_folder)))
+        self.matched = self.matched or found
+        return found
 
 
 def _text(path: bytes, is_folder: bool) -> str:

@@ -1,11 +1,15 @@
 """What a restore did, counted by several threads."""
 
+import os
 import threading
 import time
+from dataclasses import replace
 
 from snapvault.access.snapshot import Snapshot
+from snapvault.format.tree import NodeKind
 from snapvault.foundation.errors import Damaged
 from snapvault.operations.results import Change, Issue, RestoreResult, text_path
+from snapvault.operations.selection import Selection
 from snapvault.target.attributes import Shortfall
 
 
@@ -94,3 +98,21 @@ class Tally:
             self.bytes_written, self.bytes_same, self.unprivileged, tuple(by_path), tuple(lost), tuple(self.changes),
             time.monotonic() - self._started, dry_run, verified,
         )  # fmt: skip
+
+
+def in_the_snapshot(result: RestoreResult, snapshot: Snapshot, path: str, selection: Selection) -> RestoreResult:
+    """Issues name paths as the snapshot and a check do; ``include`` patterns that match nothing are one, too."""
+    missed = selection.narrow and not selection.matched
+    if not (result.issues or result.lost or missed):
+        return result
+    top = snapshot.entry(path)
+    folder = top.path if top.node.kind == NodeKind.DIRECTORY else os.path.dirname(top.path)
+
+    def rooted(issues: tuple[Issue, ...]) -> tuple[Issue, ...]:
+        return tuple(Issue(f"{folder}/{i.path}".replace("//", "/").rstrip("/") or "/", i.message) for i in issues)
+
+    issues = rooted(result.issues)
+    if missed and folder == top.path:
+        patterns = ", ".join(repr(p) for p in selection.patterns)
+        issues = (Issue(folder, f"nothing in it matches the include patterns ({patterns})"), *issues)
+    return replace(result, issues=issues, lost=rooted(result.lost))

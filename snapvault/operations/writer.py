@@ -255,6 +255,8 @@ class SnapshotWriter:
     def _result(self, sid: str) -> BackupResult:
         c, written = self._run.counts, self._run.blobs.written
         parent = self._parent.snapshot if self._parent is not None else None
+        if self._parent is not None:
+            c.warnings += self._parent.warnings
         return BackupResult(
             sid, self.dataset, parent or "", c.files_new, c.files_changed, c.files_unmodified, c.folders, c.others,
             c.bytes_total, c.bytes_read, written.raw, written.stored, c.vanished, tuple(c.issues), tuple(c.warnings),

@@ -112,6 +112,13 @@ class Keyring:
         if not self.can_read:
             self.require_role(Role.READERS, what)
 
+    def name_of(self, holder: HolderId) -> str:
+        """The name of a holder, also of a removed one; its id in hexadecimal if no keyset can be read."""
+        known = () if self.keyset is None else self.keyset.holders
+        gone = () if self.keyset is None else self.keyset.revocations
+        named = {**{r.holder: r.name for r in gone}, **{h.id: h.name for h in known}}
+        return named.get(holder, holder.hex())
+
     @property
     def current(self) -> KeysetRecord:
         if self.keyset is None:

@@ -1,6 +1,7 @@
 """What goes out comes back, to referees that are not ours; and a restore over a tree writes only what differs."""
 
 import json
+import io
 import os
 import random
 import shutil
@@ -213,7 +214,12 @@ def test_include_and_exclude(repo: Repository, tmp_path: Path) -> None:
     assert taken(include=["/a.txt", "/sub/"]) == ["a.txt", "sub/c.txt", "sub/d.bin"]
     assert taken(include=["*.txt"], exclude=["deep"]) == ["a.txt", "sub/c.txt"]
     assert taken(exclude=["*.bin", "/other"]) == ["a.txt", "deep/er/e.txt", "sub/c.txt"]
-    assert taken(include=["nothing"]) == []
+    for place in (tmp_path / "out", tmp_path / "not there", io.BytesIO()):
+        dry = place == tmp_path / "not there"
+        result = snapvault.restore(repo, "latest", place, path=str(src), include=["nothing", "n*"], dry_run=dry)
+        assert (result.status, result.files_written, [i.path for i in result.issues]) == ("partial", 0, [str(src)])
+        assert "'nothing', 'n*'" in result.issues[0].message
+    assert snapvault.restore(repo, "latest", tmp_path / "one", path=f"{src}/a.txt", include=["nothing"]).status == "ok"
 
 
 def test_a_part_by_its_path(stored: tuple[Repository, Path], tmp_path: Path) -> None:
@@ -524,7 +530,7 @@ class TestUrls:
         save(repo, src)
         result = snapvault.restore(repo, "latest", url, path=str(src))
         assert (result.unprivileged, result.status) == (1, "partial")
-        assert [i.path for i in result.issues] == [os.fsdecode(b"not \xff")]
+        assert [i.path for i in result.issues] == [f"{src}/" + os.fsdecode(b"not \xff")]
         assert self._files(url) == {"named": b"n"}
 
     def test_source(self, repo: Repository, src: Path, url: str, tmp_path: Path) -> None:
