@@ -1,7 +1,7 @@
 """What goes out comes back, to referees that are not ours; and a restore over a tree writes only what differs."""
 
-import json
 import io
+import json
 import os
 import random
 import shutil
