@@ -42,14 +42,11 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     found = tools(options.tools, work, options.snapvault)
     facts: dict[str, Any] = {"machine": machine(work), "tools": versions(found)}
-    chosen = (
-        [corpora.own(options.corpus)]
-        if options.corpus
-        else [corpora.load(name, work, options.scale) for name in options.corpora]
-    )
-    facts["corpora"] = {
-        c.name: {"recipe": c.recipe, "files": c.files, "bytes": c.bytes, "digest": c.digest} for c in chosen
-    }
+    if options.corpus:
+        chosen = [corpora.own(options.corpus)]
+    else:
+        chosen = corpora.load(options.corpora, work, options.scale)
+    facts["corpora"] = {c.name: c.facts() for c in chosen}
     print(json.dumps(facts, indent=1), flush=True)
     results: list[Result] = []
     for number in range(1, options.rounds + 1):
@@ -69,7 +66,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=described, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="each with fresh repositories (default 3); 0: only make the corpora")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=3,
+        metavar="N",
+        help="each with fresh repositories (default 3); 0: only make the corpora",
+    )
     parser.add_argument(
         "--corpora", type=names(corpora.NAMES), default=list(corpora.NAMES), help="small,image,media,dump"
     )

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -30,6 +30,10 @@ class Corpus:
     changes: bool
     home: str  # folder of first and second, or "" where somebody's own tree is read in place
     live: str
+
+    def facts(self) -> dict[str, object]:
+        """For the report."""
+        return {"recipe": self.recipe, "files": self.files, "bytes": self.bytes, "digest": self.digest}
 
     @contextmanager
     def shown(self) -> Iterator[Callable[[], None]]:
@@ -58,19 +62,21 @@ def _put_back(home: Path) -> None:
             os.rename(home / "tree", home / name)
 
 
-def load(name: str, work: Path, scale: float) -> Corpus:
-    """One of NAMES, made if it is not there yet."""
-    home = work / "corpora" / f"{name}-{RECIPE}-{scale:g}"
-    described = home / "corpus.json"
-    if not described.exists():
-        shutil.rmtree(home, ignore_errors=True)
-        home.mkdir(parents=True)
-        print(f"making the corpus {name}", flush=True)
-        # In a process of its own: children of this one would show its peak memory as theirs.
-        with ProcessPoolExecutor(1) as other:
-            corpus = other.submit(_make, name, home, scale).result()
-        described.write_text(json.dumps(asdict(corpus), indent=1))
-    return Corpus(**json.loads(described.read_text()))
+def load(names: Sequence[str], work: Path, scale: float) -> list[Corpus]:
+    """Some of NAMES, each made if it is not there yet."""
+    found = []
+    # In a process of its own: children of this one would show its peak memory as theirs.
+    with ProcessPoolExecutor(1) as other:
+        for name in names:
+            home = work / "corpora" / f"{name}-{RECIPE}-{scale:g}"
+            described = home / "corpus.json"
+            if not described.exists():
+                shutil.rmtree(home, ignore_errors=True)
+                home.mkdir(parents=True)
+                print(f"making the corpus {name}", flush=True)
+                described.write_text(json.dumps(asdict(other.submit(_make, name, home, scale).result()), indent=1))
+            found.append(Corpus(**json.loads(described.read_text())))
+    return found
 
 
 def _make(name: str, home: Path, scale: float) -> Corpus:

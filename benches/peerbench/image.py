@@ -1,4 +1,7 @@
-"""The corpus of one disk image: an ext4 file system filled from a seed, and the same after files in it were edited."""
+"""The corpus of one disk image: an ext4 file system filled from a seed, and the same after files in it were edited.
+
+Contents and places are the same each time; a few hundred bytes of inode times are not, for mkfs takes them from here.
+"""
 
 import os
 import shutil

@@ -90,8 +90,7 @@ def _rows(content: Content, number: int, count: int) -> Iterator[str]:
         total, article = draw.getrandbits(15) / 100, f"{draw.getrandbits(40):010x}"
         note = (next(notes) + next(notes) + next(notes)).replace("\n", " ").rstrip()
         yield (
-            f"{row}\t{draw.getrandbits(17)}\t{day} {hour:02}:{minutes % 60:02}\t"
-            f"{state}\t{total}\t{article}\t{note}\n"
+            f"{row}\t{draw.getrandbits(17)}\t{day} {hour:02}:{minutes % 60:02}\t{state}\t{total}\t{article}\t{note}\n"
         )
 
 
