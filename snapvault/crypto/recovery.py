@@ -3,6 +3,7 @@
 68 bytes: seed (32), config digest (32), the first 4 bytes of BLAKE3 over both; as groups of five characters.
 """
 
+import unicodedata
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -37,9 +38,9 @@ class RecoveryKey(NamedTuple):
 
 
 def decode_recovery_key(text: str) -> RecoveryKey:
-    """The key from its printed form; spaces, dashes, case and the letters O, I, L are forgiven.  KeyRejected."""
-    body = text.strip().upper().removeprefix(PREFIX)
-    body = "".join(c for c in body if c not in "- \t\r\n")
+    """The key from its printed form; spaces, dashes, case and the letters O, I, L are forgiven, the first line may be missing.  KeyRejected."""
+    body = "".join(c for c in text.upper() if not c.isspace() and unicodedata.category(c) != "Pd")  # Pd: all dashes
+    body = body.removeprefix(PREFIX.replace("-", ""))
     hint = "compare it with the printed sheet, letter by letter"
     if len(body) != _CHARACTERS:
         raise KeyRejected(f"the recovery key has {len(body)} characters instead of {_CHARACTERS}", hint=hint)

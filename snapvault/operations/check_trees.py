@@ -52,7 +52,7 @@ class TreeCheck:
                 found = self._lost(snapshot, reader)
                 lost += found
                 self.findings.append(
-                    Finding(f"snapshot {snapshot.id} ({snapshot.dataset}) lost {len(found)} paths", (), (snapshot.id,))
+                    Finding(f"snapshot {snapshot.id} ({snapshot.dataset}) lost {_paths(len(found))}", (), (snapshot.id,))
                 )
         return lost
 
@@ -142,3 +142,7 @@ class TreeCheck:
             if problem:
                 lost.append(LostPath(snapshot.id, "/" + text_path(at.path), problem))
         return lost
+
+
+def _paths(number: int) -> str:
+    return "1 path" if number == 1 else f"{number:,} paths"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Gets the data out of a snapvault repository (format 1) without snapvault.
 
-    pip install cryptography zstandard blake3 msgpack
+    pip install "cryptography>=50" zstandard blake3 msgpack
     python3 rescue-1.py REPOSITORY --list --key-file KEY
     python3 rescue-1.py REPOSITORY SNAPSHOT TARGET --key-file KEY
 
@@ -33,18 +33,24 @@ import sys
 import time
 import unicodedata
 
-import msgpack
-import zstandard
-from blake3 import blake3
-from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives import hashes, hpke
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+try:
+    import msgpack
+    import zstandard
+    from blake3 import blake3
+    from cryptography.exceptions import InvalidSignature, InvalidTag
+    from cryptography.hazmat.primitives import hashes, hpke
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+except ImportError as e:  # not installed, or too old; --help works without them
+    MISSING = str(e)
+else:
+    MISSING = ""
 
+PACKAGES = '"cryptography>=50" zstandard blake3 msgpack'
 CONFIG, KEYSET, SLOT, SESSION, SNAPSHOT, INDEX, CERTIFICATE = 1, 2, 3, 4, 5, 6, 13  # kinds of framed objects
 LABELS = {KEYSET: "keyset", SESSION: "session", SNAPSHOT: "snapshot", CERTIFICATE: "certificate"}
 DATA, TREE, LIST = 0, 1, 2  # types of blobs
@@ -172,8 +178,8 @@ class HpkeKey:
 def recovery_seed(text, config_digest):
     """The seed in a printed recovery key."""
     digits = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-    body = re.sub(r"[\s-]", "", text.strip().upper().removeprefix("SNAPVAULT-RECOVERY-1"))
-    body = body.replace("O", "0").replace("I", "1").replace("L", "1")
+    body = "".join(c for c in text.upper() if not c.isspace() and unicodedata.category(c) != "Pd")  # Pd: all dashes
+    body = body.removeprefix("SNAPVAULTRECOVERY1").replace("O", "0").replace("I", "1").replace("L", "1")
     if len(body) != 109 or any(c not in digits for c in body):
         raise Refused(12, "this is no recovery key: it must have 109 letters and digits")
     number = 0
@@ -293,7 +299,7 @@ class Repository:
                 raise Lost("it is not of snapvault format 1")
         except (Lost, KeyError, TypeError) as e:
             raise Refused(20, f"the object 'config' cannot be used ({e}); take it from another copy") from None
-        self.keys = None
+        self.keys = self.signed_keysets = None
         self.opened = {}  # head of a session -> Session
         self.by_id = collections.defaultdict(
             list
@@ -314,7 +320,9 @@ class Repository:
         return sorted(found)
 
     def keysets(self):
-        """Keysets that the owner signed, the newest first."""
+        """Keysets that the owner signed, the newest first; read once, so that what is wrong is said once."""
+        if self.signed_keysets is not None:
+            return self.signed_keysets
         found = []
         for name in self.names("keyset"):
             try:
@@ -323,7 +331,8 @@ class Repository:
                     found.append(body)
             except MALFORMED as e:
                 say(f"{name} is ignored: {e}")
-        return sorted(found, key=lambda k: -k["number"])
+        self.signed_keysets = sorted(found, key=lambda k: -k["number"])
+        return self.signed_keysets
 
     def certificate(self, data):
         """(holder, role, public key, domains) from a certificate that the owner signed."""
@@ -497,7 +506,7 @@ class Places:
 
 # ---- snapshots -------------------------------------------------------------------------------------------------------
 
-Snapshot = collections.namedtuple("Snapshot", "id number time dataset host root paths note")
+Snapshot = collections.namedtuple("Snapshot", "id number time dataset host root paths note holder")
 
 
 def open_snapshot(repository, name, removed):
@@ -519,7 +528,7 @@ def open_snapshot(repository, name, removed):
         note += " WRITTEN BY A KEY THAT WAS REMOVED: " + removed[holder]
     if os.path.exists(os.path.join(repository.folder, "local/tombstones", sid)):
         note += " forgotten, parts of it may be gone"
-    return Snapshot(sid, body[4], d["time"], d["dataset"], d["host"], d["root"], d["paths"], note.strip())
+    return Snapshot(sid, body[4], d["time"], d["dataset"], d["host"], d["root"], d["paths"], note.strip(), holder)
 
 
 def list_snapshots(repository):
@@ -536,12 +545,25 @@ def list_snapshots(repository):
     return sorted(found, key=lambda s: (s.time, s.number, s.id)), damaged
 
 
-def choose(snapshots, wanted):
+def key_names(repository):
+    """Whose keys there are and were: holder -> a name to show.  Empty if no keyset is left."""
+    keysets = repository.keysets()[:1]
+    named = [(r[0], r[1]) for keyset in keysets for r in keyset["revocations"]]
+    named += [(h[0], h[2]) for keyset in keysets for h in keyset["holders"]]
+    return {holder: f"{name} ({holder.hex()[:8]})" for holder, name in named}
+
+
+def choose(snapshots, wanted, names):
     if wanted == "latest" or wanted.endswith("@latest"):
         dataset = wanted.rpartition("@")[0]
         found = [s for s in snapshots if s.note in ("", "partial") and dataset in ("", s.dataset)][-1:]
         if not dataset and len({s.dataset for s in snapshots}) > 1:
             raise Refused(2, "there are several datasets; write DATASET@latest (--list shows them)")
+        # Dataset and time are what the writing key said: any writer can put itself behind another's name.
+        others = [s for s in snapshots if found and s.dataset == found[0].dataset and s.holder != found[0].holder]
+        if others:
+            new, old = (f"{s.id[:8]}, by the key {names.get(s.holder, s.holder.hex())}" for s in (found[0], others[-1]))
+            say(f"WARNING: the newest is {new}; also there is {old}: if this is wrong, name an id that --list shows")
     else:
         found = [s for s in snapshots if len(wanted) >= 4 and s.id.startswith(wanted)]
     if len(found) != 1:
@@ -598,6 +620,11 @@ class Node:
         self.changed = bool(extra.get(FLAGS, 0) & 2)
 
 
+def shown(path):
+    """A path as the snapshot has it, from its root."""
+    return "/" + os.fsdecode(path).lstrip("/")
+
+
 class Restore:
     """Writes below one new folder.  Entries are made by name in an open parent folder and never through a link."""
 
@@ -638,7 +665,7 @@ class Restore:
 
     def lose(self, path, why):
         self.lost.append(path)
-        say(f"LOST {os.fsdecode(path)}: {why}")
+        say(f"LOST {shown(path)}: {why}")
 
     def nodes(self, content, path):
         """The entries of a folder, piece by piece, with the names of their owners.  A piece that is lost is named."""
@@ -688,7 +715,7 @@ class Restore:
             try:
                 os.mknod(node.name, FILE_TYPES[node.kind] | 0o600, node.device, dir_fd=folder)
             except PermissionError:
-                say(f"not made: {os.fsdecode(path)}: only root can make it")
+                say(f"not made: {shown(path)}: only root can make it")
                 self.need_root += 1
                 return
         self.count += 1
@@ -697,7 +724,7 @@ class Restore:
         if node.link:
             self.linked[node.link] = path
         if node.changed:
-            say(f"note: {os.fsdecode(path)} changed while it was backed up")
+            say(f"note: {shown(path)} changed while it was backed up")
 
     def file(self, folder, node, path, users, groups):
         fd = os.open(node.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
@@ -770,7 +797,7 @@ class Restore:
             problems.append("time")
         if problems:
             self.short.append(path)
-            say(f"not set: {os.fsdecode(path)}: {', '.join(problems)}")
+            say(f"not set: {shown(path)}: {', '.join(problems)}")
 
 
 def main(arguments):
@@ -784,6 +811,8 @@ def main(arguments):
     parser.add_argument("--list", action="store_true", help="show the snapshots")
     parser.add_argument("--keep-damaged", action="store_true", help="keep what is left of damaged files")
     options = parser.parse_args(arguments)
+    if MISSING:
+        raise Refused(1, f"packages are missing or too old ({MISSING}); this installs them: pip install {PACKAGES}")
     if not options.list and options.target is None:
         parser.error("name a snapshot and a target, or give --list")
     raise_file_limit()
@@ -796,18 +825,20 @@ def main(arguments):
     say("looking through the packs ...")
     places = Places(repository)
     snapshots, damaged = list_snapshots(repository)
+    names = key_names(repository)
     if options.list:
         for s in snapshots:
             when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(s.time // 10**9))
-            print(s.id, when, ascii(s.dataset)[1:-1], ascii(s.host)[1:-1], *map(ascii, s.paths), s.note)
+            key = "by " + ascii(names.get(s.holder, s.holder.hex()))[1:-1]
+            print(s.id, when, ascii(s.dataset)[1:-1], ascii(s.host)[1:-1], key, *map(ascii, s.paths), s.note)
         return 20 if damaged else 0
-    snapshot = choose(snapshots, options.snapshot)
+    snapshot = choose(snapshots, options.snapshot, names)
     say(f"restoring snapshot {snapshot.id} of {snapshot.dataset} {snapshot.note}")
     work = Restore(places, options.keep_damaged)
     work.run(snapshot.root, options.target)
-    say(f"{work.count} entries and {work.bytes} bytes restored, {len(work.lost)} paths lost")
+    say(f"entries restored: {work.count}, bytes: {work.bytes}, paths lost: {len(work.lost)}")
     if work.need_root:
-        say(f"{work.need_root} owners and devices need root to be restored")
+        say(f"owners and devices that need root to be restored: {work.need_root}")
     return 20 if work.lost else 3 if work.short else 0
 
 

@@ -246,12 +246,12 @@ def test_lost_paths_are_named_and_all_others_restored(small: tuple[Vaulted, Path
     lost = lost_paths(done)
     assert 1 <= len(lost) <= 2  # a flip lies in one segment, which holds parts of one or two files
     there = restored(tmp_path / "out", source)
-    assert {f"{source}/{n}"[1:] for n in os.listdir(source)} - {f"{source}/{n}"[1:] for n in os.listdir(there)} == lost
+    assert {f"{source}/{n}" for n in os.listdir(source)} - {f"{source}/{n}" for n in os.listdir(there)} == lost
     assert all((there / n).read_bytes() == (source / n).read_bytes() for n in os.listdir(there))
     with snapvault.open(str(vault.copy(tmp_path / "again")), password=PASSWORD) as other:
         damage(tmp_path / "again" / pack_file.relative_to(copy), pack_file.stat().st_size // 2, 3)
         agreed = snapvault.restore(other, "latest", tmp_path / "by snapvault").lost
-    assert {i.path.lstrip("/") for i in agreed} == lost
+    assert {i.path for i in agreed} == lost
 
 
 def test_what_is_left_of_a_damaged_file_can_be_kept(small: tuple[Vaulted, Path], tmp_path: Path) -> None:
@@ -469,7 +469,7 @@ def test_entries_out_of_order_are_lost(tainted: Vaulted, tmp_path: Path) -> None
     """Names that ascend cannot come twice, in whatever way a file system folds them."""
     sid = hostile(tainted, [[1, {}, {}, [row(b"b", 1), row(b"a", 1)]]])
     done = rescue(tainted.path, sid, tmp_path / "out", "--key-file", tainted.key)
-    assert (done.returncode, lost_paths(done), os.listdir(tmp_path / "out")) == (20, {"a"}, ["b"])
+    assert (done.returncode, lost_paths(done), os.listdir(tmp_path / "out")) == (20, {"/a"}, ["b"])
 
 
 def test_garbage_under_a_known_id_is_never_restored(tmp_path: Path) -> None:
@@ -537,6 +537,54 @@ def test_a_writer_who_claims_anothers_session_id_hides_nothing(tmp_path: Path, m
         out = tmp_path / f"out {without}"
         assert rescue(copy, "latest", out, "--key-file", vault.key).returncode == 0
         assert (restored(out, tmp_path) / "file").read_text() == "content"
+
+
+@pytest.mark.parametrize("missing", ["blake3", "zstandard", "cryptography.hazmat.primitives.hpke", "msgpack"])
+def test_without_its_packages_it_names_them(small: tuple[Vaulted, Path], tmp_path: Path, missing: str) -> None:
+    """Not installed, or too old: one line with the command; the help works anyway."""
+    vault, _ = small
+    code = (
+        "import sys, runpy\n"
+        f"class Gone:\n def find_spec(self, name, path=None, target=None):\n  if name == {missing!r}:\n"
+        "   raise ModuleNotFoundError(f'No module named {name!r}')\n"
+        "sys.meta_path.insert(0, Gone())\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+
+    def run(*argv: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-I", "-c", code, str(vault.path / "rescue-1.py"), *map(str, argv)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = run(vault.path, "latest", tmp_path / "out", "--key-file", vault.key)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1), done
+    assert done.stderr.endswith('pip install "cryptography>=50" zstandard blake3 msgpack\n'), done.stderr
+    assert not (tmp_path / "out").exists()
+    helped = run("--help")
+    assert helped.returncode == 0 and "TARGET" in helped.stdout and helped.stderr == ""
+
+
+def test_it_says_whose_snapshots_there_are(tmp_path: Path) -> None:
+    """Any writer can use another's dataset, twice too; what is the newest then is said together with whose it is."""
+    vault = make(tmp_path)
+    (tmp_path / "source").mkdir()
+    source = tmp_path / "source/file"
+    source.write_text("mine")
+    mine = snapvault.backup(vault.repo, source, dataset="d").snapshot
+    assert "WARNING" not in rescue(vault.path, "d@latest", tmp_path / "1", "--key-file", vault.key).stderr
+    add_key(vault.repo, "writer", "laptop", file=tmp_path / "laptop.key")
+    with snapvault.open(str(vault.path), keys=snapvault.KeyFile(tmp_path / "laptop.key")) as laptop:
+        source.write_text("evil")
+        theirs = [snapvault.backup(laptop, source, dataset="d").snapshot for _ in range(2)]
+    done = rescue(vault.path, "d@latest", tmp_path / "2", "--key-file", vault.key)
+    assert done.returncode == 0, done.stderr
+    (warning,) = [line for line in done.stderr.splitlines() if "WARNING" in line]
+    assert f"{theirs[-1][:8]}, by the key laptop (" in warning and f"{mine[:8]}, by the key owner (" in warning
+    listed = rescue(vault.path, "--list", "--key-file", vault.key).stdout.splitlines()
+    assert [(line.split()[0], line.split(" by ")[1].split()[0]) for line in listed] == [
+        (mine, "owner"), *((sid, "laptop") for sid in theirs),
+    ]  # fmt: skip
+    shutil.rmtree(vault.path / "keyset")
+    bare = rescue(vault.path, "d@latest", tmp_path / "3", "--key-file", vault.key)
+    assert bare.returncode == 0 and "WARNING" in bare.stderr and "laptop" not in bare.stderr
 
 
 # ---- the files themselves --------------------------------------------------------------------------------------------
