@@ -42,10 +42,8 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     found = tools(options.tools, work, options.snapvault)
     facts: dict[str, Any] = {"machine": machine(work), "tools": versions(found)}
-    if options.corpus:
-        chosen = [corpora.own(options.corpus)]
-    else:
-        chosen = corpora.load(options.corpora, work, options.scale)
+    own: Path | None = options.corpus
+    chosen = corpora.load(options.corpora, work, options.scale) if own is None else [corpora.own(own)]
     facts["corpora"] = {c.name: c.facts() for c in chosen}
     print(json.dumps(facts, indent=1), flush=True)
     results: list[Result] = []
