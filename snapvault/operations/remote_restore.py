@@ -1,16 +1,19 @@
 """Restore into an fsspec URL: names and bytes; what such a place cannot keep is counted and said."""
 
+import errno
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from snapvault.access.snapshot import Entry, Snapshot, StoredFile
+from snapvault.backend.remote_errors import kind_of, s3_code
 from snapvault.format.tree import NodeKind
-from snapvault.foundation.errors import Damaged, InvalidInput
+from snapvault.foundation.errors import Damaged, SourceError, StoreDenied, StoreFull, StoreUnavailable
 from snapvault.foundation.events import Control, Reporter
 from snapvault.operations.results import RestoreResult, text_path
 from snapvault.operations.selection import Selection
 from snapvault.operations.tally import Tally
-from snapvault.operations.visit import Visited, visit
+from snapvault.operations.visit import Visited, visit_entry
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.repository import Vault
 from snapvault.target.remote import RemoteTarget
@@ -32,66 +35,78 @@ def restore_remote(
     control: Control | None,
 ) -> RestoreResult:
     """Files of the same size are read and compared before they are written.  Errors as of ``restore``."""
-    entry = snapshot.entry(path)
-    if entry.node.kind != NodeKind.DIRECTORY:
-        raise InvalidInput("only a folder can be restored to a URL", hint="use --stdout for a single file")
+    entry, tally = snapshot.entry(path), Tally()
     target = RemoteTarget(url, options)
-    tally = Tally()
-    work = _Remote(target, snapshot.reader(), tally, Reporter("restore", control), dry_run=dry_run)
-    for at in visit(snapshot.reader(), entry.node, tally.lose_folder, selection):
-        if not at.leaving:
-            work.entry(at)
-    if delete and not selection.narrow:
-        # Of the whole snapshot: what a pattern leaves out is in it all the same.
-        kept = {at.path for at in visit(snapshot.reader(), entry.node, tally.lose_folder)}
-        if not tally.lost:
-            work.remove_others(kept)
+    reader, reporter = vault.reader(snapshot.domain), Reporter("restore", control)
+    _Remote(target, reader, tally, reporter, delete=delete, dry_run=dry_run).run(entry, selection)
+    tally.unprivileged = sum(n for what, n in target.not_kept.items() if what != "owners, modes and times")
     if verify and not dry_run:
-        work.verify()
-    for what, count in target.not_kept.items():
-        tally.unprivileged += count if what != "owners, modes and times" else 0
+        again = Tally()
+        _Remote(target, reader, again, reporter, dry_run=True).run(entry, selection)
+        tally.compare(again)
     return tally.result(snapshot, target.label, dry_run=dry_run, verified=verify)
 
 
 class _Remote:
+    """Restores a tree below a URL."""
+
     def __init__(
-        self, target: RemoteTarget, reader: BlobReader, tally: Tally, reporter: Reporter, *, dry_run: bool
+        self,
+        target: RemoteTarget,
+        reader: BlobReader,
+        tally: Tally,
+        reporter: Reporter,
+        *,
+        delete: bool = False,
+        dry_run: bool = False,
     ) -> None:
         self._target, self._reader, self._tally, self._reporter = target, reader, tally, reporter
-        self._dry = dry_run
-        self._written: list[Visited] = []
+        self._delete, self._dry = delete, dry_run
 
-    def entry(self, at: Visited) -> None:
-        self._reporter.check()
+    def run(self, top: Entry, selection: Selection) -> None:
+        """Restore everything that is selected below ``top``, or ``top`` itself if it is no folder."""
+        if not self._dry:
+            self._make_folder(b"")
+        for at in visit_entry(self._reader, top, self._tally.lose_folder, selection):
+            self._reporter.check()
+            if at.leaving:
+                self._leave(at)
+            else:
+                self._entry(at)
+
+    def _entry(self, at: Visited) -> None:
         node = at.node
         self._target.note(node)
         if node.kind == NodeKind.DIRECTORY:
-            self._folder(at)
-            return
-        if node.kind != NodeKind.FILE:
+            self._tally.folders += bool(at.path)
+            if at.path and not self._dry:
+                self._make_folder(at.path)
+        elif node.kind != NodeKind.FILE:
             self._tally.others += 1
-            return
-        try:
-            size = self._target.size(at.path)
-            if size == node.size and self._same(at):
-                self._tally.same(node.size)
-            elif self._dry:
-                self._tally.change(at.path, "added" if size is None else "modified", size=node.size)
-            else:
-                self._write(at)
-        except Damaged as e:
-            self._tally.lose(at.path, e)
-        except OSError as e:
-            self._tally.issue(at.path, f"cannot be restored: {e.strerror or e}")
+        else:
+            try:
+                self._file(at)
+            except Damaged as e:
+                self._tally.lose(at.path, e)
+            except OSError as e:
+                self._trouble(at.path, e)
 
-    def _folder(self, at: Visited) -> None:
-        self._tally.folders += bool(at.path)
-        if self._dry:
-            return
+    def _make_folder(self, path: bytes) -> None:
         try:
-            self._target.make_directory(at.path)
+            self._target.make_directory(path)
         except OSError as e:
-            self._tally.issue(at.path, f"cannot be restored: {e.strerror or e}")
+            self._trouble(path, e)
+
+    # -- files --------------------------------------------------------------------------------------------------
+
+    def _file(self, at: Visited) -> None:
+        size = self._target.size(at.path)
+        if size == at.node.size and self._same(at):
+            self._tally.same(at.node.size)
+        elif self._dry:
+            self._tally.change(at.path, "added" if size is None else "modified", size=at.node.size)
+        else:
+            self._write(at)
 
     def _open(self, at: Visited) -> StoredFile:
         return StoredFile(self._reader, Entry(text_path(at.path), at.node))
@@ -115,27 +130,62 @@ class _Remote:
                     file.write(block)
                 file.commit()
             except BaseException:
-                file.abort()
+                with suppress(OSError):  # what went wrong first counts
+                    file.abort()
                 raise
         self._tally.wrote(at.node.size)
-        self._written.append(at)
 
-    def remove_others(self, kept: set[bytes]) -> None:
-        """Delete files below the URL that the snapshot does not hold."""
-        for path, _ in list(self._target.files()):
-            if path in kept:
-                continue
-            self._tally.removed += 1
-            if self._dry:
-                self._tally.change(path, "removed")
-            else:
-                self._target.delete(path)
+    # -- what is more -------------------------------------------------------------------------------------------
 
-    def verify(self) -> None:
-        """Read back what was written."""
-        for at in self._written:
-            if not self._same(at):
-                self._tally.issue(at.path, "differs after the restore")
+    def _leave(self, at: Visited) -> None:
+        """With ``delete``: remove what the snapshot does not hold, as in a local folder."""
+        if not self._delete or at.names is None:
+            return
+        try:
+            there = self._target.listdir(at.path)
+        except FileNotFoundError:  # of a dry run, or without folders
+            return
+        except OSError as e:
+            self._trouble(at.path, e)
+            return
+        for name, is_folder in there:
+            kind = at.names.get(name)
+            # A store without folders can hold a file and, under the same name, what is below it.
+            if kind is None or (kind == NodeKind.FILE and is_folder) or (kind == NodeKind.DIRECTORY and not is_folder):
+                self._remove(at.path + b"/" + name if at.path else name, is_folder)
+
+    def _remove(self, path: bytes, is_folder: bool) -> None:
+        if self._dry:
+            self._tally.change(path, "removed")
+        else:
+            try:
+                self._target.remove(path, folder=is_folder)
+            except OSError as e:
+                self._trouble(path, e, "removed")
+                return
+        self._tally.removed += 1
+
+    def _trouble(self, path: bytes, error: OSError, what: str = "restored") -> None:
+        """An entry that cannot be written is named; a target that is full or does not answer ends the restore."""
+        reason = error.strerror or str(error)
+        if _is_fatal(error):
+            raise SourceError(
+                f"the target {self._target.label} failed at {text_path(path or b'/')}: {reason}",
+                hint="mend or free the target and run the restore again; what is there already is not written twice",
+                affected=[text_path(path or b"/")],
+            ) from error
+        self._tally.issue(path, f"cannot be {what}: {reason}")
+
+
+def _is_fatal(error: OSError) -> bool:
+    """Going on would fail for every file: it is full, can only be read, does not answer, or knows no credentials."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) or kind_of(error) is StoreFull:
+        return True
+    cause = error.__cause__
+    if not isinstance(cause, Exception) or isinstance(cause, OSError):
+        return isinstance(error, ConnectionError | TimeoutError)
+    # The driver's own error: an answer of the store is about one object, no answer is not.
+    return s3_code(cause) == ("", 0) and kind_of(cause) in (StoreUnavailable, StoreDenied)
 
 
 def _read(stored: StoredFile) -> bytes:

@@ -26,7 +26,7 @@ from snapvault.operations.visit import Visited, visit_entry
 from snapvault.repository.keyring import DomainKeys
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.repository import Vault
-from snapvault.target.attributes import Shortfall
+from snapvault.target.attributes import Shortfall, is_root
 from snapvault.target.filesystem import TEMPORARY, FilesystemTarget
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ def restore(
 
     ``target`` is a folder, an fsspec URL, or a binary stream (one file's bytes, or a tar of a folder).  In a folder
     that exists, only what differs is written: files are compared by content.  The target itself gets owner, mode,
-    attributes and time of the folder at ``path``, unless that is the whole snapshot.  ``delete`` removes what is not in the
-    snapshot, never outside the target, and refuses ``/``.  ``verify`` reads everything back.  Paths that are lost to
-    damage are named, all others are restored, and the status is ``damaged``; entries that could not be restored in
-    everything, and ``include`` patterns that match nothing, make it ``partial``; what needs root is counted.
-    InvalidInput, RoleRequired, SourceError (the target cannot be written), StoreUnavailable, Cancelled.
+    attributes and time of the folder at ``path``, unless that is the whole snapshot.  ``delete`` removes what is not
+    in the snapshot, never outside the target, and refuses ``/``.  ``verify`` reads everything back.  Paths that are
+    lost to damage are named, all others are restored, and the status is ``damaged``; entries that could not be
+    restored in everything, and ``include`` patterns that match nothing, make it ``partial``; what needs root is
+    counted.  InvalidInput, RoleRequired, SourceError (the target cannot be written), StoreUnavailable, Cancelled.
     """
     vault = repo.vault.limited(control)
     vault.ring.require_read("restore")
@@ -215,7 +215,7 @@ class Restorer:
             if len(self._closing) >= WAITING_MAX:
                 self._flush()
 
-    def _remove_others(self, folder: bytes, names: Mapping[bytes, NodeKind]) -> None:
+    def _remove_others(self, folder: bytes, names: Mapping[bytes, int]) -> None:
         try:
             there = self._target.listdir(folder)
         except (FileNotFoundError, NotADirectoryError):  # of a dry run: the folder would be made
@@ -426,4 +426,8 @@ class Restorer:
                 hint="mend or free the target and run the restore again; what is there already is not written twice",
                 affected=[text_path(path)],
             ) from error
+        if self._dry and isinstance(error, PermissionError) and not is_root():
+            # A folder that lets not even its owner in, which a dry run does not change.
+            self._tally.shortfall(Shortfall(path, "content", True, "it cannot be looked at"))
+            return
         self._tally.issue(path, f"cannot be {what}: {reason}")

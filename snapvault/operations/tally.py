@@ -82,6 +82,13 @@ class Tally:
     def compare(self, again: "Tally") -> None:
         """What a second look found different from the snapshot, though it was just written."""
         known = {i.path for i in (*self.issues, *self.lost)} | self._unmade
+        self.issues += [
+            Issue(i.path, f"the restored entry could not be verified: {i.message}")
+            for i in again.issues
+            if i.path not in known
+        ]
+        self.lost += [i for i in again.lost if i.path not in known]
+        self.unprivileged += again.unprivileged
         for change in again.changes:
             content = change.kind in ("added", "modified", "type")
             if change.path not in known and (content or not self.unprivileged):

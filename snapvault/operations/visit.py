@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from snapvault.access.snapshot import Entry
 from snapvault.format.tree import Content, Node, NodeKind, Tree
 from snapvault.foundation.errors import Damaged
 from snapvault.operations.selection import Selection
@@ -26,7 +27,17 @@ class Visited:
     users: Names
     groups: Names
     leaving: bool = False  # a folder whose entries were all visited
-    names: frozenset[bytes] | None = None  # of a folder that is left: all entries in the snapshot; None: unreadable
+    names: Mapping[bytes, int] | None = None  # kinds of all entries of a folder that is left; None: unreadable
+
+
+def visit_entry(
+    reader: TreeSource, top: Entry, lost: Callable[[bytes, Damaged], None], selection: Selection
+) -> Iterator[Visited]:
+    """What is selected inside of a folder; any other entry is by itself, under its own name."""
+    node = top.node
+    users, groups = ({node.uid: top.user} if top.user else {}), ({node.gid: top.group} if top.group else {})
+    first = Visited(b"" if node.kind == NodeKind.DIRECTORY else node.name, node, users, groups)
+    return _visit(reader, first, lost, selection) if node.kind == NodeKind.DIRECTORY else iter([first])
 
 
 def visit(
@@ -37,8 +48,12 @@ def visit(
     A folder whose tree is damaged is told to ``lost`` and visited without entries.  With ``include`` patterns, folders
     are visited only if something in them is selected.
     """
-    selection = selection or Selection()
-    first = Visited(b"", top, {}, {})
+    return _visit(reader, Visited(b"", top, {}, {}), lost, selection or Selection())
+
+
+def _visit(
+    reader: TreeSource, first: Visited, lost: Callable[[bytes, Damaged], None], selection: Selection
+) -> Iterator[Visited]:
     stack = [_Open(first, _Entries(reader, first, lost), not selection.narrow)]
     if not selection.narrow:
         yield first
@@ -49,7 +64,7 @@ def visit(
         if child is None:
             stack.pop()
             if folder.shown:
-                names = None if folder.entries.damaged else frozenset(folder.entries.names)
+                names = None if folder.entries.damaged else folder.entries.names
                 yield Visited(folder.at.path, folder.at.node, folder.at.users, folder.at.groups, True, names)
             continue
         is_folder = child.node.kind == NodeKind.DIRECTORY
@@ -79,7 +94,7 @@ class _Entries:
 
     def __init__(self, reader: TreeSource, folder: Visited, lost: Callable[[bytes, Damaged], None]) -> None:
         self._reader, self._folder, self._lost = reader, folder, lost
-        self.names: list[bytes] = []
+        self.names: dict[bytes, int] = {}
         self.damaged = False
         self._iterator = self._all()
 
@@ -94,7 +109,7 @@ class _Entries:
         try:
             for tree in self._reader.trees(self._folder.node.content):
                 for node in tree.nodes:
-                    self.names.append(node.name)
+                    self.names[node.name] = node.kind
                     yield Visited(prefix + node.name, node, tree.users, tree.groups)
         except Damaged as e:
             self.damaged = True

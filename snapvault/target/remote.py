@@ -3,7 +3,7 @@
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import IO, Any
 
@@ -25,27 +25,18 @@ class RemoteTarget:
         self._path = path.rstrip("/")
         self.not_kept: Counter[str] = Counter()  # kinds of metadata and entries, and how often
 
-    def files(self) -> Iterator[tuple[bytes, int]]:
-        """Paths relative to the URL, and sizes in bytes, of all files that are there."""
-        folders = [self._path]
-        while folders:
-            address = folders.pop()
-            self._fs.invalidate_cache(address)
-            try:
-                with as_os_errors(address):
-                    found = self._fs.ls(address, detail=True)
-            except FileNotFoundError:
-                if address != self._path:
-                    raise
-                return
-            for info in found:
-                name = info["name"].rstrip("/")
-                if name == address:
-                    continue
-                if info["type"] == "directory":
-                    folders.append(name)
-                else:
-                    yield name[len(self._path) :].lstrip("/").encode("utf-8", "surrogateescape"), int(info["size"] or 0)
+    def listdir(self, path: bytes) -> list[tuple[bytes, bool]]:
+        """Names of what is in a folder, and whether they are folders; FileNotFoundError where there are such."""
+        address = self._address(path) if path else self._path
+        return [(name.rpartition("/")[2].encode("utf-8", "surrogateescape"), f) for name, f in self._list(address)]
+
+    def _list(self, address: str) -> list[tuple[str, bool]]:
+        self._fs.invalidate_cache(address)
+        with as_os_errors(address):
+            found = self._fs.ls(address, detail=True)
+        # A store without folders answers with the file itself, or with an object that stands for the folder.
+        entries = ((info["name"].rstrip("/"), info["type"] == "directory") for info in found)
+        return [(name, folder) for name, folder in entries if name.rpartition("/")[0] == address]
 
     def size(self, path: bytes) -> int | None:
         """Size of a file in bytes; None if there is none."""
@@ -74,14 +65,30 @@ class RemoteTarget:
         with as_os_errors(address):
             return self._fs.open(address, "rb")  # type: ignore[no-any-return]
 
-    def delete(self, path: bytes) -> None:
-        """Delete a file.  Nothing there is fine."""
+    def remove(self, path: bytes, *, folder: bool) -> None:
+        """Remove a file, or a folder with all that is in it.  Nothing there is fine."""
+        # Not by the recursive ``rm`` of fsspec, to which a * in a name is a pattern.
         address = self._address(path)
-        try:
-            with as_os_errors(address):
-                self._fs.rm_file(address)
-        except FileNotFoundError:
+        if not folder:
+            self._remove_file(address)
             return
+        folders = [address]
+        for below in folders:  # it grows meanwhile
+            with suppress(FileNotFoundError):
+                for name, is_folder in self._list(below):
+                    if is_folder:
+                        folders.append(name)
+                    else:
+                        self._remove_file(name)
+        for below in reversed(folders):
+            # A store without folders has none left, and says so in ways of its own.
+            with suppress(OSError, NotImplementedError), as_os_errors(below):
+                self._fs.rmdir(below)
+        self._fs.invalidate_cache(address)
+
+    def _remove_file(self, address: str) -> None:
+        with suppress(FileNotFoundError), as_os_errors(address):
+            self._fs.rm_file(address)
 
     def note(self, node: Node) -> None:
         """Count what of this node such a place cannot keep."""
@@ -113,8 +120,11 @@ class RemoteFile:
 
     def __init__(self, fs: Any, address: str) -> None:
         self._fs, self._address = fs, address
-        with as_os_errors(address):
-            self._file = fs.open(address, "wb")
+        try:
+            with as_os_errors(address):
+                self._file = fs.open(address, "wb")
+        except NotImplementedError as e:
+            raise OSError(errno.EROFS, "such a place can only be read", address) from e
         self.written = 0  # bytes
 
     def write(self, data: bytes | memoryview) -> None:

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -29,16 +30,35 @@ def _write(target: RemoteTarget, path: bytes, data: bytes) -> None:
 
 def test_files_are_written_listed_and_deleted(url: str) -> None:
     target = RemoteTarget(url)
-    assert list(target.files()) == [] and target.size(b"a") is None
+    assert target.size(b"a") is None
     _write(target, b"a", b"alpha")
     _write(target, "folder/ü".encode(), b"beta!!")
     _write(target, b"a", b"other")
-    assert sorted(target.files()) == [(b"a", 5), ("folder/ü".encode(), 6)]
+    assert sorted(target.listdir(b"")) == [(b"a", False), (b"folder", True)]
+    assert target.listdir(b"folder") == [("ü".encode(), False)]
     assert target.size(b"a") == 5 and target.size(b"folder") is None
     assert fsspec.open(f"{url}/a").open().read() == b"other"
-    target.delete(b"a")
-    target.delete(b"a")
-    assert [p for p, _ in target.files()] == ["folder/ü".encode()]
+    target.remove(b"a", folder=False)
+    target.remove(b"a", folder=False)
+    assert target.listdir(b"") == [(b"folder", True)]
+
+
+@pytest.mark.parametrize("kind", ["memory", "local"])
+def test_a_folder_is_removed_and_nothing_else(kind: str, url: str, tmp_path: Path) -> None:
+    """A * in its name is no pattern, and a link in it is not followed."""
+    place = url if kind == "memory" else f"local://{tmp_path}/place"
+    target = RemoteTarget(place)
+    for folder in (b"a*", b"ab"):
+        target.make_directory(folder)
+        target.make_directory(folder + b"/deep")
+        _write(target, folder + b"/deep/file", b"data")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/file").touch()
+    if kind == "local":
+        (tmp_path / "place/a*/link").symlink_to(tmp_path / "outside")
+    target.remove(b"a*", folder=True)
+    assert target.listdir(b"") == [(b"ab", True)]
+    assert target.size(b"ab/deep/file") == 4 and (tmp_path / "outside/file").exists()
 
 
 def test_an_abandoned_file_leaves_nothing(url: str) -> None:
@@ -46,7 +66,7 @@ def test_an_abandoned_file_leaves_nothing(url: str) -> None:
     file = target.create(b"a")
     file.write(b"half")
     file.abort()
-    assert list(target.files()) == []
+    assert target.size(b"a") is None
 
 
 def test_a_store_that_kept_less_is_caught(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +118,8 @@ def test_a_bucket(seaweedfs: "object") -> None:
     abandoned = target.create(b"d/b")
     abandoned.write(b"half")
     abandoned.abort()
-    assert sorted(target.files()) == [(b"d/a", 5), (b"d/e", 0)]
-    target.delete(b"d/a")
-    assert list(target.files()) == [(b"d/e", 0)]
+    assert sorted(target.listdir(b"d")) == [(b"a", False), (b"e", False)]
+    target.remove(b"d/a", folder=False)
+    assert target.listdir(b"d") == [(b"e", False)]
+    target.remove(b"d", folder=True)
+    assert target.size(b"d/e") is None
