@@ -55,7 +55,7 @@ class Meter:
             self._benchmark.extra_info[f"{unit}/s"] = round(amount / stats.stats.min, 3)
 
     def beside(self, call: Call, bare: Call, size: int, rounds: int = 20) -> None:
-        """``call`` and what the bare primitives need for the same ``size`` bytes, in turn: both meet the same machine."""
+        """``call`` and what the bare primitives need for the same ``size`` bytes, each in turn."""
         best_call = best_bare = float("inf")
         for _ in range(rounds):
             best_bare = min(best_bare, _seconds(bare))
