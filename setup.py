@@ -16,7 +16,8 @@ else:
         ext_modules=[
             Extension(
                 "snapvault._native",
-                sources=["native/native.c"],
+                sources=["native/native.c", "native/files.c"],
+                depends=["native/native.h"],
                 define_macros=[("Py_LIMITED_API", "0x030B0000")],
                 extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-std=c11"],
                 py_limited_api=True,

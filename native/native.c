@@ -1,19 +1,16 @@
-/* snapvault._native: the three loops of snapvault that are worth C.
+/* snapvault._native: the loops of snapvault that are worth C.
  *
  *   cuts           the scan of the chunker                    (docs/format/chunking.md)
  *   sort_records   sort a table of fixed-width records        (the blob index)
  *   find_records   look ids up in such a table
+ *   files.c        many files of a folder at a time
  *
  * Every function has a plain-Python twin with the same results; tests hold the two together. Only the limited API
  * of Python 3.11 is used, so one build serves every later Python. The GIL is released around every loop, and no
  * loop trusts what another thread may change meanwhile: a buffer that is written to during a call gives a wrong
  * result or an error, never an access out of bounds.
  */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "native.h"
 
 /* ---------------------------------------------------------------------------------------------------- chunker */
 
@@ -467,6 +464,10 @@ static PyMethodDef methods[] = {
     {"sort_records", native_sort_records, METH_VARARGS, "sort_records(table, width): sort the records in place"},
     {"find_record", native_find_record, METH_VARARGS, "find_record(table, width, key) -> index or -1"},
     {"find_records", native_find_records, METH_VARARGS, "find_records(table, width, keys) -> int64 little-endian"},
+#ifndef _WIN32
+    {"stat_entries", native_stat_entries, METH_VARARGS, "stat_entries(folder, prefix, names) -> list of tuples"},
+    {"read_files", native_read_files, METH_VARARGS, "read_files(folder, files) -> list of bytes or None"},
+#endif
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,35 +1,29 @@
-"""Nodes from what ``os.stat`` answers (no I/O here): shared by sources and targets, so that both describe alike."""
+"""Nodes from what a file system tells (no I/O here): shared by sources and targets, so that both describe alike."""
 
 import os
-import stat
 
-from snapvault.format.tree import EMPTY, Node, NodeKind
+from snapvault.format.tree import Node, NodeKind
+from snapvault.platform.folder import KINDS, NO_KIND, Entry, entry_from_stat, extras
 
-_KINDS = {
-    stat.S_IFREG: NodeKind.FILE,
-    stat.S_IFDIR: NodeKind.DIRECTORY,
-    stat.S_IFLNK: NodeKind.SYMLINK,
-    stat.S_IFCHR: NodeKind.CHARACTER,
-    stat.S_IFBLK: NodeKind.BLOCK,
-    stat.S_IFIFO: NodeKind.FIFO,
-    stat.S_IFSOCK: NodeKind.SOCKET,
-}
-_TYPES = {kind: file_type for file_type, kind in _KINDS.items()}
+_TYPES = {kind: file_type for file_type, kind in KINDS.items()}
+
+
+def node_from_entry(entry: Entry) -> Node:
+    """A node with everything that an entry tells.  KeyError: a kind of file that no node can be."""
+    node = Node(*entry[:9])
+    if node.kind == NO_KIND:
+        raise KeyError(node.name)
+    links, device, is_device, _ = extras(entry)
+    if links > 1 and node.kind != NodeKind.DIRECTORY:
+        node.link = (device, node.inode)
+    if node.kind in (NodeKind.CHARACTER, NodeKind.BLOCK):
+        node.device = is_device
+    return node
 
 
 def node_from_stat(name: bytes, st: os.stat_result) -> Node:
-    """A node with everything that a stat tells.  KeyError: a kind of file that no node can be."""
-    mode = st.st_mode
-    kind = _KINDS[mode & 0o170000]
-    node = Node(
-        name, kind, mode & 0o7777, st.st_uid, st.st_gid, st.st_mtime_ns, st.st_ctime_ns, st.st_ino,
-        0 if kind else st.st_size, EMPTY,
-    )  # fmt: skip
-    if st.st_nlink > 1 and kind != NodeKind.DIRECTORY:
-        node.link = (st.st_dev, st.st_ino)
-    if kind in (NodeKind.CHARACTER, NodeKind.BLOCK):
-        node.device = st.st_rdev
-    return node
+    """The same from a stat."""
+    return node_from_entry(entry_from_stat(name, st))
 
 
 def file_type(kind: int) -> int:

@@ -154,6 +154,16 @@ class Run:
             data, total = following, total + len(following)
         return b"".join(ids), total
 
+    def store_bytes(self, data: bytes) -> bytes:
+        """Store the chunks of a whole file in memory, not empty: their ids."""
+        if len(data) <= self.chunker.sizes.minimum:
+            return self.blobs.put(BlobType.DATA, data)
+        view, ids, start = memoryview(data), [], 0
+        for end in self.chunker.cuts(view, final=True):
+            ids.append(self.blobs.put(BlobType.DATA, view[start:end]))
+            start = end
+        return b"".join(ids)
+
     def content(self, ids: bytes) -> Content:
         """A content for these ids; long lists go into LIST blobs."""
         depth = 0

@@ -1,16 +1,17 @@
 """Storing one source: walk its folders, take what is unchanged from the parent, read the rest."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from snapvault.format.tree import EMPTY, Node, NodeKind
 from snapvault.foundation.clock import now_ns
 from snapvault.operations.awaited import AwaitedReader
 from snapvault.operations.parent import NOTHING, Entries, Parent
 from snapvault.operations.run import READ_SIZE, Run, describe
-from snapvault.source.protocol import Listing, Problem, SourceTree
+from snapvault.source.protocol import Listing, Problem, ReadsAhead, SourceTree
 from snapvault.source.stream import SingleFile
 
+AHEAD_FILE, AHEAD_BYTES, AHEAD_FILES = 1 << 20, 4 << 20, 256  # small files are read together, at most so many
 RACY_NS = 2 * 10**9  # a file changed this shortly before it was read may change again within the same tick
 
 
@@ -20,9 +21,12 @@ class _Folder:
 
     path: bytes
     node: Node
-    todo: Iterator[Node]
+    nodes: list[Node]
     before: Entries
+    next: int = 0  # of the nodes
     done: list[Node] = field(default_factory=list)
+    ahead: dict[bytes, bytes | None] = field(default_factory=dict)  # bytes of small files that come next
+    ahead_since: int = 0  # when their reading began
 
 
 class Saver:
@@ -31,6 +35,7 @@ class Saver:
     def __init__(self, run: Run, source: SourceTree, parent: Parent, *, force_read: bool = False) -> None:
         self._run, self._source, self._parent, self._force = run, source, parent, force_read
         self._counts = run.counts
+        self._ahead = source.read_ahead if isinstance(source, ReadsAhead) else None
         self._linked: dict[tuple[int, int], Node] = {}  # the first name of files with several
 
     def save(self, path: bytes, node: Node, old: Node | None) -> Node | None:
@@ -44,24 +49,32 @@ class Saver:
         stack.append(top)
         while True:
             folder = stack[-1]
-            child = next(folder.todo, None)
-            if child is None:
-                self._leave(folder)
-                stack.pop()
-                if not stack:
-                    return folder.node
-                stack[-1].done.append(folder.node)
+            entered = self._save_entries(folder)
+            if entered is not None:
+                stack.append(entered)
                 continue
-            child_path = folder.path.rstrip(b"/") + b"/" + child.name
-            old_child = folder.before.get(child.name)
+            self._leave(folder)
+            stack.pop()
+            if not stack:
+                return folder.node
+            stack[-1].done.append(folder.node)
+
+    def _save_entries(self, folder: _Folder) -> _Folder | None:
+        """Store entries up to the next folder, which is given back; None: that was all."""
+        prefix, before, done = folder.path.rstrip(b"/") + b"/", folder.before, folder.done
+        nodes = folder.nodes
+        while folder.next < len(nodes):
+            child = nodes[folder.next]
+            folder.next += 1
             if child.kind == NodeKind.DIRECTORY:
-                entered = self._enter(child_path, child, old_child)
+                entered = self._enter(prefix + child.name, child, before.get(child.name))
                 if entered is not None:
-                    stack.append(entered)
+                    return entered
             else:
-                saved = self._save_entry(child_path, child, old_child)
+                saved = self._save_entry(prefix + child.name, child, before.get(child.name), folder)
                 if saved is not None:
-                    folder.done.append(saved)
+                    done.append(saved)
+        return None
 
     def _enter(self, path: bytes, node: Node, old: Node | None) -> _Folder | None:
         try:
@@ -77,7 +90,7 @@ class Saver:
             self._problem(problem)
         is_folder = old is not None and old.kind == NodeKind.DIRECTORY
         before = self._parent.entries(old.content) if is_folder and old is not None else NOTHING
-        return _Folder(path, node, iter(listing.nodes), before)
+        return _Folder(path, node, listing.nodes, before)
 
     def _leave(self, folder: _Folder) -> None:
         folder.node.content = self._run.folder(folder.done, self._source.users, self._source.groups)
@@ -89,7 +102,7 @@ class Saver:
         else:
             self._counts.issue(problem.path, problem.message)
 
-    def _save_entry(self, path: bytes, node: Node, old: Node | None) -> Node | None:
+    def _save_entry(self, path: bytes, node: Node, old: Node | None, folder: _Folder | None = None) -> Node | None:
         if node.kind != NodeKind.FILE:
             self._counts.others += 1
             self._run.reporter.tick("read", self._counts.files, bytes_done=self._counts.bytes_read)
@@ -106,7 +119,9 @@ class Saver:
         if saved is not None and _same(saved, node):
             node.content, node.extents, node.racy = saved.content, saved.extents, saved.racy
         else:
-            read = self._read(path, node)
+            read = self._read_ahead(folder, node) if folder is not None else None
+            if read is None:
+                read = self._read(path, node)
             if read is None:
                 return None
             node = read
@@ -119,6 +134,36 @@ class Saver:
         counts.bytes_total += node.size
         self._run.reporter.tick("read", counts.files, bytes_done=counts.bytes_read)
         return node
+
+    def _read_ahead(self, folder: _Folder, node: Node) -> Node | None:
+        """Store a small file whose bytes were read together with others of its folder; None: read it by itself."""
+        if self._ahead is None or not 0 < node.size <= AHEAD_FILE:
+            return None
+        if node.name not in folder.ahead:
+            folder.ahead_since = now_ns()
+            wanted = self._next_small(folder, node)
+            folder.ahead = dict(zip((n.name for n in wanted), self._ahead(folder.path, wanted), strict=True))
+        data = folder.ahead.pop(node.name)
+        if data is None:
+            return None
+        self._counts.bytes_read += len(data)
+        node.content = self._run.content(self._run.store_bytes(data))
+        node.racy = _racy(node, folder.ahead_since)
+        return node
+
+    def _next_small(self, folder: _Folder, node: Node) -> list[Node]:
+        """This file and those after it that will have to be read as well."""
+        wanted, total = [node], node.size
+        for n in islice(folder.nodes, folder.next, folder.next + AHEAD_FILES):
+            if n.kind != NodeKind.FILE or not 0 < n.size <= AHEAD_FILE or n.link is not None:
+                continue
+            if not self._force and self._parent.reusable(folder.before.get(n.name), n):
+                continue
+            total += n.size
+            if total > AHEAD_BYTES:
+                break
+            wanted.append(n)
+        return wanted
 
     def _read(self, path: bytes, node: Node) -> Node | None:
         """Read a file; once more if it changed meanwhile.  None: dropped and named, or vanished."""

@@ -3,14 +3,14 @@
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from operator import attrgetter
 
-from snapvault.format.nodes import node_from_stat
+from snapvault.format.nodes import node_from_entry, node_from_stat
 from snapvault.format.tree import Node, NodeKind
 from snapvault.foundation.errors import InvalidInput, SourceError
+from snapvault.platform.folder import BATCH, FILE_FLAGS, Entry, extras, names_in, read_files, stat_entries
 from snapvault.platform.metadata import LONG_PATH, Owners, list_xattrs, open_noatime, reachable, read_xattrs
 from snapvault.platform.sparse import data_extents
 from snapvault.source.protocol import Listing, Problem
@@ -24,11 +24,8 @@ from snapvault.source.selection import (
     read_patterns,
 )
 
-# O_NONBLOCK: a FIFO put where a file was must not make the open wait for its writer.
-_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _FOLDER_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY
 _READAHEAD_FROM = 4 << 20  # bytes; smaller files are read in a few calls anyway
-_BY_NAME = attrgetter("name")
 
 
 class FilesystemSource:
@@ -70,7 +67,7 @@ class FilesystemSource:
             exclude_larger_than,
             tuple(normalised(p)[0] for p in skip),
         )
-        self._filtered = bool(self._rules.patterns or self._rules.skip or exclude_larger_than is not None)
+        self._filtered = self._rules.patterns is not None or exclude_larger_than is not None
         self._owners = Owners()
         self.users, self.groups = self._owners.users, self._owners.groups
 
@@ -103,8 +100,19 @@ class FilesystemSource:
                 nodes = self._entries(path, place, fd, problems)
             finally:
                 os.close(fd)
-        nodes.sort(key=_BY_NAME)
         return Listing(nodes, problems)
+
+    def read_ahead(self, path: bytes, nodes: Sequence[Node]) -> list[bytes | None]:
+        """See ReadsAhead."""
+        with reachable(path) as place:
+            try:
+                fd = open_noatime(place + b"/." if path in self._followed else place, _FOLDER_FLAGS)
+            except OSError:
+                return [None] * len(nodes)  # whoever opens one of them says why
+            try:
+                return read_files(fd, [(n.name, n.size, n.mtime_ns, n.ctime_ns, n.inode) for n in nodes])
+            finally:
+                os.close(fd)
 
     def open(self, path: bytes, node: Node) -> "FilesystemReader":
         """See SourceTree.  ESTALE: it is no longer a regular file."""
@@ -115,11 +123,11 @@ class FilesystemSource:
 
     def _open(self, place: bytes, node: Node) -> "FilesystemReader":
         try:
-            fd = open_noatime(place, _FILE_FLAGS)
+            fd = open_noatime(place, FILE_FLAGS)
         except BlockingIOError:  # somebody holds a lease (Samba): wait until it is given back
             if not stat.S_ISREG(os.lstat(place).st_mode):
                 raise
-            fd = open_noatime(place, _FILE_FLAGS & ~os.O_NONBLOCK)
+            fd = open_noatime(place, FILE_FLAGS & ~os.O_NONBLOCK)
         try:
             return FilesystemReader(fd, node)
         except BaseException:
@@ -139,33 +147,48 @@ class FilesystemSource:
     def _entries(self, path: bytes, place: bytes, fd: int, problems: list[Problem]) -> list[Node]:
         nodes: list[Node] = []
         prefix = place.rstrip(b"/") + b"/"
-        see, encode = self._owners.see, os.fsencode
-        tagged = self._rules.exclude_caches and is_cache(fd)
-        left_out = self._left_out(path) if self._filtered else None
-        with os.scandir(fd) as entries:
-            for entry in entries:
-                name = encode(entry.name)
-                if tagged and name != CACHE_TAG:
+        names = names_in(fd)
+        if self._rules.exclude_caches and is_cache(fd):
+            names = [n for n in names if n == CACHE_TAG]
+        for start in range(0, len(names), BATCH):
+            some = names[start : start + BATCH]
+            entries = stat_entries(fd, prefix, some)
+            left_out = self._left_out(path, fd, entries)
+            for name, entry in zip(some, entries, strict=True):
+                if left_out is not None and left_out(name, entry):
                     continue
-                try:
-                    if left_out is not None and left_out(name, entry):
-                        continue
-                    st = entry.stat(follow_symlinks=False)
-                    node = node_from_stat(name, st)
-                    if attributes := list_xattrs(prefix + name, False):
-                        self._attributes(path, node, prefix + name, attributes, problems)
-                    if node.kind == NodeKind.SYMLINK:
-                        node.target = os.readlink(name, dir_fd=fd)
-                except KeyError:
-                    problems.append(Problem(_join(path, name), "is of a kind that cannot be stored", False))
-                    continue
-                except OSError as e:
-                    vanished = e.errno == errno.ENOENT
-                    problems.append(Problem(_join(path, name), f"cannot be read: {e.strerror}", vanished))
-                    continue
-                see(node.uid, node.gid)
-                nodes.append(node)
+                node: Node | None
+                if type(entry) is tuple and len(entry) == 9:
+                    node = Node(*entry)
+                else:
+                    node = self._special(path, prefix, fd, name, entry, problems)
+                if node is not None:
+                    nodes.append(node)
+        for uid, gid in {(n.uid, n.gid) for n in nodes}:
+            self._owners.see(uid, gid)
         return nodes
+
+    def _special(
+        self, path: bytes, prefix: bytes, fd: int, name: bytes, entry: Entry | int, problems: list[Problem]
+    ) -> Node | None:
+        """A node of what is more than a plain file or folder; None and a problem if it cannot be taken."""
+        try:
+            if isinstance(entry, int):
+                raise OSError(entry, os.strerror(entry))
+            node = node_from_entry(entry)
+            attributes = extras(entry)[3]
+            if attributes < 0:
+                raise OSError(-attributes, os.strerror(-attributes))
+            if attributes:
+                self._attributes(path, node, prefix + name, list_xattrs(prefix + name, False), problems)
+            if node.kind == NodeKind.SYMLINK:
+                node.target = os.readlink(name, dir_fd=fd)
+            return node
+        except KeyError:
+            problems.append(Problem(_join(path, name), "is of a kind that cannot be stored", False))
+        except OSError as e:
+            problems.append(Problem(_join(path, name), f"cannot be read: {e.strerror}", e.errno == errno.ENOENT))
+        return None
 
     def _attributes(self, path: bytes, node: Node, place: bytes, names: list[str], problems: list[Problem]) -> None:
         node.xattrs, failures = read_xattrs(place, names, False)
@@ -175,10 +198,13 @@ class FilesystemSource:
             message = f"its attribute {os.fsdecode(name)!r} cannot be read: {error.strerror}"
             problems.append(Problem(_join(path, node.name), message, False))
 
-    def _left_out(self, folder: bytes) -> "_LeftOut":
+    def _left_out(self, folder: bytes, fd: int, entries: Sequence[Entry | int]) -> "_LeftOut | None":
+        """What decides for these entries of a folder; None if nothing can leave one of them out."""
+        if not self._filtered and not self._rules.may_skip(folder, (e[7] for e in entries if isinstance(e, tuple))):
+            return None
         anchor = self._anchor(folder)
         relative = os.fsdecode(folder[len(anchor) :].lstrip(b"/"))
-        return _LeftOut(self._rules, self._given, folder, relative + "/" if relative else "")
+        return _LeftOut(self._rules, self._given, folder, fd, relative + "/" if relative else "")
 
     def _anchor(self, path: bytes) -> bytes:
         """The root that ``path`` was reached from."""
@@ -190,24 +216,25 @@ class FilesystemSource:
 class _LeftOut:
     """Decides for the entries of one folder whether the rules leave them out."""
 
-    __slots__ = ("_folder", "_given", "_relative", "_rules")
+    __slots__ = ("_fd", "_folder", "_given", "_relative", "_rules")
 
-    def __init__(self, rules: Selection, given: frozenset[bytes], folder: bytes, relative: str) -> None:
-        self._rules, self._given, self._folder, self._relative = rules, given, folder, relative
+    def __init__(self, rules: Selection, given: frozenset[bytes], folder: bytes, fd: int, relative: str) -> None:
+        self._rules, self._given, self._folder, self._fd, self._relative = rules, given, folder, fd, relative
 
-    def __call__(self, name: bytes, entry: "os.DirEntry[str]") -> bool:
+    def __call__(self, name: bytes, entry: Entry | int) -> bool:
         rules = self._rules
         path = _join(self._folder, name)
-        if rules.skip and rules.skipped(path, entry.stat(follow_symlinks=False)):
+        if rules.skip and rules.skipped_entry(path, name, self._fd):
             return True
         if path in self._given:  # named by the user: no pattern takes it away
             return False
-        if rules.excluded(self._relative + entry.name, entry.is_dir(follow_symlinks=False)):
+        kind = None if isinstance(entry, int) else entry[1]
+        if rules.excluded(self._relative + os.fsdecode(name), kind == NodeKind.DIRECTORY):
             return True
         limit = rules.exclude_larger_than
-        if limit is None or not entry.is_file(follow_symlinks=False):
+        if limit is None or isinstance(entry, int) or kind != NodeKind.FILE:
             return False
-        return entry.stat(follow_symlinks=False).st_size > limit
+        return entry[8] > limit
 
 
 def _join(folder: bytes, name: bytes) -> bytes:

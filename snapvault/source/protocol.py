@@ -1,6 +1,7 @@
 """What the backup operation asks of a place that data comes from."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from snapvault.format.tree import Node
 
@@ -58,4 +59,16 @@ class SourceTree(Protocol):
 
     def open(self, path: bytes, node: Node) -> FileReader:
         """Open a file that ``scan`` or ``root_node`` gave.  OSError goes through."""
+        ...
+
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """A source that reads many small files faster together than one by one."""
+
+    def read_ahead(self, path: bytes, nodes: Sequence[Node]) -> list[bytes | None]:
+        """The bytes of files in this folder, each what its node says of it before and after.
+
+        None: it is not, or it cannot be read so; then ``open`` it.
+        """
         ...

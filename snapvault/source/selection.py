@@ -59,6 +59,26 @@ class Selection:
         """True for a place that is never entered, also when it is reached by another name."""
         return path in self.skip or (st.st_dev, st.st_ino) in self._identities
 
+    def may_skip(self, folder: bytes, inodes: Iterable[int]) -> bool:
+        """False if no entry with one of these inodes, in this folder, can be a place that is never entered."""
+        if not self.skip:
+            return False
+        place = folder.rstrip(b"/")
+        return not self._inodes.isdisjoint(inodes) or any(p.rpartition(b"/")[0] == place for p in self.skip)
+
+    def skipped_entry(self, path: bytes, name: bytes, folder_fd: int) -> bool:
+        """``skipped`` for the entry of an open folder."""
+        if path in self.skip:
+            return True
+        try:
+            return self.skipped(path, os.stat(name, dir_fd=folder_fd, follow_symlinks=False))
+        except OSError:
+            return False  # gone, or told as what it is by whoever reads it
+
+    @cached_property
+    def _inodes(self) -> frozenset[int]:
+        return frozenset(inode for _, inode in self._identities)
+
 
 def _searchable(text: str) -> str:
     # A regular expression's "$" also matches before a final newline, which a name may end with; NUL no name holds.

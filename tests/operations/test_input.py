@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from repos import SEED, SMALL, again, back, contents, make, objects, python, save, traced
@@ -210,22 +211,20 @@ class TestUnchanged:
         path.write_bytes(b"12345")
         (src / "other").write_bytes(b"stays")
         save(repo, src)
-        values = {"mtime": 10**18, "ctime": 10**18, "inode": 1}
+        values = {"mtime": (5, 10**18), "ctime": (6, 10**18), "inode": (7, 1)}
 
-        def node(name: bytes, st: os.stat_result) -> Node:
-            made = original(name, st)
-            if name == b"f":
-                setattr(made, what if what == "inode" else f"{what}_ns", values[what])
-            return made
+        def told(fd: int, prefix: bytes, names: list[bytes]) -> list[Any]:
+            at, value = values[what]
+            return [(*e[:at], value, *e[at + 1 :]) if e[0] == b"f" else e for e in original(fd, prefix, names)]
 
-        original = filesystem.node_from_stat
+        original: Any = filesystem.stat_entries
         assert save(repo, src).bytes_read == 0
         if what == "size":
             before = path.stat()
             path.write_bytes(b"123456")
             _freeze(monkeypatch, path, before.st_mtime_ns, before.st_ctime_ns)
         else:
-            monkeypatch.setattr(filesystem, "node_from_stat", node)
+            monkeypatch.setattr(filesystem, "stat_entries", told)
         result = save(repo, src)
         assert (result.files_changed, result.files_unmodified) == (1, 1)
         assert result.bytes_read == path.stat().st_size
@@ -296,6 +295,11 @@ def _freeze(monkeypatch: pytest.MonkeyPatch, path: Path, mtime: int, ctime: int)
 
     original = filesystem.node_from_stat
     monkeypatch.setattr(filesystem, "node_from_stat", node)
+    entries: Any = filesystem.stat_entries
+    monkeypatch.setattr(
+        filesystem, "stat_entries",
+        lambda *args: [(*e[:5], mtime, ctime, *e[7:]) if e[7] == inode else e for e in entries(*args)],
+    )
 
 
 @pytest.mark.parametrize("shift", [timedelta(days=365), timedelta(days=-365)], ids=["ahead", "behind"])
@@ -343,6 +347,7 @@ class _Reading:
             return _Hooked(reader, lambda: hook(Path(name), self.opened[name]))
 
         monkeypatch.setattr(FilesystemSource, "open", opened)
+        monkeypatch.setattr(FilesystemSource, "read_ahead", lambda _, path, nodes: [None] * len(nodes))
 
 
 class _Hooked:

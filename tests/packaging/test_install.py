@@ -133,6 +133,8 @@ def test_the_source_distribution_is_complete(sources: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     needed = (
         "native/native.c",
+        "native/native.h",
+        "native/files.c",
         "setup.py",
         "build_backend/snapvault_build.py",
         "LICENSE",

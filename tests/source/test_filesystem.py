@@ -16,7 +16,7 @@ from trees import as_user
 import snapvault.source.filesystem as module
 from snapvault.format.tree import Node, NodeKind
 from snapvault.foundation.errors import InvalidInput, SourceError
-from snapvault.platform.metadata import list_xattrs
+from snapvault.platform.folder import names_in
 from snapvault.source.filesystem import FilesystemSource
 from snapvault.source.protocol import FileReader
 
@@ -296,15 +296,14 @@ def test_a_skipped_place_is_left_out_by_whatever_name(tmp_path: Path) -> None:
 def test_an_entry_that_vanishes_is_counted_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(20):
         (tmp_path / f"{i}").touch()
-    honest = list_xattrs
 
-    def deleting(place: bytes, follow: bool = True) -> list[str]:
-        for path in tmp_path.iterdir():
-            if os.fsencode(path) != place:
-                path.unlink()
-        return honest(place, follow)
+    def deleting(fd: int) -> list[bytes]:
+        names = names_in(fd)
+        for name in names[1:]:
+            os.unlink(name, dir_fd=fd)
+        return names
 
-    monkeypatch.setattr(module, "list_xattrs", deleting)
+    monkeypatch.setattr(module, "names_in", deleting)
     listing = FilesystemSource([tmp_path]).scan(os.fsencode(tmp_path))
     assert len(listing.nodes) == 1 and len(listing.problems) == 19
     assert all(p.vanished and p.path.startswith(os.fsencode(tmp_path) + b"/") for p in listing.problems)

@@ -1,0 +1,229 @@
+/* Many files of one folder at a time: what Python would do in a dozen calls for each, each taking the GIL anew.
+ *
+ *   stat_entries   lstat, and whether there are extended attributes
+ *   read_files     the bytes of files that are still what a stat said of them
+ *
+ * POSIX only; elsewhere, and where nothing could compile this, snapvault.platform.folder does the same in Python.
+ */
+#define _GNU_SOURCE /* O_NOATIME */
+#include "native.h"
+
+#ifndef _WIN32
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/xattr.h>
+#endif
+#ifndef O_NOATIME
+#define O_NOATIME 0
+#endif
+
+#ifdef __APPLE__
+#define MTIME(st) ((st)->st_mtimespec)
+#define CTIME(st) ((st)->st_ctimespec)
+#else
+#define MTIME(st) ((st)->st_mtim)
+#define CTIME(st) ((st)->st_ctim)
+#endif
+
+/* NodeKind of snapvault.format.tree, -1 for what no node can be. */
+static int kind_of(mode_t mode)
+{
+    switch (mode & S_IFMT) {
+    case S_IFREG: return 0;
+    case S_IFDIR: return 1;
+    case S_IFLNK: return 2;
+    case S_IFCHR: return 3;
+    case S_IFBLK: return 4;
+    case S_IFIFO: return 5;
+    case S_IFSOCK: return 6;
+    default: return -1;
+    }
+}
+
+static int64_t nanoseconds(struct timespec t)
+{
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* ----------------------------------------------------------------------------------------------- stat_entries */
+
+typedef struct {
+    const char *name; /* of the caller's tuple, which cannot change */
+    struct stat st;
+    int error;      /* of lstat */
+    int attributes; /* how many bytes their names take, or minus the error number */
+} Entry;
+
+static int attributes_of(char *path, size_t prefix, const char *name)
+{
+#ifdef __linux__
+    size_t length = strlen(name);
+    if (prefix + length >= PATH_MAX)
+        return -ENAMETOOLONG;
+    memcpy(path + prefix, name, length + 1);
+    ssize_t size = llistxattr(path, NULL, 0);
+    if (size < 0)
+        return errno == ENOTSUP || errno == ENOSYS ? 0 : -errno;
+    return (int)size;
+#else
+    (void)path, (void)prefix, (void)name;
+    return 0;
+#endif
+}
+
+static PyObject *entry_tuple(PyObject *name, const Entry *e)
+{
+    const struct stat *st = &e->st;
+    int kind = kind_of(st->st_mode);
+    long long size = kind == 0 ? (long long)st->st_size : 0;
+    long long mtime = nanoseconds(MTIME(st)), ctime = nanoseconds(CTIME(st));
+    int mode = st->st_mode & 07777;
+    if ((kind == 0 || kind == 1) && e->attributes == 0 && (kind == 1 || st->st_nlink == 1))
+        return Py_BuildValue("(OiiIILLKL)", name, kind, mode, (unsigned)st->st_uid, (unsigned)st->st_gid, mtime, ctime,
+                             (unsigned long long)st->st_ino, size);
+    return Py_BuildValue("(OiiIILLKLKKKi)", name, kind, mode, (unsigned)st->st_uid, (unsigned)st->st_gid, mtime, ctime,
+                         (unsigned long long)st->st_ino, size, (unsigned long long)st->st_nlink,
+                         (unsigned long long)st->st_dev, (unsigned long long)st->st_rdev, e->attributes);
+}
+
+PyObject *native_stat_entries(PyObject *self, PyObject *args)
+{
+    int fd;
+    const char *prefix;
+    Py_ssize_t prefix_length;
+    PyObject *names;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iy#O!:stat_entries", &fd, &prefix, &prefix_length, &PyTuple_Type, &names))
+        return NULL;
+    Py_ssize_t count = PyTuple_Size(names);
+    char path[PATH_MAX + 1];
+    Entry *entries = PyMem_Calloc((size_t)count + 1, sizeof(Entry));
+    if (entries == NULL)
+        return PyErr_NoMemory();
+    PyObject *result = NULL;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        entries[i].name = PyBytes_AsString(PyTuple_GetItem(names, i));
+        if (entries[i].name == NULL)
+            goto done;
+    }
+    size_t length = prefix_length < PATH_MAX ? (size_t)prefix_length : PATH_MAX;
+    memcpy(path, prefix, length);
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < count; i++) {
+        Entry *e = &entries[i];
+        e->error = fstatat(fd, e->name, &e->st, AT_SYMLINK_NOFOLLOW) ? errno : 0;
+        e->attributes = e->error ? 0 : attributes_of(path, length, e->name);
+    }
+    Py_END_ALLOW_THREADS
+    result = PyList_New(count);
+    for (Py_ssize_t i = 0; result != NULL && i < count; i++) {
+        Entry *e = &entries[i];
+        PyObject *item = e->error ? PyLong_FromLong(e->error) : entry_tuple(PyTuple_GetItem(names, i), e);
+        if (item == NULL || PyList_SetItem(result, i, item) < 0)
+            Py_CLEAR(result);
+    }
+done:
+    PyMem_Free(entries);
+    return result;
+}
+
+/* ------------------------------------------------------------------------------------------------- read_files */
+
+typedef struct {
+    const char *name;
+    char *data; /* room for size bytes */
+    long long size, mtime, ctime;
+    unsigned long long inode;
+    int good;
+} Wanted;
+
+static int as_expected(int fd, const Wanted *w)
+{
+    struct stat st;
+    if (fstat(fd, &st) || !S_ISREG(st.st_mode))
+        return 0;
+    if (st.st_size != w->size || (unsigned long long)st.st_ino != w->inode)
+        return 0;
+    if (nanoseconds(MTIME(&st)) != w->mtime || nanoseconds(CTIME(&st)) != w->ctime)
+        return 0;
+    return (long long)st.st_blocks * 512 >= st.st_size; /* else it has holes, or is compressed by its file system */
+}
+
+static int open_quietly(int folder, const char *name)
+{
+    /* O_NONBLOCK: a FIFO put where a file was must not make the open wait for its writer. */
+    int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+    int fd = openat(folder, name, flags | O_NOATIME);
+    return fd < 0 && errno == EPERM ? openat(folder, name, flags) : fd;
+}
+
+static void read_one(int folder, Wanted *w)
+{
+    int fd = open_quietly(folder, w->name);
+    if (fd < 0)
+        return;
+    if (as_expected(fd, w)) {
+        long long have = 0;
+        while (have < w->size) {
+            ssize_t got = read(fd, w->data + have, (size_t)(w->size - have));
+            if (got > 0)
+                have += got;
+            else if (got == 0 || errno != EINTR)
+                break;
+        }
+        w->good = have == w->size && as_expected(fd, w);
+    }
+    close(fd);
+}
+
+/* Room for the bytes of each file, in a new list; NULL with an exception. */
+static PyObject *make_room(PyObject *files, Wanted *wanted, Py_ssize_t count)
+{
+    PyObject *room = PyList_New(count);
+    for (Py_ssize_t i = 0; room != NULL && i < count; i++) {
+        Wanted *w = &wanted[i];
+        PyObject *data = NULL, *file = PyTuple_GetItem(files, i);
+        if (PyArg_ParseTuple(file, "yLLLK", &w->name, &w->size, &w->mtime, &w->ctime, &w->inode))
+            data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)w->size);
+        if (data == NULL || PyList_SetItem(room, i, data) < 0)
+            Py_CLEAR(room);
+        else
+            w->data = PyBytes_AsString(data);
+    }
+    return room;
+}
+
+PyObject *native_read_files(PyObject *self, PyObject *args)
+{
+    int folder;
+    PyObject *files;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iO!:read_files", &folder, &PyTuple_Type, &files))
+        return NULL;
+    Py_ssize_t count = PyTuple_Size(files);
+    Wanted *wanted = PyMem_Calloc((size_t)count + 1, sizeof(Wanted));
+    if (wanted == NULL)
+        return PyErr_NoMemory();
+    PyObject *result = make_room(files, wanted, count);
+    if (result != NULL) {
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t i = 0; i < count; i++)
+            read_one(folder, &wanted[i]);
+        Py_END_ALLOW_THREADS
+        for (Py_ssize_t i = 0; i < count; i++) {
+            if (!wanted[i].good) {
+                Py_INCREF(Py_None);
+                PyList_SetItem(result, i, Py_None);
+            }
+        }
+    }
+    PyMem_Free(wanted);
+    return result;
+}
+
+#endif

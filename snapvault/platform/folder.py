@@ -1,0 +1,116 @@
+"""Many entries of one folder at a time: what they are, and what is in the small files among them.
+
+With the native module each is one call that gives the GIL up once; the twins do the same, entry by entry.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+
+from snapvault.foundation.native import native
+from snapvault.platform.metadata import list_xattrs, open_noatime
+
+BATCH = 1024  # entries described at a time, so that a huge folder is not held twice
+
+# name, kind, permission bits, uid, gid, mtime and ctime (nanoseconds), inode, size (of files); and for what is neither
+# a plain file nor a plain folder also: links, device, device that it is, and how long its attributes' names are (or
+# minus an error number).  The kinds are those of a node.
+Plain = tuple[bytes, int, int, int, int, int, int, int, int]
+Special = tuple[bytes, int, int, int, int, int, int, int, int, int, int, int, int]
+Entry = Plain | Special
+Expected = tuple[bytes, int, int, int, int]  # name, size, mtime, ctime, inode
+
+KINDS = {
+    stat.S_IFREG: 0, stat.S_IFDIR: 1, stat.S_IFLNK: 2, stat.S_IFCHR: 3, stat.S_IFBLK: 4, stat.S_IFIFO: 5,
+    stat.S_IFSOCK: 6,
+}  # fmt: skip
+NO_KIND = -1
+# O_NONBLOCK: a FIFO put where a file was must not make the open wait for its writer.
+FILE_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+_stat_entries = getattr(native, "stat_entries", None)
+_read_files = getattr(native, "read_files", None)
+
+
+def names_in(fd: int) -> list[bytes]:
+    """The names in an open folder, sorted by their bytes.  OSError."""
+    return sorted(map(os.fsencode, os.listdir(fd)))
+
+
+def stat_entries(fd: int, prefix: bytes, names: Sequence[bytes]) -> list[Entry | int]:
+    """What each of these names in the open folder is, or the number of the error that says that it cannot be told.
+
+    ``prefix``: the folder's path with a slash, by which attributes are looked up.
+    """
+    if _stat_entries is not None:
+        found: list[Entry | int] = _stat_entries(fd, prefix, tuple(names))
+        return found
+    return [stat_entry(fd, prefix, name) for name in names]
+
+
+def stat_entry(fd: int, prefix: bytes, name: bytes) -> Entry | int:
+    """The twin of ``stat_entries``, for one."""
+    try:
+        st = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except OSError as e:
+        return e.errno or errno.EIO
+    try:
+        attributes = sum(len(n) + 1 for n in list_xattrs(prefix + name, False))
+    except OSError as e:
+        attributes = -(e.errno or errno.EIO)
+    return entry_from_stat(name, st, attributes)
+
+
+def entry_from_stat(name: bytes, st: os.stat_result, attributes: int = 0) -> Entry:
+    """The entry that a stat describes."""
+    kind = KINDS.get(stat.S_IFMT(st.st_mode), NO_KIND)
+    plain = (
+        name, kind, st.st_mode & 0o7777, st.st_uid, st.st_gid, st.st_mtime_ns, st.st_ctime_ns, st.st_ino,
+        0 if kind else st.st_size,
+    )  # fmt: skip
+    if kind in (0, 1) and not attributes and (kind == 1 or st.st_nlink == 1):
+        return plain
+    return (*plain, st.st_nlink, st.st_dev, st.st_rdev, attributes)
+
+
+def extras(entry: Entry) -> tuple[int, int, int, int]:
+    """Links, device, device that it is, and length of the attributes' names (or minus an error number)."""
+    return entry[9:] or (1, 0, 0, 0)
+
+
+def read_files(fd: int, files: Sequence[Expected]) -> list[bytes | None]:
+    """The bytes of regular files in the open folder that are, before and after, what was expected of them.
+
+    None: it is not, has holes or cannot be read; then open it by itself and see.
+    """
+    if _read_files is not None:
+        found: list[bytes | None] = _read_files(fd, tuple(files))
+        return found
+    return [read_file(fd, file) for file in files]
+
+
+def read_file(folder: int, expected: Expected) -> bytes | None:
+    """The twin of ``read_files``, for one."""
+    try:
+        fd = open_noatime(expected[0], FILE_FLAGS, dir_fd=folder)
+    except OSError:
+        return None
+    try:
+        if not _as_expected(fd, expected):
+            return None
+        parts, left = [], expected[1]
+        while left and (part := os.read(fd, left)):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts) if not left and _as_expected(fd, expected) else None
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def _as_expected(fd: int, expected: Expected) -> bool:
+    st = os.fstat(fd)
+    now = (st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino)
+    return stat.S_ISREG(st.st_mode) and now == expected[1:] and st.st_blocks * 512 >= st.st_size

@@ -1,0 +1,141 @@
+"""Many entries at once: the compiled calls and their twins tell the same of everything that a folder can hold."""
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from snapvault.platform import folder
+from snapvault.platform.folder import Entry, Expected, entry_from_stat, extras, names_in, read_file, stat_entry
+
+
+def twin_stat(fd: int, prefix: bytes, names: list[bytes]) -> list[Entry | int]:
+    return [stat_entry(fd, prefix, n) for n in names]
+
+
+def twin_read(fd: int, files: list[Expected]) -> list[bytes | None]:
+    return [read_file(fd, f) for f in files]
+
+
+Stat = Callable[[int, bytes, list[bytes]], list[Entry | int]]
+Read = Callable[[int, list[Expected]], list[bytes | None]]
+STATS = pytest.mark.parametrize("stats", [folder.stat_entries, twin_stat], ids=["native", "twin"])
+READS = pytest.mark.parametrize("reads", [folder.read_files, twin_read], ids=["native", "twin"])
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[int]:
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield fd
+    os.close(fd)
+
+
+def expected(path: Path) -> Expected:
+    st = path.lstat()
+    return os.fsencode(path.name), st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino
+
+
+def test_the_native_module_is_there() -> None:
+    assert folder._stat_entries is not None and folder._read_files is not None
+
+
+@STATS
+def test_entries_of_every_kind(stats: Stat, opened: int, tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"12345")
+    os.chown(tmp_path / "plain", 4_000_000_000, 12345)
+    (tmp_path / "plain").chmod(0o6751)
+    os.utime(tmp_path / "plain", ns=(0, -1_500_000_001))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "twice").touch()
+    os.link(tmp_path / "twice", tmp_path / "again")
+    os.symlink("/nowhere", tmp_path / "link")
+    os.mkfifo(tmp_path / "fifo")
+    os.mknod(tmp_path / "block", 0o60600, os.makedev(259, 70_000))
+    (tmp_path / "marked").touch()
+    os.setxattr(tmp_path / "marked", "user.a", b"1")
+    os.setxattr(tmp_path / "marked", "trusted.bc", b"")
+    (tmp_path / "huge").touch()
+    os.truncate(tmp_path / "huge", 1 << 42)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "socket")[-100:] if len(str(tmp_path)) < 90 else f"/proc/self/fd/{opened}/socket")
+    (tmp_path / os.fsdecode(b"\xff name")).touch()
+    names = names_in(opened)
+    told = stats(opened, os.fsencode(tmp_path) + b"/", names)
+    lengths = {b"marked": len("user.a") + len("trusted.bc") + 2}
+    wanted = [entry_from_stat(n, (tmp_path / os.fsdecode(n)).lstat(), lengths.get(n, 0)) for n in names]
+    assert told == wanted and len(told) == 11
+    entries = {e[0]: e for e in told if isinstance(e, tuple)}
+    assert entries[b"plain"][1:6] == (0, 0o6751, 4_000_000_000, 12345, -1_500_000_001)
+    assert [e[0] for e in told if isinstance(e, tuple) and len(e) == 9] == [b"folder", b"huge", b"plain", b"\xff name"]
+    assert extras(entries[b"block"])[2] == os.makedev(259, 70_000)
+    assert extras(entries[b"again"])[0] == 2 and extras(entries[b"marked"])[3] == 18
+
+
+@STATS
+def test_what_cannot_be_told(stats: Stat, opened: int, tmp_path: Path) -> None:
+    """An error number in its place, and the others beside it."""
+    (tmp_path / "b").touch()
+    told = stats(opened, os.fsencode(tmp_path) + b"/", [b"a", b"b", b"c" * 300])
+    assert told == [errno.ENOENT, entry_from_stat(b"b", (tmp_path / "b").stat()), errno.ENAMETOOLONG]
+    (entry,) = stats(opened, b"/gone/", [b"b"])
+    assert isinstance(entry, tuple) and extras(entry)[3] == -errno.ENOENT
+    (entry,) = stats(opened, b"/" + b"x" * 5000 + b"/", [b"b"])
+    assert isinstance(entry, tuple) and extras(entry)[3] == -errno.ENAMETOOLONG
+
+
+@READS
+def test_files_are_read_whole(reads: Read, opened: int, tmp_path: Path) -> None:
+    sizes = (0, 1, 4096, 1_000_000)
+    for size in sizes:
+        (tmp_path / f"{size}").write_bytes(os.urandom(size))
+    paths = [tmp_path / f"{s}" for s in sizes]
+    assert reads(opened, [expected(p) for p in paths]) == [p.read_bytes() for p in paths]
+
+
+@READS
+def test_what_is_not_as_expected_is_not_read(reads: Read, opened: int, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"12345")
+    name, size, mtime, ctime, inode = expected(tmp_path / "f")
+    wrong: list[Expected] = [
+        (name, size - 1, mtime, ctime, inode), (name, size + 1, mtime, ctime, inode),
+        (name, size, mtime + 1, ctime, inode), (name, size, mtime, ctime - 1, inode),
+        (name, size, mtime, ctime, inode + 1), (b"gone", size, mtime, ctime, inode),
+    ]  # fmt: skip
+    assert reads(opened, [*wrong, expected(tmp_path / "f")]) == [None] * 6 + [b"12345"]
+
+
+@READS
+def test_what_is_no_plain_file_is_not_read(reads: Read, opened: int, tmp_path: Path) -> None:
+    """Nor does it block on a FIFO; holes are left to whoever keeps them."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(b"1")
+    os.symlink("file", tmp_path / "link")
+    (tmp_path / "sparse").touch()
+    os.truncate(tmp_path / "sparse", 100_000)
+    paths = [tmp_path / n for n in ("fifo", "folder", "link", "sparse")]
+    assert reads(opened, [expected(p) for p in paths]) == [None] * 4
+
+
+@READS
+def test_reading_leaves_the_access_time_alone(reads: Read, opened: int, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"12345")
+    os.utime(tmp_path / "f", ns=(10**18, 2 * 10**18))
+    assert reads(opened, [expected(tmp_path / "f")]) == [b"12345"]
+    assert (tmp_path / "f").stat().st_atime_ns == 10**18
+
+
+def test_arguments_that_are_none() -> None:
+    native = folder._stat_entries
+    assert native is not None and folder._read_files is not None
+    with pytest.raises(TypeError):
+        native(0, b"/", ["text"])
+    with pytest.raises(TypeError):
+        native(0, b"/", ("text",))
+    with pytest.raises(TypeError):
+        folder._read_files(0, ((b"name",),))
+    with pytest.raises((OSError, SystemError)):
+        folder._read_files(0, ((b"name", -1, 0, 0, 0),))
