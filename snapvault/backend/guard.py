@@ -1,12 +1,14 @@
 """Wrappers that refuse: calls from a forked process, and reads after the caller asked to stop."""
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
 
 from snapvault.backend.protocol import Backend, Buffer, ObjectInfo
+from snapvault.backend.retry import UNTIL
 from snapvault.backend.wrapper import Wrapper
-from snapvault.foundation.errors import Cancelled, InvalidInput
+from snapvault.foundation.errors import Cancelled, InvalidInput, StoreUnavailable
 
 
 class OneProcess(Wrapper):
@@ -56,28 +58,62 @@ class OneProcess(Wrapper):
 
 
 class CancelBackend(Wrapper):
-    """Reads raise Cancelled once ``cancel`` is set, however many are still to come.
+    """Reads raise Cancelled once ``cancel`` is set, however many are still to come; no call is repeated any more.
 
-    Writes go through: an operation that stops still puts the index of what it uploaded.
+    Writes go through: an operation that stops still puts the index of what it uploaded.  But the first one that fails
+    because the store does not answer is the last: nobody who asked to stop waits for a dead store.
     """
 
     def __init__(self, inner: Backend, cancel: threading.Event) -> None:
         super().__init__(inner)
         self._cancel = cancel
+        self._dead = False
 
     def _check(self) -> None:
         if self._cancel.is_set():
             raise Cancelled("the operation was cancelled")
 
+    @contextlib.contextmanager
+    def _until_cancelled(self) -> Iterator[None]:
+        if self._dead and self._cancel.is_set():
+            raise StoreUnavailable(f"{self.url} did not answer before the operation was cancelled")
+        token = UNTIL.set(self._cancel)
+        try:
+            yield
+        except StoreUnavailable:
+            self._dead = self._cancel.is_set()
+            raise
+        finally:
+            UNTIL.reset(token)
+
+    def put(self, name: str, data: Sequence[Buffer]) -> None:
+        with self._until_cancelled():
+            self.inner.put(name, data)
+
+    def put_if_absent(self, name: str, data: Sequence[Buffer]) -> None:
+        with self._until_cancelled():
+            self.inner.put_if_absent(name, data)
+
+    def delete(self, name: str) -> None:
+        with self._until_cancelled():
+            self.inner.delete(name)
+
     def get(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         self._check()
-        return self.inner.get(name, start, length)
+        with self._until_cancelled():
+            return self.inner.get(name, start, length)
 
     def head(self, name: str) -> ObjectInfo:
         self._check()
-        return self.inner.head(name)
+        with self._until_cancelled():
+            return self.inner.head(name)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        for info in self.inner.list(prefix):
+        listing = self.inner.list(prefix)
+        while True:
+            with self._until_cancelled():  # not around the yield: the caller does other things in between
+                info = next(listing, None)
+            if info is None:
+                return
             self._check()
             yield info

@@ -65,7 +65,7 @@ class FsspecBackend:
         self._secrets = secrets_in(options)
         self._pid = os.getpid()
         self._closed = False
-        self._url = url.rstrip("/")
+        self._url = self._address = url.rstrip("/")
         with self._mapped("", missing=RepositoryNotFound):
             self._driver = _make_driver(parts, self._url, options, create=create)
         self._url = self._driver.place
@@ -73,6 +73,11 @@ class FsspecBackend:
     @property
     def url(self) -> str:
         return self._url
+
+    @property
+    def address(self) -> str:
+        """What was given, to open the same place again: ``url`` may say more than a URL."""
+        return self._address
 
     def __repr__(self) -> str:
         return f"FsspecBackend({self._url!r})"

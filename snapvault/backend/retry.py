@@ -2,9 +2,11 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from snapvault.backend.names import total
 from snapvault.backend.protocol import Backend, Buffer, Exists, NotFound, ObjectInfo
 from snapvault.backend.wrapper import Wrapper
 from snapvault.foundation.errors import StoreUnavailable
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from tenacity import Retrying
 
 T = TypeVar("T")
+
+# Set for the length of one call by whoever can be cancelled: one store serves many operations at once.
+UNTIL: ContextVar[threading.Event | None] = ContextVar("snapvault_until", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,7 @@ class RetryPolicy:
 class RetryBackend(Wrapper):
     """Repeats calls that raised StoreUnavailable; every other error goes straight to the caller.
 
-    ``cancel``: an event that ends the waiting; the last StoreUnavailable is raised then.
+    ``cancel``: an event that ends the waiting; the last StoreUnavailable is raised then.  So does ``UNTIL``.
     """
 
     def __init__(
@@ -90,7 +95,8 @@ class RetryBackend(Wrapper):
 
     def _holds(self, name: str, data: Sequence[Buffer]) -> bool:
         try:
-            return self.inner.get(name) == b"".join(data)
+            size = total(data)
+            return self.inner.head(name).size == size and self.inner.get(name, 0, size) == b"".join(data)
         except NotFound:
             return False
 
@@ -105,13 +111,13 @@ class RetryBackend(Wrapper):
     def _retrying(self) -> "Retrying":
         import tenacity  # loaded when the first fault happens
 
-        policy = self._policy
+        policy, until = self._policy, UNTIL.get() or self._cancel
         total = policy.total if self._answered else min(policy.total, policy.until_first_success)
         wait = tenacity.wait_random_exponential(multiplier=policy.first_wait, max=policy.longest_wait)
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(StoreUnavailable),
             wait=wait,
-            stop=tenacity.stop_before_delay(total) | tenacity.stop_when_event_set(self._cancel),
-            sleep=tenacity.sleep_using_event(self._cancel),
+            stop=tenacity.stop_before_delay(total) | tenacity.stop_when_event_set(until),
+            sleep=tenacity.sleep_using_event(until),
             reraise=True,
         )

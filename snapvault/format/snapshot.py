@@ -52,6 +52,7 @@ class SnapshotRecord:
     removed: tuple[str, ...]  # GC_DONE: names of packs removed for ever
     put: tuple[str, ...]  # GC_DONE: names of objects put
     sealed_digest: bytes  # BLAKE3 of the sealed part; zeros if there is none
+    session: bytes = b""  # COMMIT: the session header, as in sessions/<sid>, so that the loss of that loses nothing
 
     def encode(self) -> bytes:
         """The payload to sign."""
@@ -60,6 +61,7 @@ class SnapshotRecord:
             [
                 self.config, self.kind, self.sid, self.certificate, self.number, self.prevs, self.keyset,
                 [o.count, o.size, o.root], self.removed, self.put, self.sealed_digest,
+                self.session,
             ]
         )  # fmt: skip
 
@@ -68,7 +70,7 @@ def decode_snapshot(payload: bytes) -> SnapshotRecord:
     """FormatError if malformed."""
 
     def build() -> SnapshotRecord:
-        config, kind, sid, certificate, number, prevs, keyset, objects, removed, put, digest = unpack(payload)
+        config, kind, sid, certificate, number, prevs, keyset, objects, removed, put, digest, session = unpack(payload)
         if kind not in (COMMIT, ABORT, REVOKED, GC_DONE):
             raise FormatError(f"a commit slot says {kind!r}, which this snapvault does not know")
         count, size, root = objects
@@ -84,6 +86,7 @@ def decode_snapshot(payload: bytes) -> SnapshotRecord:
             tuple(checked_content_name(n) for n in removed),
             tuple(checked_content_name(n) for n in put),
             sized(digest, 32, "digest"),
+            typed(session, bytes, "session"),
         )
 
     return shaped(build, "snapshot")

@@ -1,5 +1,6 @@
 """Keys: list, add, remove holders; change a password; rotate to a new epoch."""
 
+import logging
 import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -7,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from snapvault.backend.protocol import Exists
+from snapvault.backend.protocol import Exists, NotFound
+from snapvault.crypto.kdf import context_digest, derive
 from snapvault.crypto.recovery import RecoveryKey
 from snapvault.format import names
 from snapvault.format.keyset import Holder, Revocation, Role
 from snapvault.format.signed import decode_signed
-from snapvault.format.slot import ARGON2ID, RECOVERY
+from snapvault.format.slot import ARGON2ID, RECOVERY, SlotRecord
 from snapvault.format.wire import Kind
-from snapvault.foundation.errors import Conflict, Damaged, InvalidInput, KeyRejected, SnapvaultError
+from snapvault.foundation.errors import Conflict, Damaged, InvalidInput, KeyRejected, SnapvaultError, StoreUnavailable
 from snapvault.foundation.ids import DomainId, HolderId, SessionId
 from snapvault.operations.results import Result
 from snapvault.repository.create import put_slot
@@ -22,11 +24,14 @@ from snapvault.repository.credentials import SEED_SIZE, ClientKey, Password, Sec
 from snapvault.repository.keyring import HolderKeys, KeysetEditor, recovery_key_pair
 from snapvault.repository.repository import Vault, read_keyset
 from snapvault.repository.session import revoke
-from snapvault.repository.slots import list_slots
+from snapvault.repository.slots import list_slots, unwrap
+from snapvault.repository.store import holds
 from snapvault.repository.trust import sign, signed_by
 
 if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
+
+log = logging.getLogger("snapvault")
 
 OWNER_ONLY = (Role.OWNER,)
 
@@ -255,26 +260,78 @@ def change_password(repo: "Repository", new: Secret) -> KeyResult:
 def rotate(repo: "Repository", *, new_recovery_key: bool = False) -> KeyResult:
     """Begin a new epoch: new data is sealed to a fresh read key, given to all who may read now.
 
-    ``new_recovery_key``: also issue a new recovery key (for new data; keep the old sheet for the old data).
-    RoleRequired unless owner.
+    ``new_recovery_key``: also issue a new recovery key (for new data; keep the old sheet for the old data).  The old
+    one opens a slot until the new one is in force.  A run that was killed, or did not hear whether the store took the
+    new key, is taken up by the next: that shows the same key.  RoleRequired unless owner.
     """
     vault = repo.vault
     vault.ring.require_role(OWNER_ONLY, "rotate keys")
-    own, digest = vault.ring.signing, vault.ring.config_digest
-    editor = _editor(vault)
-    public, text = vault.ring.current.epochs[-1].recovery, ""
-    old: list[str] = []
     if new_recovery_key:
-        recovery = RecoveryKey(os.urandom(SEED_SIZE), digest)
-        public, text = recovery_key_pair(recovery.seed, digest).public, recovery.encode()
-        old = [name for name, r in list_slots(vault.backend, own.id) if r.wrapping == RECOVERY]
-        put_slot(vault.backend, own, recovery, digest)
-    editor.add_epoch(public)
+        return _rotate_recovery(vault)
+    editor = _editor(vault)
+    editor.add_epoch(vault.ring.current.epochs[-1].recovery)
     _publish(vault, editor)
+    return _rotated(vault)
+
+
+def _rotate_recovery(vault: Vault) -> KeyResult:
+    recovery = _begun_recovery_key(vault)
+    ours, old = (False, []) if recovery is None else _recovery_slots(vault, recovery)
+    if recovery is None or not old:
+        editor = _editor(vault)
+        recovery = _recovery_key(vault, editor.record.number)
+        ours, old = _recovery_slots(vault, recovery)
+        if not ours:
+            put_slot(vault.backend, vault.ring.signing, recovery, vault.ring.config_digest)
+        editor.add_epoch(_recovery_public(vault, recovery))
+        _publish(vault, editor)
+    elif not ours:
+        put_slot(vault.backend, vault.ring.signing, recovery, vault.ring.config_digest)
+    # From here on the new key is in force, and must be shown: nothing that follows may raise.
     for name in old:
-        vault.backend.delete(name)
-    holder = next(h for h in editor.record.holders if h.id == own.id)
-    return KeyResult(own.id.hex(), holder.name, holder.role, editor.record.number, recovery_key=text)
+        try:
+            vault.backend.delete(name)
+        except SnapvaultError as e:
+            log.warning("a slot of the old recovery key is still there; rotate once more to remove it: %s", e)
+    return _rotated(vault, recovery.encode())
+
+
+def _recovery_key(vault: Vault, number: int) -> RecoveryKey:
+    """The recovery key that comes with keyset ``number``: the owner alone derives it, and can do so again."""
+    digest = vault.ring.config_digest
+    context = context_digest(digest, number.to_bytes(8, "little"))
+    return RecoveryKey(derive(vault.ring.signing.seeds, "recovery key", context), digest)
+
+
+def _recovery_public(vault: Vault, recovery: RecoveryKey) -> bytes:
+    return recovery_key_pair(recovery.seed, vault.ring.config_digest).public
+
+
+def _begun_recovery_key(vault: Vault) -> RecoveryKey | None:
+    """The recovery key in force, if a rotation issued it; the one of ``init`` is random."""
+    keyset = vault.ring.current
+    keys = (_recovery_key(vault, number) for number in range(keyset.number, 1, -1))
+    return next((k for k in keys if _recovery_public(vault, k) == keyset.epochs[-1].recovery), None)
+
+
+def _recovery_slots(vault: Vault, recovery: RecoveryKey) -> tuple[bool, list[str]]:
+    """Whether a slot of the owner opens under this key, and the slots that other recovery keys open."""
+    slots = [(name, r) for name, r in list_slots(vault.backend, vault.ring.signing.id) if r.wrapping == RECOVERY]
+    others = [name for name, r in slots if not _opens(r, recovery)]
+    return len(others) < len(slots), others
+
+
+def _opens(record: SlotRecord, recovery: RecoveryKey) -> bool:
+    try:
+        return unwrap(record, recovery, recovery.config_digest) is not None
+    except Damaged:
+        return False
+
+
+def _rotated(vault: Vault, text: str = "") -> KeyResult:
+    own = vault.ring.signing
+    holder = next(h for h in vault.ring.current.holders if h.id == own.id)
+    return KeyResult(own.id.hex(), holder.name, holder.role, vault.ring.current.number, recovery_key=text)
 
 
 def _find(vault: Vault, who: str) -> Holder:
@@ -297,6 +354,14 @@ def _editor(vault: Vault) -> KeysetEditor:
     return KeysetEditor(following, vault.ring.config_digest, vault.ring.signing)
 
 
+def _is_there(vault: Vault, name: str, data: bytes) -> bool:
+    """Whether a put whose reply was lost took effect; False if that cannot be seen."""
+    try:
+        return holds(vault.backend, name, [data])
+    except (NotFound, StoreUnavailable):
+        return False
+
+
 def _publish(vault: Vault, editor: KeysetEditor) -> None:
     """Put the next keyset; Conflict if another was put meanwhile.  The open repository goes on with the new one."""
     own = vault.ring.signing
@@ -304,7 +369,10 @@ def _publish(vault: Vault, editor: KeysetEditor) -> None:
     name = names.keyset(editor.record.number)
     try:
         vault.backend.put_if_absent(name, [data])
+    except StoreUnavailable:
+        if not _is_there(vault, name, data):
+            raise
     except Exists:
-        if vault.backend.get(name) != data:
+        if not holds(vault.backend, name, [data]):
             raise Conflict(f"{name} was written by somebody else meanwhile", hint="open the repository again") from None
     vault.adopt(editor.record, blake3(data).digest())

@@ -117,7 +117,7 @@ def init(
     brought = credential(password, keys)
     created = create(url, brought, chunking, storage_options=storage_options)
     vault = open_vault(url, lambda: brought, storage_options=storage_options, cache=cache, state=state)
-    return InitResult(Repository(vault, vault.backend.url, cache, state), created.recovery_key.encode())
+    return InitResult(Repository(vault, vault.address, cache, state), created.recovery_key.encode())
 
 
 def open(
@@ -138,4 +138,4 @@ def open(
     vault = open_vault(
         url, lambda: credential(password, keys), storage_options=storage_options, cache=cache, state=state
     )
-    return Repository(vault, vault.backend.url, cache, state)
+    return Repository(vault, vault.address, cache, state)

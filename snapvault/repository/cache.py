@@ -28,7 +28,10 @@ class Cache:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def _path(self, name: str) -> Path | None:
-        return None if self.folder is None else self.folder / name
+        """None if nothing is cached, or for a name that leads out of the folder: some names come from the store."""
+        if self.folder is None or name.startswith("/") or ".." in name.split("/") or "\0" in name:
+            return None
+        return self.folder / name
 
     def get(self, name: str) -> bytes | None:
         """The bytes under this name, or None."""

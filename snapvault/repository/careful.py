@@ -8,6 +8,7 @@ from snapvault.backend.wrapper import Wrapper
 from snapvault.format import names
 from snapvault.format.local import decode_capabilities
 from snapvault.foundation.errors import Damaged
+from snapvault.repository.store import fetch
 
 
 class CarefulBackend(Wrapper):
@@ -36,12 +37,12 @@ class CarefulBackend(Wrapper):
         """Whether there are records of what this store does, and all of them say that it keeps this promise."""
         with self._lock:
             if self._promised is None:
-                found = [self._record(o.name) for o in list(self.inner.list(names.CAPABILITIES))]
+                found = [self._record(o.name, o.size) for o in list(self.inner.list(names.CAPABILITIES))]
                 self._promised = bool(found) and all(found)
             return self._promised
 
-    def _record(self, name: str) -> bool:
+    def _record(self, name: str, size: int) -> bool:
         try:
-            return decode_capabilities(self.inner.get(name)).put_if_absent
+            return decode_capabilities(fetch(self.inner, name, size)).put_if_absent
         except (Damaged, NotFound):
             return False

@@ -26,6 +26,7 @@ from snapvault.repository.credentials import Credential
 from snapvault.repository.keyring import HolderKeys, KeysetEditor, recovery_key_pair
 from snapvault.repository.repository import read_config
 from snapvault.repository.slots import open_slot, wrap
+from snapvault.repository.store import holds
 from snapvault.repository.trust import sign
 
 SEGMENT_SIZE = 1 << 20
@@ -96,7 +97,7 @@ def _begin(backend: Backend, credential: Credential) -> tuple[HolderKeys, bytes]
     try:
         backend.put_if_absent(names.CONFIG, [data])
     except Exists:
-        if backend.get(names.CONFIG) != data:
+        if not holds(backend, names.CONFIG, [data]):
             raise Conflict(f"somebody else is making a repository at {backend.url} right now") from None
     return keys, digest
 
@@ -151,5 +152,5 @@ def _put_keyset(
     try:
         backend.put_if_absent(names.keyset(1), [data])
     except Exists:
-        if backend.get(names.keyset(1)) != data:
+        if not holds(backend, names.keyset(1), [data]):
             raise Conflict(f"somebody else made a repository at {backend.url} meanwhile") from None

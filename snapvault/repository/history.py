@@ -63,17 +63,22 @@ class History:
         return self._read()[0]
 
     def _read(self) -> tuple[list[Slot], list[Damaged]]:
-        listed = [o.name for o in self._store.backend.list(names.SNAPSHOTS)]
-        wanted, problems = [], []
-        for name in listed:
+        sizes = {o.name: o.size for o in self._store.backend.list(names.SNAPSHOTS)}
+        wanted: list[tuple[SessionId, str]] = []
+        problems: list[Damaged] = []
+        with self._lock:
+            known = set(self._slots)
+        for name in sizes:
             try:
                 sid = names.session_id(name, names.SNAPSHOTS)
             except Damaged as e:
                 problems.append(e)
                 continue
-            if sid not in self._slots:
+            if sid not in known:
                 wanted.append((sid, name))
-        for (sid, name), data in zip(wanted, self._store.immutables([n for _, n in wanted]), strict=True):
+        found = self._store.immutables([n for _, n in wanted], sizes)
+        self._sessions.prefetch([sid for sid, _ in wanted])
+        for (sid, name), data in zip(wanted, found, strict=True):
             if isinstance(data, Damaged):
                 problems.append(data)  # names the object already
                 continue
@@ -84,7 +89,7 @@ class History:
                 continue
             with self._lock:
                 self._slots[sid] = slot
-        there = {n.removeprefix(names.SNAPSHOTS) for n in listed}
+        there = {n.removeprefix(names.SNAPSHOTS) for n in sizes}
         with self._lock:
             return [s for sid, s in self._slots.items() if sid in there], problems
 
@@ -99,22 +104,20 @@ class History:
         if record.sealed_digest != (blake3(signed.sealed).digest() if signed.sealed else bytes(32)):
             raise Untrusted(f"the sealed part of snapshot {sid} was replaced")
         if record.kind == COMMIT:
-            self._check_author(sid, certificate.holder, certificate.role)
+            self._check_author(record, certificate.holder, certificate.role)
         elif record.kind != ABORT and certificate.role not in Role.MAINTAINERS:
             raise Untrusted(f"the slot of session {sid} was filled with {record.kind!r} by a {certificate.role}")
         elif certificate.role not in Role.MAINTAINERS and certificate.role not in Role.WRITERS:
             raise Untrusted(f"the slot of session {sid} was filled by a {certificate.role}")
         return Slot(record, blake3(data).digest(), certificate.holder, signed.sealed)
 
-    def _check_author(self, sid: SessionId, holder: HolderId, role: str) -> None:
+    def _check_author(self, record: SnapshotRecord, holder: HolderId, role: str) -> None:
         """A commit must be by the holder who opened the session: nobody fills another's slot."""
+        sid = record.sid
         if role not in Role.WRITERS and role not in Role.MAINTAINERS:
             raise Untrusted(f"snapshot {sid} was committed by a {role}")
-        try:
-            _, author = self._sessions.header(sid, holder=holder)
-        except Damaged:
-            return  # the session object is lost or damaged: check reports it, and packs carry the header too
-        if author.holder != holder:
+        # None: the session object is lost or damaged, which check reports; the copy in the record says the same.
+        if self._sessions.opened_by(sid) not in (None, holder) or self._sessions.by_commit(record) != holder:
             raise Untrusted(f"snapshot {sid} was committed by another holder than the one who began it")
 
     def _accepted(self, slots: list[Slot], problems: list[Damaged]) -> list[Slot]:

@@ -15,13 +15,14 @@ from snapvault.backend.factory import open_backend
 from snapvault.backend.guard import CancelBackend, OneProcess
 from snapvault.backend.limit import LimitBackend
 from snapvault.backend.protocol import Backend, NotFound
+from snapvault.backend.wrapper import innermost
 from snapvault.crypto.recovery import RecoveryKey
 from snapvault.format import names
 from snapvault.format.config import ConfigRecord, decode_config
 from snapvault.format.keyset import KeysetRecord, decode_keyset
 from snapvault.format.signed import decode_signed
 from snapvault.format.wire import FormatError, Kind
-from snapvault.foundation.errors import Damaged, InvalidInput, KeyRejected, RepositoryNotFound
+from snapvault.foundation.errors import Damaged, FormatTooNew, InvalidInput, KeyRejected, RepositoryNotFound
 from snapvault.foundation.events import Control
 from snapvault.foundation.ids import DomainId, RepositoryId, SessionId
 from snapvault.repository.cache import Cache
@@ -35,10 +36,12 @@ from snapvault.repository.pins import Pins
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.sessions import Sessions
 from snapvault.repository.slots import open_slot
-from snapvault.repository.store import Store
+from snapvault.repository.store import Store, fetch
 from snapvault.repository.trust import Untrusted, signed_by
 
 log = logging.getLogger("snapvault")
+
+MEASURES_KEPT = 1 << 16  # lengths of lists that a shared reader may remember
 
 
 class Vault:
@@ -72,6 +75,11 @@ class Vault:
     @property
     def backend(self) -> Backend:
         return self.store.backend
+
+    @property
+    def address(self) -> str:
+        """The URL or path that opens this repository again; ``backend.url`` is for messages."""
+        return str(getattr(innermost(self.backend), "address", self.backend.url))
 
     def limited(self, control: Control | None) -> "Vault":
         """A view of this repository that keeps to the bandwidth of ``control`` and stops reading when it is cancelled.
@@ -127,6 +135,7 @@ class Vault:
         self.history = History(self._store, ring, self.sessions)
         self.loader = IndexLoader(self._store, ring, self.sessions)
         self._index: BlobIndex | None = None
+        self._readers: dict[DomainId, tuple[BlobIndex, BlobReader]] = {}
 
     def index(self) -> BlobIndex:
         """The blob index for reading, loaded once."""
@@ -156,6 +165,17 @@ class Vault:
 
         reloads = [partial(reload, None)] + ([partial(reload, domain)] if domain is not None else [])
         return BlobReader(self.backend, self.ring, self.sessions, view(self.index()), reloads)
+
+    def shared_reader(self, domain: DomainId) -> BlobReader:
+        """One reader for all that read here and there, so that none opens again what another just opened.
+
+        A new one where the index was loaded anew, or where the old one remembers much.
+        """
+        with self._lock:
+            index, known = self.index(), self._readers.get(domain)
+            if known is None or known[0] is not index or known[1].remembers > MEASURES_KEPT:
+                known = self._readers[domain] = index, self.reader(domain)
+            return known[1]
 
     def commit_slots(self) -> tuple[list[Slot], list[Damaged]]:
         """All commit slots that count, and what is wrong: with others, and with what this client saw here before.
@@ -187,6 +207,7 @@ class Vault:
                 self.pins.save()
                 self._store.backend.close()
             self.closed = True
+            self._readers.clear()
 
 
 def _rolled_back(pinned: Mapping[SessionId, str], slots: list[Slot]) -> list[Damaged]:
@@ -207,11 +228,13 @@ def _rolled_back(pinned: Mapping[SessionId, str], slots: list[Slot]) -> list[Dam
 def read_config(backend: Backend) -> tuple[ConfigRecord, bytes]:
     """The config and its digest; RepositoryNotFound, FormatError."""
     try:
-        data = backend.get(names.CONFIG)
+        data = fetch(backend, names.CONFIG)
     except NotFound:
         raise RepositoryNotFound(f"there is no repository at {backend.url}") from None
     try:
         return decode_config(data), blake3(data).digest()
+    except FormatTooNew as e:
+        raise FormatTooNew(f"{backend.url}: {e.message}", affected=[names.CONFIG]) from e
     except FormatError as e:
         raise type(e)(
             f"the config of {backend.url} is damaged: {e.message}",
@@ -244,10 +267,12 @@ def newest_keyset(
     for number in reversed(numbers):
         name = names.keyset(number)
         try:
-            data = backend.get(name)
+            data = fetch(backend, name)
             return verify_keyset(data, number, config, config_digest), blake3(data).digest(), problem
         except NotFound:
             continue
+        except FormatTooNew as e:
+            raise FormatTooNew(f"{backend.url}: {e.message}", affected=[name]) from e
         except Damaged as e:
             problem = problem or type(e)(
                 f"{name} is damaged, or was not written by the owner: {e.message}",

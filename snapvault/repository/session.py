@@ -31,7 +31,7 @@ from snapvault.repository.index import PackRow
 from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import SessionSecrets, session_context
 from snapvault.repository.sessions import secret_commitment, stanza_info
-from snapvault.repository.store import Store
+from snapvault.repository.store import Store, holds
 from snapvault.repository.trust import sign
 
 HEARTBEAT_SECONDS = 60.0
@@ -90,7 +90,7 @@ class Session:
         except Exists:
             # A put whose reply was lost, or one that a store without atomic puts left half done: the name is that of
             # these very bytes, so nothing else may stand there, and what does may be replaced.
-            if backend.get(name) != b"".join(parts):
+            if not holds(backend, name, parts):
                 backend.put(name, parts)
         with self._lock:
             self._objects.append((name, sum(len(p) for p in parts)))
@@ -134,9 +134,11 @@ class Session:
         certificate = ring.holder.certificate if ring.holder is not None else b""
         digest = blake3(sealed).digest() if sealed else ZERO
         summary = objects or merkle([])
+        header = self.header if kind == COMMIT else b""
         record = SnapshotRecord(
-            ring.config_digest, kind, self.sid, certificate, number, prevs, ring.current.number, summary, (), (), digest
-        )
+            ring.config_digest, kind, self.sid, certificate, number, prevs, ring.current.number, summary, (), (),
+            digest, header,
+        )  # fmt: skip
         data = sign(Kind.SNAPSHOT, record.encode(), keys.id, keys.signer, sealed)
         try:
             self._store.backend.put_if_absent(names.snapshot(self.sid), [data])
@@ -147,10 +149,10 @@ class Session:
     def _settle(self, data: bytes) -> None:
         """The slot is taken: by our own put whose reply was lost, or by a revocation."""
         try:
-            there = self._store.backend.get(names.snapshot(self.sid))
+            ours = holds(self._store.backend, names.snapshot(self.sid), [data])
         except NotFound:
-            there = b""
-        if there != data:
+            ours = False
+        if not ours:
             raise Conflict(
                 f"session {self.sid} was revoked before it could commit; nothing was acknowledged",
                 hint="run the backup again; what was indexed is not uploaded twice",

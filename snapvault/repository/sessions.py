@@ -10,6 +10,7 @@ from snapvault.crypto.kdf import SECRET_SIZE, derive
 from snapvault.format import names
 from snapvault.format.keyset import CertificateRecord
 from snapvault.format.session import READ, RECOVERY, SessionHead, SessionRecord
+from snapvault.format.snapshot import SnapshotRecord
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import HolderId, PackId, SessionId
 from snapvault.repository.keyring import DomainKeys, Keyring
@@ -34,8 +35,8 @@ Header = tuple[SessionRecord, CertificateRecord]
 class Sessions:
     """Verified headers and secrets of sessions, remembered.  Thread-safe.
 
-    The object ``sessions/<sid>`` says which header a session has.  Only where it is lost do the copies in packs count,
-    each for its own pack: whoever may write can put any session's id into a pack of its own.
+    The object ``sessions/<sid>`` says which header a session has.  Only where it is lost do the copies count, the one
+    in the commit slot and those in packs, each for its own: whoever may write can put any session's id into its own.
     """
 
     def __init__(self, store: Store, ring: Keyring) -> None:
@@ -43,6 +44,7 @@ class Sessions:
         self._lock = threading.Lock()
         self._headers: dict[SessionId, Header | Damaged] = {}  # by the object, or why there is none
         self._copies: dict[tuple[SessionId, PackId], Header] = {}
+        self._commits: dict[SessionId, Header] = {}  # by the copy in a commit slot
         self._secrets: dict[bytes, SessionSecrets] = {}  # by the exact bytes of the head
         self.locate: Callable[[SessionId], Iterable[PackId]] = lambda _: ()  # packs that may carry a session's header
 
@@ -50,7 +52,7 @@ class Sessions:
         """The same sessions, read through another store; what is known of them is shared."""
         other = Sessions(store, self._ring)
         other._lock, other._headers, other._copies = self._lock, self._headers, self._copies
-        other._secrets = self._secrets
+        other._secrets, other._commits = self._secrets, self._commits
         return other
 
     def verify(self, data: bytes, sid: SessionId | None = None) -> Header:
@@ -61,14 +63,20 @@ class Sessions:
         return session, certificate
 
     def header(self, sid: SessionId, packs: Iterable[PackId] = (), holder: HolderId | None = None) -> Header:
-        """The header of a session: its object, or the copy at the head of a pack of it (of ``packs``, if given).
+        """The header of a session: its object, or the copy in its commit, or at the head of a pack of it.
 
-        Damaged if it cannot be had.  ``holder``: a copy by somebody else does not count.
+        ``packs``: those alone, before the commit.  Damaged if it cannot be had.  ``holder``: a copy by somebody else
+        does not count.
         """
         known = self._by_object(sid)
         if not isinstance(known, Damaged):
             return known
-        for pack in tuple(packs) or self.locate(sid):
+        given = tuple(packs)
+        with self._lock:
+            commit = self._commits.get(sid)
+        if not given and commit is not None and holder in (None, commit[1].holder):
+            return commit
+        for pack in given or self.locate(sid):
             try:
                 copy = self._by_copy(sid, pack)
             except (NotFound, Damaged):
@@ -76,6 +84,30 @@ class Sessions:
             if holder is None or copy[1].holder == holder:
                 return copy
         raise known
+
+    def opened_by(self, sid: SessionId) -> HolderId | None:
+        """The holder who opened a session, by its object; None if that cannot be had."""
+        known = self._by_object(sid)
+        return None if isinstance(known, Damaged) else known[1].holder
+
+    def by_commit(self, record: SnapshotRecord) -> HolderId:
+        """Take the copy of the header in a commit; the holder in it.  Untrusted, FormatError."""
+        header = self.verify(record.session, record.sid)
+        with self._lock:
+            self._commits[record.sid] = header
+        return header[1].holder
+
+    def prefetch(self, sids: Iterable[SessionId]) -> None:
+        """Fetch the objects of many sessions at once; what is wrong with them is told by ``header``."""
+        with self._lock:
+            wanted = [sid for sid in sids if sid not in self._headers]
+        for sid, data in zip(wanted, self._store.immutables([names.session(sid) for sid in wanted]), strict=True):
+            try:
+                known = data if isinstance(data, Damaged) else self.verify(data, sid)
+            except Damaged as e:
+                known = e
+            with self._lock:
+                self._headers.setdefault(sid, known)
 
     def _by_object(self, sid: SessionId) -> Header | Damaged:
         with self._lock:

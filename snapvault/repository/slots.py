@@ -16,6 +16,7 @@ from snapvault.foundation.errors import Damaged, KeyRejected
 from snapvault.foundation.ids import HolderId
 from snapvault.repository.credentials import ClientKey, Credential, Password
 from snapvault.repository.keyring import HolderKeys
+from snapvault.repository.store import fetch
 
 MAX_TRIES = 64  # password slots tried for one password: each costs 0.2 s and 64 MiB
 
@@ -72,7 +73,7 @@ def list_slots(
     preferred = tuple(f"{names.SLOTS}{h.hex()}/" for h in first)
     for info in sorted(backend.list(prefix), key=lambda info: not info.name.startswith(preferred)):
         try:
-            record = decode_slot(backend.get(info.name))
+            record = decode_slot(fetch(backend, info.name, info.size))
         except FormatError:
             continue
         if info.name.startswith(f"{names.SLOTS}{record.holder.hex()}/"):

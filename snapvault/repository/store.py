@@ -1,13 +1,50 @@
 """The backend together with the local cache of its immutable objects."""
 
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from snapvault.backend.protocol import Backend, NotFound
-from snapvault.format.wire import check_frame
+from snapvault.backend.names import total
+from snapvault.backend.protocol import Backend, Buffer, NotFound
+from snapvault.format import names
+from snapvault.format.wire import MAX_RECORD, FormatError, check_frame
 from snapvault.foundation.errors import Damaged
 from snapvault.repository.cache import Cache
 
 FETCHERS = 8  # requests at once for small objects
+
+# Bytes of the largest object of each kind that anybody honest writes: the store may offer a terabyte instead.
+_SMALL = 64 << 10
+_LIMITS = (
+    (names.CONFIG, _SMALL),
+    (names.SLOTS, _SMALL),
+    (names.SESSIONS, _SMALL),
+    (names.CAPABILITIES, _SMALL),
+    (names.HEARTBEATS, _SMALL),
+    (names.TOMBSTONES, _SMALL),
+)
+
+
+def limit_of(name: str) -> int:
+    """The most bytes that a framed object of this name may have."""
+    return next((limit for prefix, limit in _LIMITS if name.startswith(prefix)), MAX_RECORD)
+
+
+def fetch(backend: Backend, name: str, size: int | None = None) -> bytes:
+    """A framed object, but no more of it than its kind may have; FormatError, NotFound.
+
+    ``size``: what a listing said of it, which saves a request.
+    """
+    if size is None:
+        size = backend.head(name).size
+    if size > limit_of(name):
+        raise FormatError(f"{name} has {size} bytes, more than the format allows", affected=[name])
+    return backend.get(name, 0, size)
+
+
+def holds(backend: Backend, name: str, parts: Sequence[Buffer]) -> bool:
+    """Whether exactly these bytes are stored under a name that is taken; NotFound."""
+    size = total(parts)
+    return backend.head(name).size == size and backend.get(name, 0, size) == b"".join(parts)
 
 
 class Store:
@@ -16,7 +53,7 @@ class Store:
     def __init__(self, backend: Backend, cache: Cache) -> None:
         self.backend, self.cache = backend, cache
 
-    def immutable(self, name: str) -> bytes:
+    def immutable(self, name: str, size: int | None = None) -> bytes:
         """A framed object that never changes under its name; from the cache if it verifies there."""
         kept = self.cache.get("objects/" + name)
         if kept is not None:
@@ -25,11 +62,11 @@ class Store:
                 return kept
             except Damaged:
                 self.cache.remove("objects/" + name)
-        return self.fresh(name)
+        return self.fresh(name, size)
 
-    def fresh(self, name: str) -> bytes:
+    def fresh(self, name: str, size: int | None = None) -> bytes:
         """The same, as the store has it now."""
-        data = self.backend.get(name)
+        data = fetch(self.backend, name, size)
         try:
             check_frame(data)
         except Damaged as e:
@@ -37,12 +74,13 @@ class Store:
         self.cache.put("objects/" + name, data)
         return data
 
-    def immutables(self, wanted: list[str]) -> list[bytes | Damaged]:
+    def immutables(self, wanted: Sequence[str], sizes: Mapping[str, int] | None = None) -> list[bytes | Damaged]:
         """Several of them at once; what is damaged or missing stands in its place as the error."""
+        known = sizes or {}
 
         def one(name: str) -> bytes | Damaged:
             try:
-                return self.immutable(name)
+                return self.immutable(name, known.get(name))
             except Damaged as e:
                 return e
             except NotFound:

@@ -10,8 +10,8 @@ SNAPSHOT    the beginning of a snapshot's id, "latest", or "DATASET@latest"
 TARGET      a folder that does not exist yet, or is empty
 KEY         a file with the recovery key or a client key ("-": standard input); without it a password is asked for
 
-With the recovery key nothing is needed but "config", "snapshots/" and "packs/" (and "sessions/", for snapshots that
-stored nothing new).  Every piece of data is verified before it is written.  What is lost is named, the rest restored.
+With the recovery key nothing is needed but "config", "snapshots/" and "packs/".  Every piece of data is verified before
+it is written.  What is lost is named, the rest restored.
 Exit codes: 0 all restored, 1 failed, 2 wrong usage, 3 some metadata or devices could not be set, 10 no repository,
 12 wrong key, 20 data is damaged or missing.
 
@@ -368,7 +368,7 @@ class Repository:
         raise Lost("a session is sealed to no key that is at hand")
 
     def sessions_of(self, sid):
-        """All Sessions of this id: from the heads of packs, and from sessions/ (if nothing was stored, only there)."""
+        """All Sessions of this id: from the heads of packs, from commits, and from sessions/."""
         if not re.fullmatch("(gc)?[0-9a-f]{32}", sid):
             raise Lost("a session has a malformed id")
         if sid not in self.tried:
@@ -521,6 +521,10 @@ def open_snapshot(repository, name, removed):
         raise Lost("it does not belong here, or its sealed part was replaced")
     if role not in ("owner", "maintainer", "writer"):
         raise Lost(f"it was committed by a {role}, which may not")
+    try:
+        repository.open_session(body[11])  # a copy, since sessions/ may be lost
+    except MALFORMED as e:
+        say(f"the session header in {name} is ignored: {e}")
     own = [s for s in repository.sessions_of(sid) if s.holder == holder]  # nobody commits another's session
     d = unpack(first_that_opens(own, lambda session: unseal(session.secret, "record", session.context, sealed)))
     note = "partial" if d["partial"] else ""

@@ -1,7 +1,11 @@
 """One stream as a source: an open binary file, standard input, the far end of a pipe."""
 
+import io
 import os
+import select
+import stat
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -70,17 +74,20 @@ class StreamSource(SingleFile):
 class StreamReader:
     """Counts what a stream delivers.  See FileReader; does not close the stream, which is the caller's."""
 
-    __slots__ = ("_done", "_label", "_size", "_stream", "node")
+    __slots__ = ("_done", "_label", "_read", "_size", "node")
 
     def __init__(self, stream: Readable, node: Node, label: str) -> None:
-        self.node, self._stream, self._label = node, stream, label
+        self.node, self._read, self._label = node, _reading(stream), label
         self._size, self._done = 0, False
 
     def read(self, size: int) -> bytes:
         """See FileReader."""
         if self._done:
             return b""
-        data = self._stream.read(size)
+        try:
+            data = self._read(size)
+        except BlockingIOError:
+            data = None
         if data is None:
             raise BlockingIOError(11, f"the {self._label} is in non-blocking mode and has no data now")
         if not isinstance(data, bytes | bytearray | memoryview):
@@ -93,3 +100,40 @@ class StreamReader:
         """See FileReader: True once the stream was read to its end."""
         self.node.size = self._size
         return self._done
+
+
+def _reading(stream: Readable) -> Callable[[int], bytes | None]:
+    """How to read a stream: past Python's buffer where that may wait, as in standard input and pipes.
+
+    A backup reads in a thread.  If that still waits in the buffer's ``read`` when the process ends, it holds the
+    buffer's lock, and Python aborts.
+    """
+    if type(stream) is not io.BufferedReader or type(stream.raw) is not io.FileIO or not hasattr(select, "poll"):
+        return stream.read
+    fd = stream.fileno()
+    mode = os.fstat(fd).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
+        return stream.read
+    rest = _buffered(stream, fd)
+
+    def read(size: int) -> bytes | None:
+        nonlocal rest
+        data, rest = rest[:size], rest[size:]
+        return data or os.read(fd, size)
+
+    return read
+
+
+def _buffered(stream: io.BufferedReader, fd: int) -> bytes:
+    """What the caller's own reads left in the buffer, without waiting for more."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    if poll.poll(0) or not os.get_blocking(fd):
+        return stream.read1()  # what is buffered, else what there is: it does not wait
+    if os.isatty(fd):
+        return b""
+    os.set_blocking(fd, False)  # the buffer has no other call that looks without waiting
+    try:
+        return stream.read1()
+    finally:
+        os.set_blocking(fd, True)

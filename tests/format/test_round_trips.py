@@ -118,7 +118,7 @@ RECORDS: dict[str, tuple[st.SearchStrategy[Any], Callable[[bytes], Any]]] = {
         st.builds(
             SnapshotRecord, digest, st.sampled_from([COMMIT, ABORT, REVOKED, GC_DONE]), sid, blob, number,
             rows(st.tuples(sid, digest)), number, st.builds(Objects, number, number, digest), rows(object_name),
-            rows(object_name), digest,
+            rows(object_name), digest, blob,
         ),
         decode_snapshot,
     ),

@@ -80,7 +80,7 @@ def test_a_write_only_client_keeps_any_number_of_folders(tmp_path: Path, monkeyp
         sid = run.session.sid if run.session is not None else ""
         parent.keep_trees(repo.vault, ("d", "h", ()), sid, EMPTY, trees)
         run.slots = [type("S", (), {"record": type("R", (), {"sid": sid})})]  # type: ignore[list-item]
-        found = parent._kept_parent(run, "d", "h", ())
+        found = parent._kept(run, "d", "h", ())
         assert found.snapshot == sid
         assert isinstance(found._trees, parent.KeptTrees)
         blob = run.domain.blob_id(1, b"%d" % (kept - 1))

@@ -112,8 +112,9 @@ def _snapshot(sid: SessionId, kind: str) -> SnapshotRecord:
     removed, put = ((name,), (names.index(secret("index")),)) if kind == GC_DONE else ((), ())
     prevs = () if kind == GC_DONE else ((SessionId("0" * 32), secret("previous")),)
     return SnapshotRecord(
-        CONFIG_DIGEST, kind, sid, b"certificate", 5, prevs, 2, merkle([(name, 70_000)]), removed, put, secret("sealed")
-    )
+        CONFIG_DIGEST, kind, sid, b"certificate", 5, prevs, 2, merkle([(name, 70_000)]), removed, put, secret("sealed"),
+        b"" if kind == GC_DONE else b"session header",
+    )  # fmt: skip
 
 
 def _details() -> SnapshotDetails:

@@ -98,7 +98,7 @@ def _bad_records() -> Iterator[tuple[str, str, str, bytes]]:
         ("a GC's id for a writer", 4, GC_SID),
     ):
         yield "session", "FormatError", why, pack([pack([*head[:at], value, *head[at + 1 :]]), []])
-    slot = [c, "commit", SID, b"", 1, [], 1, [0, 0, bytes(32)], [], [], bytes(32)]
+    slot = [c, "commit", SID, b"", 1, [], 1, [0, 0, bytes(32)], [], [], bytes(32), b""]
     for why, at, value in (
         ("another kind", 1, "maybe"), ("a removed name that leads elsewhere", 8, ["packs/../config"]),
         ("the config as removed", 8, ["config"]), ("prevs without digests", 5, [SID]),
