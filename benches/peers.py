@@ -130,7 +130,8 @@ def write(facts: dict[str, Any], results: list[Result], rounds: int, out: Path) 
 def draw(whole: dict[str, Any], target: Path) -> None:
     """The chart of what is in a results.json."""
     about = {
-        name: f"{c['recipe']}; {c['files']:,} files, {c['bytes'] / 1e6:,.0f} MB" for name, c in whole["corpora"].items()
+        name: f"{c['recipe']}; {c['files']:,} file{'s' * (c['files'] != 1)}, {c['bytes'] / 1e6:,.0f} MB"
+        for name, c in whole["corpora"].items()
     }
     host = whole["machine"]
     foot = f"{host['cores']} cores of {host['cpu']}, {host['file system']}; median of {whole['rounds']}"

@@ -81,7 +81,8 @@ def _cell(of_corpus: Mapping[str, Any], tools: Sequence[str], column: Column, x:
             continue
         length = max(1.0, values[tool] / longest * _LONGEST)
         parts.append(f'<rect x="{x}" y="{top}" width="{length:.1f}" height="{_BAR}" rx="2" fill="{_COLOURS[tool]}"/>')
-        label = f"{values[tool]:.0f}" if values[tool] >= 100 else f"{values[tool]:.3g}"
+        places = 0 if values[tool] >= 100 else 1 if values[tool] >= 10 else 2
+        label = f"{values[tool]:.{places}f}"
         parts.append(_text(x + length + 5, top + 12, label, "bold" if tool == tools[0] else ""))
     return parts
 
