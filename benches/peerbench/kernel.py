@@ -40,11 +40,12 @@ def unpack(version: str, target: Path) -> None:
     """Fetch a version of the package (kept beside the corpora) and unpack the tree that is in it."""
     fetched = target.parent.parent / "packages"
     fetched.mkdir(exist_ok=True)
-    name = f"{PACKAGE}_{version}_all.deb"
-    if not (fetched / name).exists():
-        print(f"fetching {PACKAGE} {version}", flush=True)
-        subprocess.run(["apt-get", "-qq", "download", f"{PACKAGE}={version}"], cwd=fetched, check=True)
+    print(f"fetching {PACKAGE} {version}", flush=True)
+    # It leaves a file alone that is whole already, by the hash in the archive's index.
+    subprocess.run(["apt-get", "-qq", "download", f"{PACKAGE}={version}"], cwd=fetched, check=True)
     target.mkdir()
     inner = f"./usr/src/{PACKAGE}.tar.xz"
     pipe = f'dpkg-deb --fsys-tarfile "$0" | tar -xO {inner} | tar -xJ --no-same-owner --strip-components=1 -C "$1"'
-    subprocess.run(["bash", "-o", "pipefail", "-c", pipe, str(fetched / name), str(target)], check=True)
+    subprocess.run(
+        ["bash", "-o", "pipefail", "-c", pipe, str(fetched / f"{PACKAGE}_{version}_all.deb"), str(target)], check=True
+    )
