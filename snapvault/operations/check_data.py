@@ -191,7 +191,7 @@ class DataCheck:
                 outcome.problems.append(f"segment at {segment.offset}: {e.message}")
                 outcome.bad.segments.add(where)
                 continue
-            domain = self._vault.ring.domains[secrets.domain]
+            domain = self._vault.sessions.domain_keys(secrets)
             wrong = [
                 b for b in segment.blobs()
                 if domain.blob_id(b.type, opened[b.offset : b.offset + b.length]) != b.id

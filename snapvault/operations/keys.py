@@ -26,6 +26,7 @@ from snapvault.repository.repository import Vault, read_keyset
 from snapvault.repository.session import revoke
 from snapvault.repository.slots import list_slots, unwrap
 from snapvault.repository.store import holds
+from snapvault.repository.takeover import take_over_indexes
 from snapvault.repository.trust import sign, signed_by
 
 if TYPE_CHECKING:
@@ -182,13 +183,16 @@ def remove_key(repo: "Repository", who: str) -> KeyResult:
         _take_over_tombstones(vault, holder)
     kept = editor.record.revocations
     heads: tuple[SessionId, ...] | None = None
+    listed: set[str] = set()
     while heads != (heads := _heads(vault, holder)):
+        _take_over_indexes(vault, holder, listed)
         # A commit that came in between was acknowledged, so the next keyset accepts it too.
         revocation = Revocation(holder.id, holder.name, holder.role, holder.sign, heads)
         editor.record = replace(editor.record, revocations=(*kept, revocation))
         _publish(vault, editor)
         _revoke_sessions(vault, holder.id)
         editor = _editor(vault)
+    _take_over_indexes(vault, holder, listed)  # of what ran meanwhile, and cannot go on
     _delete_slots(vault, holder.id)
     return KeyResult(holder.id.hex(), holder.name, holder.role, vault.ring.current.number)
 
@@ -201,6 +205,11 @@ def _take_over_tombstones(vault: Vault, holder: Holder) -> None:
         name = names.tombstone(sid)
         if signed_by(Kind.TOMBSTONE, decode_signed(Kind.TOMBSTONE, vault.store.fresh(name)), holder.sign):
             vault.backend.put(name, [sign(Kind.TOMBSTONE, record.encode(), own.id, own.signer)])
+
+
+def _take_over_indexes(vault: Vault, holder: Holder, listed: set[str]) -> None:
+    if holder.role in Role.WRITERS or holder.role in Role.MAINTAINERS:
+        take_over_indexes(vault.store, vault.ring, vault.loader, holder.id, listed)
 
 
 def _find_removed(vault: Vault, who: str) -> Revocation | None:

@@ -120,6 +120,11 @@ class Keyring:
         return named.get(holder, holder.hex())
 
     @property
+    def removed(self) -> frozenset[HolderId]:
+        """The holders that the keyset calls removed."""
+        return frozenset() if self.keyset is None else frozenset(r.holder for r in self.keyset.revocations)
+
+    @property
     def current(self) -> KeysetRecord:
         if self.keyset is None:
             raise KeyRejected("the repository has no readable keyset; only reading is possible")

@@ -22,9 +22,9 @@ from snapvault.format.signed import decode_signed
 from snapvault.format.snapshot import GC_DONE, decode_snapshot
 from snapvault.format.wire import FormatError, Kind
 from snapvault.foundation.errors import Damaged
-from snapvault.foundation.ids import DomainId, PackId, SessionId
+from snapvault.foundation.ids import DomainId, HolderId, PackId, SessionId
 from snapvault.repository.index import BlobIndex, IndexTable, PackRow, build_table, merge_tables
-from snapvault.repository.keyring import Keyring
+from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import fetch_directory, read_header
 from snapvault.repository.session import index_context
 from snapvault.repository.sessions import Sessions
@@ -125,11 +125,15 @@ class IndexLoader:
     def _read(self, wanted: Sequence[str]) -> tuple[list[Entry], list[str]]:
         entries: list[Entry] = []
         good = []
+        removed: dict[str, list[Entry]] = {}  # what holders wrote that were removed since
         for name, data in zip(wanted, self._store.immutables(list(wanted)), strict=True):
             try:
                 if isinstance(data, Damaged):
                     raise data
                 found = self.open(name, data)
+                if self._ring.removed and self.author(data) in self._ring.removed:
+                    removed[name] = found
+                    continue
             except Damaged as e:
                 reason = e.message.removeprefix(f"{name}: ")
                 log.warning("%s is ignored: %s", name, reason)
@@ -137,20 +141,45 @@ class IndexLoader:
                 continue
             good.append(name)
             entries += found
-        return entries, good
+        return entries, good + self._settled(removed, entries)
+
+    def _settled(self, removed: dict[str, list[Entry]], entries: list[Entry]) -> list[str]:
+        """The index objects of removed holders that are replaced by the owner's; none of them counts.
+
+        Nobody can tell from such an object whether it was written before the removal, so the owner lists in its own
+        what they list then.  One that lists other packs came after.
+        """
+        taken = {row.id for row, _ in entries}
+        settled = [name for name, found in removed.items() if all(row.id in taken for row, _ in found)]
+        for name in removed.keys() - set(settled):
+            log.warning("%s is ignored: its writer's key was removed before", name)
+            self.problems.append(Untrusted(f"{name} is ignored: its writer's key was removed before", affected=[name]))
+        return settled
 
     def open(self, name: str, data: bytes) -> list[Entry]:
         """The packs and segments that an index object lists; empty for a domain that this holder does not know."""
         if names.content_digest(name) != blake3(data).digest():
             raise FormatError("the bytes are not those that the name states")
         record, sealed = self.verify(data)
-        domain = self._ring.domains.get(record.domain)
+        domain = self._domain(record)
         if domain is None:
             return []
         context = index_context(self._ring.config_digest, domain.id)
         opened = unseal(domain.index_key, "index", context, sealed)
         table = decode_table(decompress(opened.codec, opened.data, opened.raw_length), record)
         return [(PackRow(*row, domain.id), segments) for row, segments in zip(record.packs, table, strict=True)]
+
+    def _domain(self, record: IndexRecord) -> DomainKeys | None:
+        if self._ring.keyset is not None or not self._ring.can_read:
+            return self._ring.domains.get(record.domain)
+        own = next((PackId(p) for p, _, sid in record.packs if sid == record.sid), None)
+        return self._sessions.domain_keys(self._sessions.secrets(record.sid, own))  # by the recovery key alone
+
+    def author(self, data: bytes) -> HolderId:
+        """Who signed an index object that ``verify`` accepts."""
+        record = decode_index(decode_signed(Kind.INDEX, data).payload)
+        packs = [PackId(p) for p, _, sid in record.packs if sid == record.sid]
+        return self._sessions.header(record.sid, packs)[1].holder
 
     def verify(self, data: bytes) -> tuple[IndexRecord, bytes]:
         """The signed part of an index object whose author may say what it says, and the sealed part."""
@@ -164,8 +193,6 @@ class IndexLoader:
             raise Untrusted("it is not signed by the session that it names")
         if author.role not in Role.MAINTAINERS and len(packs) != len(record.packs):
             raise Untrusted("a writer lists packs of another session")
-        if self._ring.can_read and record.domain not in self._ring.domains:
-            self._sessions.secrets(record.sid, next(iter(packs), None))  # by the recovery key alone
         return record, signed.sealed
 
     # -- what is condemned: rule W2 ------------------------------------------------------------------------------
@@ -226,7 +253,8 @@ class IndexLoader:
         own = self._ring.own
         if own is None or self._store.cache.folder is None:
             return None
-        known = b"".join(sorted(self._ring.domains))  # another set of domains sees other tables
+        # Another set of domains, and of those whose index objects count, sees other tables.
+        known = b"".join([*sorted(self._ring.domains), b"/", *sorted(self._ring.removed)])
         return derive(own.seeds, "cache", context_digest(self._ring.config_digest, known))
 
     def _cached(self, listed: frozenset[str]) -> list[IndexTable]:

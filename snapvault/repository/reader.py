@@ -38,6 +38,11 @@ class BlobReader:
         self._kept: OrderedDict[tuple[bytes, int], memoryview] = OrderedDict()
         self._lock = threading.Lock()
 
+    @property
+    def remembers(self) -> int:
+        """How many lists it measured and remembers: the only thing in a reader that grows."""
+        return len(self._measured)
+
     def segment(self, place: Place) -> memoryview:
         """The plaintext of the segment that holds this place; not yet verified.  Damaged, NotFound."""
         key = place.pack.id, place.start
@@ -116,7 +121,7 @@ class BlobReader:
         """A blob's part of an opened segment, after its id was recomputed; Damaged."""
         data = segment[place.offset : place.offset + place.length]
         secrets = self._sessions.secrets(place.pack.sid, place.pack.id)
-        if len(data) != place.length or self._ring.domains[secrets.domain].blob_id(blob_type, data) != blob:
+        if len(data) != place.length or self._sessions.domain_keys(secrets).blob_id(blob_type, data) != blob:
             raise Damaged(
                 f"{names.pack(place.pack.id)}: a blob does not match its id", affected=[names.pack(place.pack.id)]
             )

@@ -135,7 +135,7 @@ class Vault:
         self.history = History(self._store, ring, self.sessions)
         self.loader = IndexLoader(self._store, ring, self.sessions)
         self._index: BlobIndex | None = None
-        self._readers: dict[DomainId, tuple[BlobIndex, BlobReader]] = {}
+        self._readers: dict[DomainId, tuple[tuple[BlobIndex, Backend], BlobReader]] = {}
 
     def index(self) -> BlobIndex:
         """The blob index for reading, loaded once."""
@@ -172,9 +172,9 @@ class Vault:
         A new one where the index was loaded anew, or where the old one remembers much.
         """
         with self._lock:
-            index, known = self.index(), self._readers.get(domain)
-            if known is None or known[0] is not index or known[1].remembers > MEASURES_KEPT:
-                known = self._readers[domain] = index, self.reader(domain)
+            stand, known = (self.index(), self.backend), self._readers.get(domain)
+            if known is None or known[0] != stand or known[1].remembers > MEASURES_KEPT:
+                known = self._readers[domain] = stand, self.reader(domain)
             return known[1]
 
     def commit_slots(self) -> tuple[list[Slot], list[Damaged]]:
@@ -186,7 +186,7 @@ class Vault:
         pinned = dict(self.pins.site.records)
         slots, problems = self.history.slots()
         self.see(slots)
-        return slots, problems + _rolled_back(pinned, slots)
+        return slots, problems + self.sessions.problems + _rolled_back(pinned, slots)
 
     def see(self, slots: list[Slot]) -> None:
         """Pin commit slots; kept when the repository is closed."""

@@ -1,6 +1,7 @@
 """Opening what sessions wrote: header -> stanza -> session secret (docs/format/session.md)."""
 
 import hmac
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -17,6 +18,8 @@ from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import SessionSecrets, read_header, session_context
 from snapvault.repository.store import Store
 from snapvault.repository.trust import Untrusted, trusted_session
+
+log = logging.getLogger("snapvault")
 
 
 def stanza_info(recipient: str, head: bytes) -> bytes:
@@ -46,6 +49,8 @@ class Sessions:
         self._copies: dict[tuple[SessionId, PackId], Header] = {}
         self._commits: dict[SessionId, Header] = {}  # by the copy in a commit slot
         self._secrets: dict[bytes, SessionSecrets] = {}  # by the exact bytes of the head
+        self._domains: dict[bytes, DomainKeys] = {}  # of a session, by its secret
+        self.problems: list[Damaged] = []  # sessions that contradict what is known of their domain
         self.locate: Callable[[SessionId], Iterable[PackId]] = lambda _: ()  # packs that may carry a session's header
 
     def through(self, store: Store) -> "Sessions":
@@ -53,6 +58,7 @@ class Sessions:
         other = Sessions(store, self._ring)
         other._lock, other._headers, other._copies = self._lock, self._headers, self._copies
         other._secrets, other._commits = self._secrets, self._commits
+        other._domains, other.problems = self._domains, self.problems
         return other
 
     def verify(self, data: bytes, sid: SessionId | None = None) -> Header:
@@ -154,7 +160,7 @@ class Sessions:
         context = session_context(self._ring.config_digest, head.sid)
         if not hmac.compare_digest(secret_commitment(secret, context), head.commitment):
             raise Damaged(f"session {head.sid} does not hold the secret that it commits to")
-        self._learn_domain(head, domain_secret)
+        self._learn_domain(head, secret, domain_secret)
         return SessionSecrets(head.sid, head.domain, secret, context)
 
     def _open_stanza(self, session: SessionRecord) -> bytes:
@@ -170,7 +176,33 @@ class Sessions:
             hint="it belongs to an epoch that this key was never given, or to another recovery key",
         )
 
-    def _learn_domain(self, head: SessionHead, secret: bytes) -> None:
+    def domain_keys(self, secrets: SessionSecrets) -> DomainKeys:
+        """What verifies the blobs of a session: its domain as the keyset has it, else as the session itself says.
+
+        Whoever lies about it then verifies nothing of its own, and harms no other session.
+        """
+        if self._ring.keyset is not None:
+            return self._ring.domains[secrets.domain]
+        with self._lock:
+            return self._domains[secrets.secret]
+
+    def _learn_domain(self, head: SessionHead, session_secret: bytes, secret: bytes) -> None:
         """With the recovery key alone, domains are known only from sessions."""
-        if head.domain not in self._ring.domains:
-            self._ring.domains[head.domain] = DomainKeys(head.domain, secret, self._ring.config_digest)
+        known = self._ring.domains.get(head.domain)
+        if known is None and self._ring.keyset is None:
+            known = DomainKeys(head.domain, secret, self._ring.config_digest)
+            known = self._ring.domains.setdefault(head.domain, known)
+        if known is None or hmac.compare_digest(known.secret, secret):
+            own = known
+        else:
+            own = DomainKeys(head.domain, secret, self._ring.config_digest)
+            against = "the keyset" if self._ring.keyset is not None else "other sessions"
+            problem = Untrusted(
+                f"session {head.sid} states another secret of its domain than {against}",
+                affected=[names.session(head.sid)],
+            )
+            log.warning("%s", problem)
+            self.problems.append(problem)
+        if own is not None:
+            with self._lock:
+                self._domains[session_secret] = own

@@ -16,6 +16,7 @@ from snapvault.format.tree import EMPTY, Node, NodeKind, decode_tree, encode_tre
 from snapvault.format.wire import FormatError
 from snapvault.foundation.errors import Cancelled, InvalidInput, StoreUnavailable
 from snapvault.foundation.events import Control
+from snapvault.foundation.ids import SessionId
 from snapvault.operations import parent
 from snapvault.operations.files import FileWriter
 from snapvault.operations.run import Run
@@ -43,16 +44,17 @@ class Failing(Wrapper):
 
 def test_a_search_for_lost_headers_that_failed_is_done_again(tmp_path: Path, source: Path) -> None:
     repo = make(tmp_path / "repo")
-    save(repo, source)
+    saved = save(repo, source)
     for folder in ("sessions", "index"):
         for file in (tmp_path / "repo" / folder).iterdir():
             file.unlink()
     repo = again(repo)
     failing = repo.vault.store.backend = Failing(repo.vault.store.backend)
+    sid = SessionId(saved.snapshot)
     with pytest.raises(StoreUnavailable):
-        list(repo.snapshots())
+        repo.vault.sessions.header(sid)
     failing.failing = False
-    assert len(list(repo.snapshots())) == 1
+    assert repo.vault.sessions.header(sid)[0].head.sid == sid
 
 
 def test_pins_of_two_handles_join(tmp_path: Path, source: Path) -> None:
