@@ -101,8 +101,8 @@ class Snapshot:
         return self._vault.sessions.secrets(self.id, holder=self.slot.holder).domain
 
     def reader(self) -> BlobReader:
-        """Reads the blobs of this snapshot."""
-        return self._vault.reader(self.domain)
+        """Reads the blobs of this snapshot.  Shared, with what it keeps, by all that read in the repository."""
+        return self._vault.shared_reader(self.domain)
 
     def ls(self, path: str = "/", *, recursive: bool = False) -> Iterator[Entry]:
         """The entries of a folder (or the one file that ``path`` names), in order of their names.

@@ -1,5 +1,6 @@
 """``restore --stdout``: one file's bytes, or a tar of a folder, into a stream."""
 
+import errno
 import io
 import os
 import stat
@@ -20,6 +21,8 @@ from snapvault.operations.visit import Visited, visit
 from snapvault.repository.reader import BlobReader
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
+
     from snapvault.operations.repository import Repository
 
 BLOCK = 1 << 20
@@ -51,19 +54,38 @@ def archive(
     A single file that is damaged raises Damaged as soon as its bytes do not verify: nothing wrong was written, but the
     stream is cut short.  In a tar, lost files are left out and named.
     """
+    whole = _Whole(stream)
     found = resolve(repo.vault.limited(control), snapshot) if isinstance(snapshot, str) else snapshot
     entry, reporter, tally = found.entry(path), Reporter("restore", control), Tally()
     selection = selection or Selection()
     if entry.node.kind != NodeKind.DIRECTORY:
         with found.open(path) as file:
-            _copy(file, stream, reporter)
+            _copy(file, whole, reporter)
         tally.wrote(entry.size)
     else:
-        _Tar(found.reader(), stream, reporter, tally).write(entry, selection)
+        _Tar(found.reader(), whole, reporter, tally).write(entry, selection)
     return in_the_snapshot(tally.result(found, "stream"), found, path, selection)
 
 
-def _copy(file: IO[bytes], stream: IO[bytes], reporter: Reporter) -> None:
+class _Whole(io.BufferedIOBase):
+    """A stream that takes all that is written: an unbuffered one may take a part of it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, data: "Buffer", /) -> int:
+        rest = bytes(data)
+        while rest:
+            taken: int | None = self._stream.write(rest)
+            if taken is None and not isinstance(self._stream, io.RawIOBase):
+                break  # of a simple writer, which took all
+            if not taken:
+                raise BlockingIOError(errno.EAGAIN, "the stream takes no more, and does not wait")
+            rest = rest[taken:]
+        return memoryview(data).nbytes
+
+
+def _copy(file: IO[bytes], stream: _Whole, reporter: Reporter) -> None:
     done = 0
     while block := file.read(BLOCK):
         reporter.tick("write", 0, bytes_done=done)
@@ -74,7 +96,7 @@ def _copy(file: IO[bytes], stream: IO[bytes], reporter: Reporter) -> None:
 class _Tar:
     """Writes a folder as a tar."""
 
-    def __init__(self, reader: BlobReader, stream: BinaryIO, reporter: Reporter, tally: Tally) -> None:
+    def __init__(self, reader: BlobReader, stream: _Whole, reporter: Reporter, tally: Tally) -> None:
         self._reader, self._reporter, self._tally = reader, reporter, tally
         self._stream = stream
         self._linked: dict[tuple[int, int], str] = {}

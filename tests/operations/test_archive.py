@@ -166,3 +166,27 @@ def test_a_stream_that_fails(repo: Repository, src: Path) -> None:
     for path in (str(src), f"{src}/f"):
         with pytest.raises(OSError, match="No space left"):
             snapvault.archive(repo, "latest", path, _Full())  # type: ignore[arg-type]
+
+
+class _Sips(io.RawIOBase):
+    """An unbuffered stream that takes a part of what it is given, or for now nothing at all."""
+
+    def __init__(self, limit: int) -> None:
+        self.got, self._limit = bytearray(), limit
+
+    def write(self, data: bytes) -> int | None:  # type: ignore[override]
+        self.got += data[: self._limit]
+        return min(len(data), self._limit) or None
+
+
+def test_a_stream_that_takes_less(repo: Repository, src: Path) -> None:
+    """What it did not take is given again; one that takes nothing is an error, not a loss."""
+    (src / "f").write_bytes(random.Random(1).randbytes(300_000))
+    save(repo, src)
+    for path in (str(src), f"{src}/f"):
+        whole, sips = io.BytesIO(), _Sips(1000)
+        snapvault.archive(repo, "latest", path, whole)
+        snapvault.archive(repo, "latest", path, sips)  # type: ignore[arg-type]
+        assert bytes(sips.got) == whole.getvalue()
+        with pytest.raises(BlockingIOError):
+            snapvault.archive(repo, "latest", path, _Sips(0))  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """What goes out comes back, to referees that are not ours; and a restore over a tree writes only what differs."""
 
+import errno
 import io
 import json
 import os
@@ -16,8 +17,9 @@ from repos import SMALL, back, contents, make, python, save, traced
 from trees import build_torture_tree, referee
 
 import snapvault
-from snapvault import InvalidInput, Repository, RestoreResult
+from snapvault import InvalidInput, Repository, RestoreResult, SourceError
 from snapvault.operations import files, restore, saver
+from snapvault.target.filesystem import FilesystemTarget
 
 
 @pytest.fixture
@@ -226,7 +228,6 @@ def test_a_part_by_its_path(stored: tuple[Repository, Path], tmp_path: Path) -> 
     """What is inside a folder comes to the target; a single file, or link, comes under its own name."""
     repo, tree = stored
     back(repo, tmp_path / "folder", tree, path=f"{tree}/attributes")
-    os.utime(tmp_path / "folder", ns=(1, (tree / "attributes").stat().st_mtime_ns))
     assert referee(tree / "attributes", tmp_path / "folder") == []
     for name in ("files/65536", "files/mode-4755", "special/long", "special/fifo", "sparse/hole-between"):
         back(repo, tmp_path / "single", tree, path=f"{tree}/{name}", verify=True)
@@ -237,6 +238,93 @@ def test_a_part_by_its_path(stored: tuple[Repository, Path], tmp_path: Path) -> 
     with pytest.raises(InvalidInput, match="holds no /nowhere"):
         snapvault.restore(repo, "latest", tmp_path / "none", path="/nowhere")
     assert not (tmp_path / "none").exists()
+
+
+def test_the_target_gets_the_metadata_of_the_folder(repo: Repository, tmp_path: Path) -> None:
+    """As rsync has it for PATH/ to TARGET/; the whole snapshot has no folder of its own, and leaves it alone."""
+    src, out = tmp_path / "src", tmp_path / "out"
+    src.mkdir(mode=0o751)
+    (src / "f").touch()
+    os.chown(src, 12, 34)
+    os.setxattr(src, "user.a", b"b")
+    os.utime(src, ns=(1, 12345))
+    save(repo, src)
+    out.mkdir(mode=0o700)
+    planned = snapvault.restore(repo, "latest", out, path=str(src), dry_run=True)
+    assert [(c.path, c.kind) for c in planned.changes if c.path != "f"] == [("/", "metadata")]
+    assert snapvault.restore(repo, "latest", out, path=str(src), verify=True).status == "ok"
+    st = out.stat()
+    assert (stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, st.st_mtime_ns) == (0o751, 12, 34, 12345)
+    assert os.getxattr(out, "user.a") == b"b"
+    assert snapvault.restore(repo, "latest", out, path=str(src), dry_run=True).changes == ()
+    os.chmod(out, 0o700)
+    snapvault.restore(repo, "latest", out)
+    assert stat.S_IMODE(out.stat().st_mode) == 0o700
+
+
+def test_folders_are_finished_while_others_follow(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the batches: times and modes of folders last, links lead where they did, few wait."""
+    src = tmp_path / "src"
+    for i in range(60):
+        folder = src / f"{i:02d}/below"
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(random.Random(i).randbytes(1000))
+        (folder / "first").write_bytes(b"%d" % i)
+        os.link(folder / "first", folder / "again")
+        os.link(src / "00/below/first", folder / "of 00")
+        for place in (folder, folder.parent):
+            os.chmod(place, 0o500 + i)
+            os.utime(place, ns=(1, 10**9 + i))
+    os.utime(src / "00/below", ns=(1, 1))
+    save(repo, src)
+    waiting: list[int] = []
+    close = restore.Restorer._close_folders
+
+    def counted(self: restore.Restorer) -> None:
+        waiting.append(len(self._closing))
+        close(self)
+
+    monkeypatch.setattr(restore.Restorer, "_close_folders", counted)
+    monkeypatch.setattr(restore, "WAITING_MAX", 7)
+    for options in ({}, {"delete": True}):
+        root = back(repo, tmp_path / "out", src, **options)
+        assert referee(src, root) == []
+        for i in range(3):
+            (root / f"{i}").touch()
+            (root / f"{i:02d}/below/again").unlink()
+            (root / f"{i:02d}/below/again").symlink_to("other")
+    assert max(waiting) == 7
+
+
+def test_a_removal_that_fails_spoils_nothing_else(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named; others are removed, and the folder gets its time and mode."""
+    src = tmp_path / "src"
+    (src / "sub").mkdir(parents=True, mode=0o711)
+    os.utime(src / "sub", ns=(1, 12345))
+    save(repo, src)
+    root = back(repo, tmp_path / "out", src)
+    for name in "abc":
+        (root / "sub" / name).touch()
+    os.chmod(root / "sub", 0o777)
+    remove = FilesystemTarget.remove
+
+    def refusing(self: FilesystemTarget, path: bytes) -> None:
+        if path.endswith(b"/b"):
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        remove(self, path)
+
+    monkeypatch.setattr(FilesystemTarget, "remove", refusing)
+    result = snapvault.restore(repo, "latest", tmp_path / "out", delete=True)
+    assert [(Path(i.path).name, i.message) for i in result.issues] == [
+        ("b", "cannot be removed: Device or resource busy")
+    ]
+    assert (result.removed, os.listdir(root / "sub")) == (2, ["b"])
+    st = (root / "sub").stat()
+    assert (stat.S_IMODE(st.st_mode), st.st_mtime_ns) == (0o711, 12345)
 
 
 def _alone(path: Path, base: Path) -> Path:
@@ -520,6 +608,73 @@ class TestUrls:
         assert (result.files_written, result.removed) == (1, 1)
         files = self._files(url)
         assert (files["sub/b"], "extra" in files, files.get("x.log")) == (b"b", False, b"log")
+
+    def test_target_of_a_single_file(self, repo: Repository, src: Path, url: str) -> None:
+        """Under its own name, as in a folder."""
+        save(repo, src)
+        result = snapvault.restore(repo, "latest", url, path=f"{src}/sub/b", verify=True, delete=True)
+        assert (result.status, self._files(url)) == ("ok", {"b": b"b"})
+
+    def test_delete_with_include(self, repo: Repository, src: Path, url: str, tmp_path: Path) -> None:
+        """At a URL as in a folder: what the snapshot does not hold goes from the folders that are visited."""
+        import fsspec
+
+        save(repo, src)
+        (src / "other").mkdir()
+        for place in (url, tmp_path / "out"):
+            snapvault.restore(repo, "latest", place, path=str(src))
+            fs, path = fsspec.core.url_to_fs(str(place))
+            for name in ("more", "sub/more", "sub/sub/more", "gone/below/more"):
+                fs.makedirs(f"{path}/{name}".rpartition("/")[0], exist_ok=True)
+                fs.pipe_file(f"{path}/{name}", b"more")
+            result = snapvault.restore(repo, "latest", place, path=str(src), include=["/sub/b"], delete=True)
+            assert result.removed == 3
+            kept = {"a", "sub/b", "sub/sub/empty", "sub/sub/more", "x.log", "sparse"}
+            assert set(self._files(str(place))) == kept
+
+    def test_a_url_that_fails(self, repo: Repository, src: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Reading back and removing: named by path, and the rest goes on.  Full: an error at once, as of a folder."""
+        import fsspec
+
+        save(repo, src)
+        snapvault.restore(repo, "latest", url, path=str(src))
+        fs, path = fsspec.core.url_to_fs(url)
+        for name in ("more", "sub/more"):
+            fs.pipe_file(f"{path}/{name}", b"more")
+        kinds = type(fs)
+        rm_file, honest = kinds.rm_file, kinds.open
+
+        def refusing(self: object, name: str) -> None:
+            if name.endswith("/sub/more"):
+                raise PermissionError(errno.EACCES, "Permission denied", name)
+            rm_file(self, name)
+
+        monkeypatch.setattr(kinds, "rm_file", refusing)
+        result = snapvault.restore(repo, "latest", url, path=str(src), delete=True)
+        assert (result.removed, [(i.path, i.message) for i in result.issues]) == (
+            1, [(f"{src}/sub/more", "cannot be removed: Permission denied")],
+        )  # fmt: skip
+
+        def unreadable(self: object, name: str, mode: str = "rb", **options: object) -> object:
+            if name.endswith("/sub/b") and mode == "rb":
+                raise PermissionError(errno.EACCES, "Permission denied", name)
+            return honest(self, name, mode, **options)
+
+        fs.rm_file(f"{path}/sub/b")
+        monkeypatch.setattr(kinds, "open", unreadable)
+        result = snapvault.restore(repo, "latest", url, path=str(src), verify=True)
+        assert (result.files_written, [i.path for i in result.issues]) == (1, [f"{src}/sub/b"])
+        assert "could not be verified" in result.issues[0].message
+
+        def full(self: object, name: str, mode: str = "rb", **options: object) -> object:
+            if mode == "wb":
+                raise OSError(errno.ENOSPC, "No space left on device", name)
+            return honest(self, name, mode, **options)
+
+        monkeypatch.setattr(kinds, "open", full)
+        fs.rm_file(f"{path}/a")
+        with pytest.raises(SourceError, match="No space left"):
+            snapvault.restore(repo, "latest", url, path=str(src))
 
     def test_what_a_url_cannot_keep_is_counted(self, repo: Repository, tmp_path: Path, url: str) -> None:
         src = tmp_path / "odd"
