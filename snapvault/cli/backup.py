@@ -17,7 +17,7 @@ from snapvault.operations.sources import Source
 from snapvault.source.selection import read_patterns
 
 
-@click.command()
+@click.command(short_help="Store files, a stream or a command's output as a new snapshot.")
 @click.argument("paths", metavar="[PATH|URL]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("--dataset", metavar="NAME", required=True, help="What this is a backup of; letters, digits and ._-")
 @click.option("--stdin", is_flag=True, help="Store standard input as one file.")
@@ -43,11 +43,13 @@ def backup(
 ) -> int:  # fmt: skip
     """Store files, folders, fsspec URLs, a stream or a command's output as a new snapshot.
 
-    Exit code 3: saved, but some files could not be read; they are named.
+    Exit code 3: saved, but some files could not be read; they are named.  Turn a dump's own compression off:
+    snapvault compresses, and finds what two dumps have in common.
 
     \b
     snapvault backup --dataset home --exclude '*.tmp' /home/me
-    snapvault backup --dataset orders --stdin-name orders.dump --from-command -- pg_dump -Fc orders
+    snapvault backup --dataset orders --stdin-name orders.dump --from-command -- \\
+      pg_dump --format=custom --compress=0 orders
     """
     sources = _sources(paths, stdin, stdin_name, from_command)
     if exclude_larger_than is not None:

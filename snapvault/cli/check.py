@@ -12,7 +12,7 @@ from snapvault.foundation.errors import InvalidInput
 ALL = "all"
 
 
-@click.command()
+@click.command(short_help="See whether everything is there and whole.")
 @click.option(
     "--read-data", metavar="SHARE", is_flag=False, flag_value=ALL, default=None,
     help="Read and verify all stored data, or a share of it (5%), taking turns from run to run.",

@@ -1,12 +1,15 @@
 """What the verbs share: the common options, and how a command ends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
+import snapvault
 from snapvault.cli.settings import Settings
+from snapvault.cli.text import unprintable
 from snapvault.foundation.errors import InvalidInput
 
 P = ParamSpec("P")
@@ -72,3 +75,16 @@ def split_reference(text: str) -> tuple[str, str]:
     if not snapshot:
         raise InvalidInput(f"{text!r} names no snapshot", hint="write SNAP or SNAP:/PATH")
     return snapshot, "/" + path if colon else "/"
+
+
+def stored_path(snapshots: Sequence[snapvault.Snapshot], path: str) -> str:
+    """``path`` as it is, or, if no snapshot holds that, as ``ls`` prints it: with escapes (docs/guide/restore.md)."""
+    plain = unprintable(path)
+    if plain == path:
+        return path
+    for candidate in (path, plain):
+        for snapshot in snapshots:
+            with suppress(InvalidInput):
+                snapshot.entry(candidate)
+                return candidate
+    return path

@@ -5,7 +5,7 @@ from collections import Counter
 import click
 
 import snapvault
-from snapvault.cli.common import verb
+from snapvault.cli.common import stored_path, verb
 from snapvault.cli.settings import Settings
 from snapvault.cli.text import count, human_size, printable
 
@@ -36,7 +36,8 @@ def diff(settings: Settings, before: str, after: str, path: str) -> int:
     seen: Counter[str] = Counter()
     grown = 0
     with settings.open() as repository:
-        for change in snapvault.diff(repository, before, after, path=path):
+        a, b = repository.snapshot(before), repository.snapshot(after)
+        for change in snapvault.diff(repository, a, b, path=stored_path([b, a], path)):
             seen[change.kind] += 1
             grown += change.size_after - change.size_before
             settings.out.item(change.to_dict(), change_line(change))

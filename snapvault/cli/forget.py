@@ -22,7 +22,7 @@ def forget(settings: Settings, snapshots: tuple[str, ...], dry_run: bool) -> int
         result = snapvault.forget_snapshots(repository, snapshots, dry_run=dry_run)
     for snapshot in result.forgotten:
         settings.out.item({"snapshot": snapshot}, snapshot[:8])
-    would = "would be " if dry_run else ""
+    end = "would be forgotten; no space is freed by that" if dry_run else "forgotten; no space was freed"
     content = {"forgotten": len(result.forgotten), "dry_run": dry_run, "status": result.status}
-    settings.out.summary(content, [f"{count(len(result.forgotten), 'snapshot')} {would}forgotten; no space was freed"])
+    settings.out.summary(content, [f"{count(len(result.forgotten), 'snapshot')} {end}"])
     return 0

@@ -11,9 +11,11 @@ import snapvault
 from snapvault.cli.common import verb
 from snapvault.cli.settings import Settings
 from snapvault.cli.text import parse_size
-from snapvault.foundation.errors import InvalidInput
+from snapvault.foundation.errors import InvalidInput, StoreFull
 from snapvault.repository.create import rescue_files
 
+ROOM = 4096  # bytes; more than a key takes
+HINT = "free space there, or name another place"
 RESCUE_PROGRAM = "rescue-1.py"
 
 
@@ -35,10 +37,14 @@ def init(settings: Settings, recovery_key_file: str | None, chunk_size: str | No
     with contextlib.ExitStack() as stack:
         # The file is made first: a key that cannot be written down must not come into being.
         key_file = stack.enter_context(new_private_file(recovery_key_file)) if recovery_key_file else None
-        result = snapvault.init(settings.url(), chunking=chunking, **settings.access(new=True))
+        try:
+            result = snapvault.init(settings.url(), chunking=chunking, **settings.access(new=True))
+        except StoreFull as e:
+            hint = f"{HINT}; a new run with the same password takes up what is there"
+            raise StoreFull(e.message, hint=hint, affected=e.affected) from e
         with result.repository as repository:
             if key_file is not None:
-                write_all(key_file, (result.recovery_key + "\n").encode())
+                write_text(key_file, result.recovery_key + "\n")
             _show(settings, repository, result.recovery_key, recovery_key_file)
     return 0
 
@@ -49,14 +55,21 @@ def _chunking(average: int) -> snapvault.Chunking:
 
 @contextlib.contextmanager
 def new_private_file(path: str) -> Iterator[int]:
-    """A new file of mode 0600 to write; an exception in the block removes it.  InvalidInput if it exists."""
+    """A new file of mode 0600 for ``write_text``; an exception in the block removes it.  InvalidInput if it exists.
+
+    It has its space already: what is to be written there cannot be had again.
+    """
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise InvalidInput(f"{path} exists already", hint="name a new file") from None
     except OSError as e:
-        raise InvalidInput(f"{path} cannot be written: {e.strerror}") from e
+        raise InvalidInput(f"{path} cannot be written: {e.strerror}", hint=HINT) from e
     try:
+        try:
+            _write_all(fd, b"\n" * ROOM)
+        except OSError as e:
+            raise InvalidInput(f"{path} cannot be written: {e.strerror}", hint=HINT) from e
         yield fd
     except BaseException:
         os.unlink(path)
@@ -65,8 +78,14 @@ def new_private_file(path: str) -> Iterator[int]:
         os.close(fd)
 
 
-def write_all(fd: int, data: bytes) -> None:
-    """Write and fsync."""
+def write_text(fd: int, text: str) -> None:
+    """Write over the room that ``new_private_file`` made, and fsync."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    _write_all(fd, text.encode())
+    os.ftruncate(fd, len(text.encode()))
+
+
+def _write_all(fd: int, data: bytes) -> None:
     while data:
         data = data[os.write(fd, data) :]
     os.fsync(fd)

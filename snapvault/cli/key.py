@@ -8,14 +8,14 @@ import click
 
 import snapvault
 from snapvault.cli.common import common_options, verb
-from snapvault.cli.init import new_private_file, write_all
+from snapvault.cli.init import new_private_file, write_text
 from snapvault.cli.settings import Settings
 from snapvault.cli.text import printable, table
 
 ROLES = ("writer", "reader", "maintainer", "site")
 
 
-@click.group(no_args_is_help=True)
+@click.group(no_args_is_help=True, short_help="List, add and remove keys; change the password; rotate.")
 @common_options
 def key() -> None:
     """Who may do what: list, add, remove, change (the password), rotate."""
@@ -61,7 +61,7 @@ def add(settings: Settings, name: str, role: str, file: str | None) -> int:
             result = snapvault.add_key(repository, role, name, file=file)
             given = [f"Its client key is in {file}: move it to that machine and set SNAPVAULT_KEY_FILE there."]
         else:
-            result = snapvault.add_key(repository, role, name, password=settings.new_password(f"the new key {name}"))
+            result = snapvault.add_key(repository, role, name, password=settings.new_password(f"the key {name}"))
             given = ["It opens the repository with the password you gave."]
     return _done(settings, result, [f"Added the {role} {name} ({result.id[:8]}).", *given])
 
@@ -79,7 +79,7 @@ def remove(settings: Settings, who: str) -> int:
     return _done(settings, result, [f"Removed the {result.role} {result.name} ({result.id[:8]})."])
 
 
-@key.command()
+@key.command(short_help="Change the password of the key in use.")
 @verb
 def change(settings: Settings) -> int:
     """Change the password of the key in use (with the recovery key: set the owner's).
@@ -89,12 +89,12 @@ def change(settings: Settings) -> int:
     snapvault --key-file recovery.key key change
     """
     with settings.open() as repository:
-        result = snapvault.change_password(repository, settings.new_password("the key in use, the new one"))
+        result = snapvault.change_password(repository, settings.new_password("the key in use"))
     after = "If the old password leaked, run 'snapvault key rotate' too."
     return _done(settings, result, [f"The {result.role} {result.name} has a new password.", after])
 
 
-@key.command()
+@key.command(short_help="Seal new data to a fresh read key.")
 @click.option("--new-recovery-key", is_flag=True, help="Issue a new recovery key, too; keep the old one for old data.")
 @click.option("--recovery-key-file", metavar="F", help="Write the new recovery key to the new file F.")
 @verb
@@ -108,7 +108,7 @@ def rotate(settings: Settings, new_recovery_key: bool, recovery_key_file: str | 
         lines = ["New data is sealed to a new key from now on."]
         extra: dict[str, Any] = {}
         if file is not None:
-            write_all(file, (result.recovery_key + "\n").encode())
+            write_text(file, result.recovery_key + "\n")
             lines.append(f"The new recovery key is in {recovery_key_file}; keep the old one for the old data.")
             extra["recovery_key_file"] = recovery_key_file
         elif issue:

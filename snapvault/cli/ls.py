@@ -1,6 +1,7 @@
 """``snapvault ls``"""
 
 import stat
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from fnmatch import fnmatchcase
 import click
 
 import snapvault
-from snapvault.cli.common import split_reference, verb
+from snapvault.cli.common import split_reference, stored_path, verb
 from snapvault.cli.settings import Settings
 from snapvault.cli.text import count, human_size, local_time, printable
 
@@ -26,7 +27,8 @@ GROUPS = {"files": "file", "folders": "folder", "others": "other entry"}
 def ls(settings: Settings, snapshot: str, long: bool, recursive: bool, find: str | None, stats: bool) -> int:
     """List what a snapshot holds.
 
-    SNAP is the beginning of an id (4 digits or more), DATASET@latest, DATASET@TIME, or latest.
+    SNAP is the beginning of an id (4 digits or more), DATASET@latest, DATASET@TIME, or latest.  Without PATH or -R only
+    the top of the snapshot is listed: it holds absolute paths.
 
     \b
     snapvault ls home@latest:/home/me --long
@@ -35,7 +37,8 @@ def ls(settings: Settings, snapshot: str, long: bool, recursive: bool, find: str
     name, path = split_reference(snapshot)
     seen: Counter[str] = Counter()
     with settings.open() as repository:
-        for entry in _entries(repository.snapshot(name), path, recursive or stats, find):
+        found = repository.snapshot(name)
+        for entry in _entries(found, stored_path([found], path), recursive or stats, find):
             seen[_group(entry)] += 1
             seen["bytes"] += entry.size if entry.kind == "file" else 0
             if not stats:
@@ -44,7 +47,14 @@ def ls(settings: Settings, snapshot: str, long: bool, recursive: bool, find: str
     words = [count(seen[group], noun) for group, noun in GROUPS.items()]
     shown = [f"{', '.join(words)}, {human_size(seen['bytes'])}"] if stats else []
     settings.out.summary({**summary, "status": "ok"}, shown)
+    if seen["folders"] and not (recursive or stats or find) and on_terminal():
+        settings.out.note("(-R lists what is in the folders, too)")
     return 0
+
+
+def on_terminal() -> bool:
+    """Whether a person reads the listing."""
+    return sys.stdout.isatty()
 
 
 def _entries(snapshot: snapvault.Snapshot, path: str, recursive: bool, find: str | None) -> Iterator[snapvault.Entry]:

@@ -1,5 +1,6 @@
 """The entry point: the group of verbs, and how errors and interrupts end the process."""
 
+import errno
 import logging
 import os
 import sys
@@ -18,7 +19,20 @@ from snapvault.cli.settings import Settings
 from snapvault.foundation.errors import Cancelled, InvalidInput, SnapvaultError
 
 VERBS = ("init", "backup", "snapshots", "ls", "diff", "restore", "check", "forget", "key")
+NO_VERB = 2
 INTERRUPTED = 130
+OVERVIEW = """\
+snapvault: deduplicating, encrypted backups
+
+  export SNAPVAULT_REPOSITORY=/mnt/disk/repo         (or -r REPOSITORY with each command)
+  snapvault init                                     make a repository; asks for a new password
+  snapvault backup --dataset home /home/me           store a snapshot
+  snapvault snapshots                                list them
+  snapvault ls home@latest:/home/me                  look into one
+  snapvault restore home@latest --target /tmp/back   bring it back
+  snapvault check                                    see whether all is there and whole
+
+Others: diff, forget, key.  'snapvault VERB --help' explains one, 'snapvault --help' the common options."""
 
 
 class Verbs(click.Group):
@@ -46,14 +60,15 @@ def _show_version(context: click.Context, parameter: click.Parameter, value: boo
 
 
 @click.group(
-    cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, no_args_is_help=True
-)
+    cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+)  # fmt: skip
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
 )
 @common_options
 @click.pass_context
-def cli(context: click.Context) -> None:
+def cli(context: click.Context) -> int:
     """Deduplicating, encrypted backups.
 
     \b
@@ -69,6 +84,11 @@ def cli(context: click.Context) -> None:
     """
     settings = context.ensure_object(Settings)
     settings.debug = settings.debug or bool(os.environ.get("SNAPVAULT_DEBUG"))
+    if context.invoked_subcommand is None:
+        if settings.out.as_json:
+            raise InvalidInput("no verb is given", hint="'snapvault --help' lists them")
+        click.echo(OVERVIEW, err=True)
+    return NO_VERB
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -94,6 +114,9 @@ def run(argv: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         settings.out.error(Cancelled("interrupted", hint=""))
         return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as e:
+        click.echo(e.format_message(), err=True)
+        return NO_VERB
     except (click.ClickException, SnapvaultError, OSError) as e:
         error = _as_ours(e)
         with suppress(BrokenPipeError):
@@ -111,7 +134,8 @@ def _as_ours(error: click.ClickException | SnapvaultError | OSError) -> Snapvaul
         hint = f"'{context.command_path} --help' shows what can be given" if context is not None else ""
         return InvalidInput(error.format_message().rstrip("."), hint=hint)
     where = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
-    return SnapvaultError(f"{where}{error.strerror or error}")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return SnapvaultError(f"{where}{error.strerror or error}", hint="free space there and run again" if full else "")
 
 
 def _log_to(settings: Settings) -> None:

@@ -7,6 +7,7 @@ standard output, except where that carries data (``restore --stdout``): then the
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
@@ -16,6 +17,9 @@ from snapvault.foundation.errors import SnapvaultError
 from snapvault.operations.results import Issue
 
 SCHEMA = 1
+NAMED = 3  # paths that a line names
+_OBJECT = re.compile(r"(?:packs|index|sessions)/[0-9a-z/]+")  # a name in the store
+_BLOB = re.compile(r"blob [0-9a-f]+ cannot be read: ")
 
 
 class Output:
@@ -63,13 +67,14 @@ class Output:
             _write(sys.stderr, f"warning: {harmless_lines(text)}")
 
     def issues(self, issues: tuple[Issue, ...], code: str, headline: str) -> None:
-        """Paths that went wrong: all of them as JSON, a count and examples as text."""
+        """Paths that went wrong: all of them as JSON; as text a count, and a line for what they have in common."""
         if self.as_json:
             for i in issues:
                 self.line("error", {"code": code, "path": i.path, "message": i.message})
         elif issues:
             _write(sys.stderr, f"{headline}:")
-            for text in examples([f"  {printable(i.path)}: {harmless(i.message)}" for i in issues], "paths"):
+            lines = _grouped(issues)
+            for text in examples(lines, "paths" if len(lines) == len(issues) else "lines"):
                 _write(sys.stderr, text)
 
     def error(self, error: SnapvaultError) -> None:
@@ -96,6 +101,24 @@ class LogHandler(logging.Handler):
             self._output.warning(record.getMessage())
         else:
             _write(sys.stderr, f"{record.levelname.lower()}: {record.name}: {harmless_lines(record.getMessage())}")
+
+
+def _grouped(issues: tuple[Issue, ...]) -> list[str]:
+    """A line a path; but one line for all that hang on one damaged object: a pack may hold thousands of files."""
+    causes: dict[tuple[str, str], list[Issue]] = {}
+    for issue in issues:
+        named = _OBJECT.search(issue.message)
+        folder = "folder" if issue.message.startswith("entries of") else ""
+        causes.setdefault((named[0], folder) if named else ("", issue.path), []).append(issue)
+    lines = []
+    for group in causes.values():
+        message = harmless(_BLOB.sub("", group[0].message))  # each path has another blob
+        if len(group) <= NAMED:
+            lines += [f"  {printable(i.path)}: {harmless(i.message)}" for i in group]
+        else:
+            some = ", ".join(printable(i.path) for i in group[:NAMED])
+            lines.append(f"  {some} and {len(group) - NAMED:,} more (--json lists them all): {message}")
+    return lines
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 import snapvault
-from snapvault.cli.common import split_reference, status_code, verb
+from snapvault.cli.common import split_reference, status_code, stored_path, verb
 from snapvault.cli.diff import change_line
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
@@ -43,8 +43,8 @@ def restore(settings: Settings, /, snapshot: str, target: str | None, stdout: bo
     with settings.open() as repository, long_operation(settings.out) as control:
         found = repository.snapshot(name)
         result = snapvault.restore(
-            repository, found, target, path=path, target_options=settings.options_for(target), control=control,
-            **options,
+            repository, found, target, path=stored_path([found], path), control=control,
+            target_options=settings.options_for(target), **options,
         )  # fmt: skip
     if result.dry_run:
         for change in result.changes:
@@ -61,7 +61,9 @@ def _to_stdout(settings: Settings, name: str, path: str, target: str | None, opt
         raise InvalidInput("--target and --stdout do not go together", hint="give one of them")
     settings.out.data_on_stdout = True
     with settings.open() as repository, long_operation(settings.out) as control:
-        result = snapvault.restore(repository, name, sys.stdout.buffer, path=path, control=control, **options)
+        found = repository.snapshot(name)
+        path = stored_path([found], path)
+        result = snapvault.restore(repository, found, sys.stdout.buffer, path=path, control=control, **options)
         sys.stdout.buffer.flush()
     _report(settings, result)
     if settings.out.as_json:
@@ -73,7 +75,7 @@ def _report(settings: Settings, r: snapvault.RestoreResult) -> None:
     settings.out.issues(r.lost, "lost", f"{count(len(r.lost), 'path')} lost, since stored data is damaged")
     settings.out.issues(r.issues, "incomplete", f"{count(len(r.issues), 'path')} not restored in everything")
     if r.unprivileged:
-        settings.out.warning(f"{count(r.unprivileged, 'entry')} need root for their owner, device or attributes")
+        settings.out.warning(f"root is needed for owner, device or attributes of {count(r.unprivileged, 'entry')}")
 
 
 def _content(r: snapvault.RestoreResult) -> dict[str, Any]:

@@ -90,20 +90,22 @@ def _first_line(text: str, where: str) -> str:
     return lines[0]
 
 
-def ask(prefix: str, what: str, *, twice: bool) -> Password:
+def ask(prefix: str, what: str, *, twice: bool, password: str = "password") -> Password:
     """Ask at the terminal when the password is needed, once; InvalidInput where there is no terminal."""
+
+    other = "" if twice else ", or a key file"
 
     @cache
     def prompt() -> str:
         if not sys.stdin.isatty():
             raise InvalidInput(
-                f"a password is needed for {what} and there is no terminal to ask at",
-                hint=f"set {prefix}_FILE, {prefix}_COMMAND or {prefix}, or a key file",
+                f"a {password} is needed for {what}, and there is no terminal to ask at",
+                hint=f"set {prefix}_FILE, {prefix}_COMMAND or {prefix}{other}",
             )
-        password = _typed(f"Password for {what}: ")
-        if twice and _typed("Once more: ") != password:
+        typed = _typed(f"{password.capitalize()} for {what}: ")
+        if twice and _typed("Once more: ") != typed:
             raise InvalidInput("the two passwords differ", hint="run the command again")
-        return password
+        return typed
 
     return prompt
 

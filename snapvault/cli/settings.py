@@ -55,7 +55,7 @@ class Settings:
 
     def new_password(self, whose: str) -> Password:
         """The password to set."""
-        return password_source(NEW_PASSWORD) or ask(NEW_PASSWORD, whose, twice=True)
+        return password_source(NEW_PASSWORD) or ask(NEW_PASSWORD, whose, twice=True, password="new password")
 
     def access(self, *, new: bool = False) -> dict[str, Any]:
         """Arguments of ``snapvault.open`` and ``snapvault.init`` beside the URL."""

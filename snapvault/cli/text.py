@@ -7,6 +7,8 @@ from datetime import datetime
 from snapvault.foundation.errors import InvalidInput
 
 EXAMPLES = 10  # lines of a long list that are shown
+_ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[\\ntr])")
+_LETTERS = {"\\": "\\", "n": "\n", "t": "\t", "r": "\r"}
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
 
@@ -18,6 +20,21 @@ def printable(name: str) -> str:
     ``\\xff`` is a byte that is no UTF-8, ``\\x1b`` or ``\\u202e`` a character.
     """
     return harmless(name.replace("\\", "\\\\"))
+
+
+def unprintable(shown: str) -> str:
+    """The name that ``printable`` showed: its escapes are read back, and everything else is left as it is."""
+    return _ESCAPE.sub(_unescaped, shown)
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    escape = found[0]
+    if escape[1] in _LETTERS:
+        return _LETTERS[escape[1]]
+    code = int(escape[2:], 16)
+    if code > 0x10FFFF:
+        return escape
+    return chr(0xDC00 + code) if escape[1] == "x" and code >= 0x80 else chr(code)
 
 
 def harmless(text: str) -> str:

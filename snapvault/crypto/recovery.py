@@ -38,7 +38,10 @@ class RecoveryKey(NamedTuple):
 
 
 def decode_recovery_key(text: str) -> RecoveryKey:
-    """The key from its printed form; spaces, dashes, case and the letters O, I, L are forgiven, the first line may be missing.  KeyRejected."""
+    """The key from its printed form; KeyRejected.
+
+    Spaces, dashes, case and the letters O, I, L are forgiven, and the first line may be missing.
+    """
     body = "".join(c for c in text.upper() if not c.isspace() and unicodedata.category(c) != "Pd")  # Pd: all dashes
     body = body.removeprefix(PREFIX.replace("-", ""))
     hint = "compare it with the printed sheet, letter by letter"

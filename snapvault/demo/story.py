@@ -69,11 +69,14 @@ class Story:
         with long_operation(Output()) as control:
             r = snapvault.backup(repo, self._tree, dataset="demo", control=control)
         stored = sum(p.stat().st_size for p in self._store.rglob("*") if p.is_file())
-        said = f"{human_size(r.bytes_total)}: {human_size(r.bytes_new)} new, {human_size(r.bytes_stored)} stored"
+        said = f"{human_size(r.bytes_total)} of files: {human_size(r.bytes_new)} of it new, "
+        said += f"{human_size(r.bytes_stored)} stored, compressed and encrypted"
         if not r.parent:
-            return Row(step, f"{said}; {r.bytes_total / stored:.1f} times smaller", r.seconds, r.status == "ok")
+            share = f"the whole repository takes {human_size(stored)}, {stored / r.bytes_total:.0%} of that"
+            return Row(step, f"{said}; {share}", r.seconds, r.status == "ok")
         good = r.status == "ok" and r.files_unmodified == trees.files_in_both(self._before, self._after)
-        return Row(step, f"{said}; {r.files_unmodified:,} files unmodified and not read", r.seconds, good)
+        said += f"; {count(r.files_unmodified, 'file')} unmodified and not read, {r.files_new + r.files_changed:,} read"
+        return Row(step, f"{said} (edited, new, or in the folder that was renamed)", r.seconds, good)
 
     def _restore(self, repo: snapvault.Repository) -> Row:
         target = self._place / "restored"

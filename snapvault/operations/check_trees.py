@@ -51,9 +51,8 @@ class TreeCheck:
             if not self._is_sound(snapshot.details.root, reader, self._sound[snapshot.domain]):
                 found = self._lost(snapshot, reader)
                 lost += found
-                self.findings.append(
-                    Finding(f"snapshot {snapshot.id} ({snapshot.dataset}) lost {_paths(len(found))}", (), (snapshot.id,))
-                )
+                message = f"snapshot {snapshot.id} ({snapshot.dataset}) lost {_paths(len(found))}"
+                self.findings.append(Finding(message, (), (snapshot.id,)))
         return lost
 
     def _reader(self, domain: DomainId) -> BlobReader:
