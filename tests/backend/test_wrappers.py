@@ -3,10 +3,12 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from snapvault.backend.checked import CheckedBackend
+from snapvault.backend.guard import CancelBackend
 from snapvault.backend.limit import LimitBackend
 from snapvault.backend.local import LocalBackend
 from snapvault.backend.memory import MemoryBackend
@@ -14,7 +16,7 @@ from snapvault.backend.protocol import Backend, Exists, NotFound, ObjectInfo
 from snapvault.backend.retry import RetryBackend, RetryPolicy
 from snapvault.backend.trace import Call, TraceBackend
 from snapvault.backend.wrapper import innermost, remove_stale_temps
-from snapvault.foundation.errors import Damaged, SnapvaultError, StoreDenied, StoreFull, StoreUnavailable
+from snapvault.foundation.errors import Cancelled, Damaged, SnapvaultError, StoreDenied, StoreFull, StoreUnavailable
 from snapvault.testing.faults import Fault, FaultyBackend, Killed, Kind
 
 QUICK = RetryPolicy(total=5.0, until_first_success=5.0, first_wait=0.001, longest_wait=0.01)
@@ -52,6 +54,26 @@ def test_a_passing_fault_is_not_seen(method: str, after: bool, times: int) -> No
 
 
 @pytest.mark.parametrize("method", CALLS)
+def test_who_cancelled_waits_for_no_dead_store(method: str) -> None:
+    cancel = threading.Event()
+    plan = [Fault(method=method, times=None)]
+
+    class Dying(FaultyBackend):
+        def _call(self, *call: str) -> Any:
+            cancel.set()  # while the call is under way
+            return super()._call(*call)
+
+    faulty = Dying(filled(), plan)
+    backend = CancelBackend(RetryBackend(faulty, BRIEF), cancel)
+    with pytest.raises(StoreUnavailable):
+        CALLS[method](backend)
+    assert len(faulty.fired) == 2  # the call, and the one repetition that needs no waiting
+    with pytest.raises((StoreUnavailable, Cancelled)):
+        CALLS["put"](backend)
+    assert len(faulty.log) == 2
+
+
+@pytest.mark.parametrize("method", CALLS)
 def test_a_lasting_fault_ends_in_bounded_time(method: str) -> None:
     faulty = FaultyBackend(filled(), [Fault(method=method, times=None)])
     with pytest.raises(StoreUnavailable):
@@ -73,7 +95,7 @@ def test_exists_after_a_lost_reply_is_our_own_success() -> None:
     faulty = FaultyBackend(store, [Fault(method="put_if_absent", after=True)])
     RetryBackend(faulty, QUICK).put_if_absent("snapshots/x", [b"comm", b"it"])
     assert store.objects == {"snapshots/x": b"commit"}
-    assert [m for m, _ in faulty.log] == ["put_if_absent", "put_if_absent", "get"]
+    assert [m for m, _ in faulty.log] == ["put_if_absent", "put_if_absent", "head", "get"]
 
 
 def test_exists_after_a_fault_with_other_bytes_is_somebody_else() -> None:

@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,30 @@ def test_a_command_that_ignores_the_request_to_end_is_killed(monkeypatch: pytest
     assert reader.read(1) == b"x"
     assert reader.finish() is False
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_what_the_caller_left_in_its_buffer_is_read_first() -> None:
+    for more in (b"", b"later"):
+        read, write = os.pipe()
+        with os.fdopen(read, "rb") as stream:
+            os.write(write, b"head body")
+            assert stream.read(5) == b"head "
+            reader = _opened(StreamSource("s", stream))
+            os.write(write, more)
+            assert reader.read(1) == b"b"
+            os.close(write)
+            assert _read(reader) == b"ody" + more and reader.finish()
+            assert os.get_blocking(read)
+
+
+def test_python_ends_while_a_pipe_is_silent() -> None:
+    code = (
+        "import sys, threading, time\n"
+        "from snapvault.source.stream import StreamSource\n"
+        "s = StreamSource('s', sys.stdin.buffer)\n"
+        "r = s.open(s.roots[0], s.root_node(s.roots[0]))\n"
+        "threading.Thread(target=r.read, args=(10,), daemon=True).start()\n"
+        "time.sleep(0.3)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.wait(60) == 0
