@@ -19,6 +19,7 @@ from trees import build_torture_tree, referee
 import snapvault
 from snapvault import InvalidInput, Repository, RestoreResult, SourceError
 from snapvault.operations import files, restore, saver
+from snapvault.operations.visit import Visited
 from snapvault.target.filesystem import FilesystemTarget
 
 
@@ -280,13 +281,13 @@ def test_folders_are_finished_while_others_follow(
     os.utime(src / "00/below", ns=(1, 1))
     save(repo, src)
     waiting: list[int] = []
-    close = restore.Restorer._close_folders
+    leave = restore.Restorer._leave
 
-    def counted(self: restore.Restorer) -> None:
+    def counted(self: restore.Restorer, at: Visited) -> None:
+        leave(self, at)
         waiting.append(len(self._closing))
-        close(self)
 
-    monkeypatch.setattr(restore.Restorer, "_close_folders", counted)
+    monkeypatch.setattr(restore.Restorer, "_leave", counted)
     monkeypatch.setattr(restore, "WAITING_MAX", 7)
     for options in ({}, {"delete": True}):
         root = back(repo, tmp_path / "out", src, **options)
@@ -295,7 +296,7 @@ def test_folders_are_finished_while_others_follow(
             (root / f"{i}").touch()
             (root / f"{i:02d}/below/again").unlink()
             (root / f"{i:02d}/below/again").symlink_to("other")
-    assert max(waiting) == 7
+    assert 0 < max(waiting) < 7
 
 
 def test_a_removal_that_fails_spoils_nothing_else(
