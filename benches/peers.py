@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Whole commands side by side: snapvault, restic, borg, replicat and the bare pipe, on corpora made from a recipe.
 
-    python benches/peers.py                                   # all of it: about 60 GB of disk, one to two hours
+    python benches/peers.py                                   # all of it: some 40 GB of disk
     python benches/peers.py --corpora dump --rounds 5
     python benches/peers.py --corpus /usr/share               # a tree of your own, read in place
     python benches/peers.py --scale 0.01 --tools snapvault,pipe

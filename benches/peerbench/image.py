@@ -62,9 +62,9 @@ def _fill(content: Content, root: Path, total: int) -> list[Path]:
 
 
 def _edits(content: Content, scratch: Path, files: list[Path]) -> Path:
-    """Commands for debugfs: one file in a hundred is replaced by an edited one, some go, some come."""
+    """Commands for debugfs: of one file in twelve most are edited, some go, some come."""
     lines = []
-    for number, path in enumerate(content.draw.sample(files, max(3, len(files) // 60))):
+    for number, path in enumerate(content.draw.sample(files, max(3, len(files) // 12))):
         inside = f"/{path.relative_to(scratch / 'root')}"
         lines.append(f"rm {inside}")
         if number % 10 < 6:
