@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Whole commands side by side: snapvault, restic, borg, replicat and the bare pipe, on corpora made from a recipe.
 
-    python benches/peers.py                                   # all of it: some 40 GB of disk
+    python benches/peers.py                                   # all of it: some 45 GB of disk
     python benches/peers.py --corpora dump --rounds 5
     python benches/peers.py --corpus /usr/share               # a tree of your own, read in place
     python benches/peers.py --scale 0.01 --tools snapvault,pipe
@@ -24,7 +24,7 @@ from typing import Any
 
 from peerbench import corpora, report
 from peerbench.chart import chart
-from peerbench.contest import Result, contest
+from peerbench.contest import Result, contest, need
 from peerbench.install import tools, versions
 from peerbench.measure import machine, own_peak
 from peerbench.tools import ALL
@@ -36,17 +36,23 @@ def main() -> int:
         draw(json.loads(options.redraw.read_text()), options.redraw.with_suffix(".svg"))
         return 0
     work: Path = options.work.resolve()
-    runs = work / f"run-{time.time_ns()}"
-    runs.mkdir(parents=True)
     out = options.out or work
-    out.mkdir(parents=True, exist_ok=True)
+    for folder in (work, out):
+        folder.mkdir(parents=True, exist_ok=True)
     found = tools(options.tools, work, options.snapvault)
     facts: dict[str, Any] = {"machine": machine(work), "tools": versions(found)}
     own: Path | None = options.corpus
     chosen = corpora.load(options.corpora, work, options.scale) if own is None else [corpora.own(own)]
+    wanted, free = need(chosen, len(found), options.rounds), shutil.disk_usage(work).free
+    if wanted > free:
+        raise SystemExit(
+            f"this takes up to {wanted / 1e9:.0f} GB in {work}, where {free / 1e9:.0f} GB are free: --rounds, --tools"
+        )
     facts["corpora"] = {c.name: c.facts() for c in chosen}
     print(json.dumps(facts, indent=1), flush=True)
     results: list[Result] = []
+    runs = work / f"run-{time.time_ns()}"
+    runs.mkdir()
     for number in range(1, options.rounds + 1):
         for corpus in chosen:
             results += contest(corpus, found, number, runs / f"{corpus.name}-{number}")
@@ -90,7 +96,7 @@ def parse() -> argparse.Namespace:
         metavar="X",
         help="of the corpora, for trying out; below 1 small files are seeded",
     )
-    parser.add_argument("--keep", action="store_true", help="leave repositories and restored trees")
+    parser.add_argument("--keep", action="store_true", help="leave the logs and restored trees of the run")
     parser.add_argument("--redraw", type=Path, metavar="FILE", help="draw the chart of a results.json again, beside it")
     return parser.parse_args()
 

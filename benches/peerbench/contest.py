@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from peerbench.corpora import Corpus
-from peerbench.measure import Sample, bytes_of, run, warm
+from peerbench.measure import Sample, bytes_of, files_of, run, warm
 from peerbench.tools import BACKUPS, STEPS, Case, Tool
 
 _MANY = 5000  # files; ext4 creates files slowly for minutes after more than a few thousand were removed
@@ -43,7 +43,7 @@ class Result:
 
 
 def contest(corpus: Corpus, tools: Sequence[Tool], number: int, folder: Path) -> list[Result]:
-    """One round at one corpus.  ``folder`` is new and stays, but for large files that cost nothing to remove."""
+    """One round at one corpus.  ``folder`` is new; trees of many files stay in it, the rest is removed."""
     cases = {tool.name: _case(tool, corpus, folder) for tool in tools}
     turn = (number - 1) % len(tools)
     order = [*tools[turn:], *tools[:turn]]  # nobody is always first
@@ -62,9 +62,16 @@ def contest(corpus: Corpus, tools: Sequence[Tool], number: int, folder: Path) ->
                     results.append(result)
                     if result.problem:
                         failed.add(tool.name)
-    if corpus.files <= _MANY:
-        shutil.rmtree(folder)
+    for case in cases.values():
+        if len(files_of(case.repo)) <= _MANY:
+            shutil.rmtree(case.repo, ignore_errors=True)
     return results
+
+
+def need(corpora: Sequence[Corpus], tools: int, rounds: int) -> int:
+    """Bytes of disk that contests take at most: the restored trees of many files stay, all else goes with its round."""
+    kept = sum(c.bytes for c in corpora if c.files > _MANY) * tools * rounds * 5 // 4  # blocks are larger than files
+    return kept + max(c.bytes for c in corpora) * 2 * tools
 
 
 def _case(tool: Tool, corpus: Corpus, folder: Path) -> Case:
