@@ -170,8 +170,9 @@ class IndexLoader:
         return [(PackRow(*row, domain.id), segments) for row, segments in zip(record.packs, table, strict=True)]
 
     def _domain(self, record: IndexRecord) -> DomainKeys | None:
-        if self._ring.keyset is not None or not self._ring.can_read:
-            return self._ring.domains.get(record.domain)
+        known = self._ring.domains.get(record.domain)
+        if not self._ring.can_read or (known is not None and self._ring.keyset is not None):
+            return known
         own = next((PackId(p) for p, _, sid in record.packs if sid == record.sid), None)
         return self._sessions.domain_keys(self._sessions.secrets(record.sid, own))  # by the recovery key alone
 

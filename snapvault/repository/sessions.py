@@ -181,28 +181,21 @@ class Sessions:
 
         Whoever lies about it then verifies nothing of its own, and harms no other session.
         """
-        if self._ring.keyset is not None:
-            return self._ring.domains[secrets.domain]
         with self._lock:
             return self._domains[secrets.secret]
 
     def _learn_domain(self, head: SessionHead, session_secret: bytes, secret: bytes) -> None:
-        """With the recovery key alone, domains are known only from sessions."""
-        known = self._ring.domains.get(head.domain)
-        if known is None and self._ring.keyset is None:
-            known = DomainKeys(head.domain, secret, self._ring.config_digest)
-            known = self._ring.domains.setdefault(head.domain, known)
-        if known is None or hmac.compare_digest(known.secret, secret):
-            own = known
-        else:
-            own = DomainKeys(head.domain, secret, self._ring.config_digest)
-            against = "the keyset" if self._ring.keyset is not None else "other sessions"
+        """With the recovery key alone, domains are known only from sessions; so is one that a lost keyset added."""
+        stated = DomainKeys(head.domain, secret, self._ring.config_digest)
+        known = self._ring.domains.setdefault(head.domain, stated)
+        certain = self._ring.keyset is not None and any(d.id == head.domain for d in self._ring.keyset.domains)
+        with self._lock:
+            self._domains[session_secret] = known if certain else stated
+        if not hmac.compare_digest(known.secret, secret):
             problem = Untrusted(
-                f"session {head.sid} states another secret of its domain than {against}",
+                f"session {head.sid} states another secret of its domain than "
+                f"{'the keyset' if certain else 'another session'}",
                 affected=[names.session(head.sid)],
             )
             log.warning("%s", problem)
             self.problems.append(problem)
-        if own is not None:
-            with self._lock:
-                self._domains[session_secret] = own
