@@ -2,8 +2,9 @@
  *
  *   stat_entries   lstat, and whether there are extended attributes
  *   read_files     the bytes of files that are still what a stat said of them
+ *   write_files    new files with owner, mode and time
  *
- * POSIX only; elsewhere, and where nothing could compile this, snapvault.platform.folder does the same in Python.
+ * POSIX only; elsewhere, and where nothing could compile this, snapvault.platform.bulk does the same in Python.
  */
 #define _GNU_SOURCE /* O_NOATIME */
 #include "native.h"
@@ -14,6 +15,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/xattr.h>
@@ -223,6 +225,120 @@ PyObject *native_read_files(PyObject *self, PyObject *args)
         }
     }
     PyMem_Free(wanted);
+    return result;
+}
+
+/* ------------------------------------------------------------------------------------------------ write_files */
+
+typedef struct {
+    int folder, mode;
+    const char *name;
+    Py_buffer data; /* held until the call ends */
+    unsigned uid, gid;
+    long long mtime;
+    int error;
+} New;
+
+/* Whether a new file has attributes other than the labels that security modules give to every file: an ACL, from the
+ * default ACL of its folder. */
+static int inherited(int fd)
+{
+#ifdef __linux__
+    char names[512];
+    ssize_t size = flistxattr(fd, names, sizeof names);
+    if (size < 0)
+        return errno == ERANGE;
+    for (const char *name = names; name < names + size; name += strlen(name) + 1)
+        if (strncmp(name, "security.", 9))
+            return 1;
+#else
+    (void)fd;
+#endif
+    return 0;
+}
+
+/* Owner, mode and time of a file that was just made; 0, or -1 with errno. A change of owner clears setuid, and every
+ * change moves the times: hence the order. */
+static int describe(int fd, const New *n)
+{
+    struct stat st;
+    if (fstat(fd, &st))
+        return -1;
+    if (inherited(fd)) { /* not for us to sort out */
+        errno = EEXIST;
+        return -1;
+    }
+    int now = st.st_mode & 07777;
+    if (st.st_uid != n->uid || st.st_gid != n->gid) {
+        if (fchown(fd, n->uid, n->gid))
+            return -1;
+        now &= ~06000;
+    }
+    if (now != n->mode && fchmod(fd, (mode_t)n->mode))
+        return -1;
+    int64_t seconds = n->mtime / 1000000000, rest = n->mtime % 1000000000;
+    if (rest < 0)
+        seconds--, rest += 1000000000;
+    struct timespec both = {(time_t)seconds, (long)rest}, times[2] = {both, both};
+    return futimens(fd, times);
+}
+
+static int write_all(int fd, const char *data, Py_ssize_t length)
+{
+    while (length > 0) {
+        ssize_t written = write(fd, data, (size_t)length);
+        if (written < 0 && errno != EINTR)
+            return -1;
+        if (written > 0)
+            data += written, length -= written;
+    }
+    return 0;
+}
+
+static int make_one(const New *n)
+{
+    int fd = openat(n->folder, n->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, (mode_t)(n->mode & 0777));
+    if (fd < 0)
+        return errno;
+    int error = write_all(fd, n->data.buf, n->data.len) || describe(fd, n) ? errno : 0;
+    if (close(fd) && !error && errno != EINTR)
+        error = errno;
+    if (error)
+        unlinkat(n->folder, n->name, 0); /* it is ours: nothing had the name before */
+    return error;
+}
+
+PyObject *native_write_files(PyObject *self, PyObject *args)
+{
+    PyObject *files;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "O!:write_files", &PyTuple_Type, &files))
+        return NULL;
+    Py_ssize_t count = PyTuple_Size(files), taken = 0;
+    New *made = PyMem_Calloc((size_t)count + 1, sizeof(New));
+    if (made == NULL)
+        return PyErr_NoMemory();
+    PyObject *result = NULL;
+    for (; taken < count; taken++) {
+        New *n = &made[taken];
+        if (!PyArg_ParseTuple(PyTuple_GetItem(files, taken), "iyy*iIIL", &n->folder, &n->name, &n->data, &n->mode,
+                              &n->uid, &n->gid, &n->mtime))
+            goto done;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < count; i++)
+        made[i].error = make_one(&made[i]);
+    Py_END_ALLOW_THREADS
+    result = PyList_New(count);
+    for (Py_ssize_t i = 0; result != NULL && i < count; i++) {
+        PyObject *error = PyLong_FromLong(made[i].error);
+        if (error == NULL || PyList_SetItem(result, i, error) < 0)
+            Py_CLEAR(result);
+    }
+done:
+    for (Py_ssize_t i = 0; i < taken; i++)
+        PyBuffer_Release(&made[i].data);
+    PyMem_Free(made);
     return result;
 }
 

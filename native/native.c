@@ -467,6 +467,7 @@ static PyMethodDef methods[] = {
 #ifndef _WIN32
     {"stat_entries", native_stat_entries, METH_VARARGS, "stat_entries(folder, prefix, names) -> list of tuples"},
     {"read_files", native_read_files, METH_VARARGS, "read_files(folder, files) -> list of bytes or None"},
+    {"write_files", native_write_files, METH_VARARGS, "write_files(files) -> list of error numbers"},
 #endif
     {NULL, NULL, 0, NULL},
 };

@@ -11,6 +11,7 @@
 #ifndef _WIN32
 PyObject *native_stat_entries(PyObject *self, PyObject *args);
 PyObject *native_read_files(PyObject *self, PyObject *args);
+PyObject *native_write_files(PyObject *self, PyObject *args);
 #endif
 
 #endif

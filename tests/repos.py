@@ -53,7 +53,7 @@ def damage(repo: Repository, path: str, *, snapshot: str = "latest") -> str:
     found = repo.snapshot(snapshot)
     reader = found.reader()
     last = BlobId(reader.expand(found.entry(path).node.content)[-ID_SIZE:])
-    place = next(reader.index.places(last))
+    place = reader.index.places(last)[0]
     name = names.pack(place.pack.id)
     with open(f"{repo.url}/{name}", "r+b") as f:
         f.seek(place.start + place.sealed // 2)

@@ -3,7 +3,7 @@
 import os
 
 from snapvault.format.tree import Node, NodeKind
-from snapvault.platform.folder import KINDS, NO_KIND, Entry, entry_from_stat, extras
+from snapvault.platform.bulk import KINDS, NO_KIND, Entry, entry_from_stat, extras
 
 _TYPES = {kind: file_type for file_type, kind in KINDS.items()}
 

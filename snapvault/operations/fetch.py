@@ -1,8 +1,8 @@
 """Fetching many chunks at once: by pack and segment, each segment opened once, each chunk verified by its id."""
 
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, NamedTuple, TypeVar
 
 from snapvault.backend.protocol import NotFound
@@ -19,35 +19,41 @@ T = TypeVar("T")
 
 
 class Piece(NamedTuple, Generic[T]):
-    """A chunk that is wanted, and what for."""
+    """A chunk that is wanted, where it is, and what for."""
 
     blob: BlobId
+    place: Place
     use: T
 
 
+Delivery = Sequence[tuple[T, memoryview]]
+
+
 class Fetcher(Generic[T]):
-    """Delivers chunks to ``deliver(use, data)`` from worker threads; what cannot be had, to ``fail(use, error)``."""
+    """Delivers the chunks of a segment to ``deliver([(use, data), ...])`` from worker threads.
+
+    What cannot be had goes to ``fail(use, error)``.
+    """
 
     def __init__(
         self,
         reader: BlobReader,
-        deliver: Callable[[T, memoryview], None],
+        deliver: Callable[[Delivery[T]], None],
         fail: Callable[[T, Damaged], None],
         threads: int | None = None,
     ) -> None:
         self._reader, self._deliver, self._fail = reader, deliver, fail
         self._pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)), thread_name_prefix="snapvault-fetch")
 
-    def fetch(self, pieces: Iterable[Piece[T]]) -> None:
-        """Deliver all of these; returns when every one was delivered or failed.  Errors of the store are raised."""
-        segments: dict[tuple[bytes, int], list[tuple[Piece[T], Place]]] = {}
+    def start(self, pieces: Iterable[Piece[T]]) -> list[Future[None]]:
+        """Begin to deliver all of these; ``finish`` waits for it."""
+        segments: dict[tuple[bytes, int], list[Piece[T]]] = {}
         for piece in pieces:
-            place = next(self._reader.index.places(piece.blob), None)
-            if place is None:
-                self._rescue([piece], Damaged(f"blob {piece.blob.hex()[:16]} is in no index"))
-                continue
-            segments.setdefault((place.pack.id, place.start), []).append((piece, place))
-        tasks = [self._pool.submit(self._run, run) for run in _runs([segments[k] for k in sorted(segments)])]
+            segments.setdefault((piece.place.pack.id, piece.place.start), []).append(piece)
+        return [self._pool.submit(self._run, run) for run in _runs([segments[k] for k in sorted(segments)])]
+
+    def finish(self, tasks: Sequence[Future[None]]) -> None:
+        """Returns when every chunk was delivered or failed.  Errors of the store are raised."""
         try:
             for task in tasks:
                 task.result()
@@ -56,32 +62,37 @@ class Fetcher(Generic[T]):
                 task.cancel()
             raise
 
-    def _run(self, run: list[list[tuple[Piece[T], Place]]]) -> None:
-        first, last = run[0][0][1], run[-1][0][1]
+    def _run(self, run: list[list[Piece[T]]]) -> None:
+        first, last = run[0][0].place, run[-1][0].place
         length = last.start + last.sealed - first.start
         try:
             data = self._reader.fetch(first.pack, first.start, length)
         except (Damaged, NotFound) as e:
             for segment in run:
-                self._rescue([piece for piece, _ in segment], e)
+                self._rescue(segment, e)
             return
         for segment in run:
-            place = segment[0][1]
+            place = segment[0].place
             start = place.start - first.start
             try:
                 opened = self._reader.open_segment(place, data[start : start + place.sealed])
+                keys = self._reader.keys(place)
             except (Damaged, NotFound) as e:
-                self._rescue([piece for piece, _ in segment], e)
+                self._rescue(segment, e)
                 continue
-            for piece, at in segment:
-                try:
-                    chunk = self._reader.verified(piece.blob, BlobType.DATA, at, opened)
-                except Damaged as e:
-                    self._rescue([piece], e)
-                    continue
-                self._deliver(piece.use, chunk)
+            whole, broken = [], []
+            for piece in segment:
+                at = piece.place
+                chunk = opened[at.offset : at.offset + at.length]
+                if keys.blob_id(BlobType.DATA, chunk) == piece.blob and len(chunk) == at.length:
+                    whole.append((piece.use, chunk))
+                else:
+                    broken.append(piece)
+            self._deliver(whole)
+            if broken:
+                self._rescue(broken, self._reader.mismatch(place))
 
-    def _rescue(self, pieces: list[Piece[T]], error: SnapvaultError) -> None:
+    def _rescue(self, pieces: Sequence[Piece[T]], error: SnapvaultError) -> None:
         """Try every other place of these chunks, also by the index as it is now; then give them up."""
         for piece in pieces:
             try:
@@ -89,20 +100,20 @@ class Fetcher(Generic[T]):
             except Damaged as e:
                 self._fail(piece.use, e if e.affected else Damaged(error.message, affected=error.affected))
             else:
-                self._deliver(piece.use, chunk)
+                self._deliver([(piece.use, chunk)])
 
     def close(self) -> None:
         """Stop the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _runs(segments: list[list[tuple[Piece[T], Place]]]) -> list[list[list[tuple[Piece[T], Place]]]]:
+def _runs(segments: list[list[Piece[T]]]) -> list[list[list[Piece[T]]]]:
     """Segments that lie near one another in a pack, so that they are read at once."""
-    runs: list[list[list[tuple[Piece[T], Place]]]] = []
+    runs: list[list[list[Piece[T]]]] = []
     for segment in segments:
-        place = segment[0][1]
+        place = segment[0].place
         if runs:
-            first, last = runs[-1][0][0][1], runs[-1][-1][0][1]
+            first, last = runs[-1][0][0].place, runs[-1][-1][0].place
             near = place.start - (last.start + last.sealed) <= GAP
             small = place.start + place.sealed - first.start <= RUN_BYTES
             if place.pack.id == first.pack.id and near and small:

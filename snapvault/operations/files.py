@@ -3,6 +3,7 @@
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
 
 from snapvault.format.tree import ID_SIZE, BlobType
@@ -12,7 +13,7 @@ from snapvault.platform.sparse import data_extents
 from snapvault.repository.index import BlobIndex
 from snapvault.repository.keyring import DomainKeys
 from snapvault.target.attributes import Shortfall
-from snapvault.target.filesystem import FilesystemTarget, NewFile
+from snapvault.target.filesystem import FilesystemTarget, NewFile, WholeFile
 
 IN_PLACE_FROM = 64 << 20  # a smaller file that differs is replaced as a whole, atomically; a larger one in place
 OPEN_MAX = 128  # files that are open at once
@@ -44,6 +45,12 @@ class FileWriter:
         self._open: OrderedDict[int, FileJob] = OrderedDict()
         self._begun: dict[int, FileJob] = {}  # neither finished nor given up
         self._lock = threading.Lock()
+
+    def whole_many(self, parts: Sequence[tuple[FileJob, memoryview]]) -> list[bool]:
+        """New files of one piece each, written and finished together.  False: not so, write it by itself."""
+        return self._target.create_whole(
+            [WholeFile(job.path, data, job.at.node, job.at.users, job.at.groups) for job, data in parts]
+        )
 
     def whole(self, job: FileJob, data: memoryview) -> list[Shortfall]:
         """A file of one piece and no holes that nothing stands in the way of: written and finished at once."""

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from itertools import accumulate
 from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -15,7 +16,7 @@ from snapvault.foundation.errors import Damaged, InvalidInput, SourceError
 from snapvault.foundation.events import Control, Reporter
 from snapvault.foundation.ids import BlobId
 from snapvault.operations.archive import archive
-from snapvault.operations.fetch import Fetcher, Piece
+from snapvault.operations.fetch import Delivery, Fetcher, Piece
 from snapvault.operations.files import FileJob, FileWriter
 from snapvault.operations.remote_restore import restore_remote
 from snapvault.operations.results import RestoreResult, text_path
@@ -23,6 +24,7 @@ from snapvault.operations.selection import Selection
 from snapvault.operations.sources import is_url, local_path
 from snapvault.operations.tally import Tally, in_the_snapshot
 from snapvault.operations.visit import Visited, visit_entry
+from snapvault.repository.index import Place
 from snapvault.repository.keyring import DomainKeys
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.repository import Vault
@@ -32,10 +34,12 @@ from snapvault.target.filesystem import TEMPORARY, FilesystemTarget
 if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
 
-BATCH_PIECES = 1 << 15  # chunks planned at once: what bounds the memory
+BATCH_PIECES = 1 << 13  # chunks planned at once: what bounds the memory
 WAITING_MAX = 1 << 12  # folders that were left, and further names of files, that wait for the end of a batch
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of the target: going on would fail for every file
 
+Begun = tuple[Sequence[Future[None]], list[tuple[Visited, bytes]], list[Visited]]
+NOTHING_BEGUN: Begun = ((), [], [])
 Use = tuple[FileJob, int, int]  # a job, position of the piece in the file's stored bytes, and its length
 
 
@@ -142,6 +146,7 @@ class Restorer:
         threads = control.limits.threads if control is not None and control.limits is not None else None
         self._fetcher: Fetcher[Use] = Fetcher(self._reader, self._deliver, self._fail, threads)
         self._batch: list[Piece[Use]] = []
+        self._begun = NOTHING_BEGUN  # what is being delivered, and the links and folders that wait for it
         self._top = False  # whether the target itself is a folder of the snapshot
         self._closing: list[Visited] = []  # folders that were left, and may wait for files of this batch
         self._barred: list[Visited] = []  # folders that will let nobody through
@@ -162,7 +167,7 @@ class Restorer:
                     self._entry(at)
                 except OSError as e:
                     self._trouble(at.path, e)
-            self._flush()
+            self._drain()
             for at in self._barred:
                 self._close_folder(at)
         finally:
@@ -221,7 +226,7 @@ class Restorer:
         except (FileNotFoundError, NotADirectoryError):  # of a dry run: the folder would be made
             return
         if not self._dry and any(n.startswith(TEMPORARY) and n not in names for n in there):
-            self._flush()  # files that wait for pieces of the next batch get their names
+            self._drain()  # files that wait for pieces of the next batch get their names
             there = self._target.listdir(folder)
         for name in there:
             if name not in names:
@@ -259,15 +264,18 @@ class Restorer:
     # -- files --------------------------------------------------------------------------------------------------
 
     def _file(self, at: Visited, fresh: bool) -> None:
+        content = at.node.content
         try:
-            if self._reader.measure(at.node.content) != at.node.stored:
+            if content.depth and self._reader.measure(content) != at.node.stored:
                 raise Damaged("its parts do not add up to its size")
-            ids = self._reader.expand(at.node.content)
-            lengths = self._reader.lengths(ids)  # before anything is written: a position is the sum of lengths
+            ids = self._reader.expand(content)
+            places = self._reader.locate(ids)  # before anything is written: a position is the sum of lengths
+            if sum(p.length for p in places) != at.node.stored:
+                raise Damaged("its parts do not add up to its size")
         except Damaged as e:
             self._tally.lose(at.path, e)
             return
-        count = len(ids) // ID_SIZE
+        count = len(places)
         job = FileJob(at, at.path, count, new=fresh)
         wanted: Iterable[int] = range(count)
         kind = "added"
@@ -283,7 +291,7 @@ class Restorer:
         if self._dry:
             self._tally.change(at.path, kind, size=at.node.size)
             return
-        self._plan(job, ids, lengths, wanted)
+        self._plan(job, ids, places, wanted)
 
     def _compare(self, job: FileJob, ids: bytes, there: os.stat_result) -> list[int] | None:
         """Pieces that the file in the target lacks; [] if it is whole, and then its metadata is set right."""
@@ -309,8 +317,8 @@ class Restorer:
         own = at.node.link or at.path
         return self._owners.setdefault((there.st_dev, there.st_ino), own) == own
 
-    def _plan(self, job: FileJob, ids: bytes, lengths: list[int], wanted: Iterable[int]) -> None:
-        positions = list(accumulate(lengths, initial=0))
+    def _plan(self, job: FileJob, ids: bytes, places: list[Place], wanted: Iterable[int]) -> None:
+        positions = list(accumulate((p.length for p in places), initial=0))
         pieces = list(wanted)
         job.remaining = len(pieces)
         if not pieces:
@@ -318,33 +326,55 @@ class Restorer:
             self._tally.wrote(job.at.node.size)
             return
         for i in pieces:
-            use = job, positions[i], lengths[i]
-            self._batch.append(Piece(BlobId(ids[i * ID_SIZE : (i + 1) * ID_SIZE]), use))
+            use = job, positions[i], places[i].length
+            self._batch.append(Piece(BlobId(ids[i * ID_SIZE : (i + 1) * ID_SIZE]), places[i], use))
             if len(self._batch) >= BATCH_PIECES:
                 self._flush()
 
     def _flush(self) -> None:
-        """Deliver what is planned.
+        """Begin to deliver what is planned, and bring to its end what was begun before: one batch is always on its way.
 
-        Only the file that is planned just now can be incomplete after that.  It is in no folder that was left, and
-        nothing was visited yet that is another name of it.
+        When a batch is at its end, only a file of which more was planned after it can be incomplete.  That is in no
+        folder that was left by then, and no other name of it was visited before.
         """
-        batch, self._batch = self._batch, []
-        self._fetcher.fetch(batch)
-        self._make_links()
-        self._close_folders()
+        tasks = self._fetcher.start(self._batch)
+        before, self._begun = self._begun, (tasks, self._links, self._closing)
+        self._batch, self._links, self._closing = [], [], []
+        self._end(*before)
 
-    def _deliver(self, use: Use, data: memoryview) -> None:
-        """From worker threads: one piece of a file."""
+    def _drain(self) -> None:
+        """Deliver all that is planned."""
+        self._flush()
+        before, self._begun = self._begun, NOTHING_BEGUN
+        self._end(*before)
+
+    def _end(self, tasks: Sequence[Future[None]], links: list[tuple[Visited, bytes]], closing: list[Visited]) -> None:
+        self._fetcher.finish(tasks)
+        self._make_links(links)
+        self._close_folders(closing)
+
+    def _deliver(self, delivery: Delivery[Use]) -> None:
+        """From worker threads: pieces of files.  Small new files, which are most, are made many at once."""
+        self._reporter.check()
+        small = [(use[0], data) for use, data in delivery if _is_whole(use, data)]
+        if small:
+            made = self._files.whole_many(small)
+            sizes = [len(data) for (_, data), good in zip(small, made, strict=True) if good]
+            self._tally.wrote(sum(sizes), len(sizes))
+            done = {id(job) for (job, _), good in zip(small, made, strict=True) if good}
+            delivery = [(use, data) for use, data in delivery if id(use[0]) not in done]
+        for use, data in delivery:
+            self._deliver_piece(use, data)
+        self._reporter.tick("write", self._tally.files_written, bytes_done=self._tally.bytes_written)
+
+    def _deliver_piece(self, use: Use, data: memoryview) -> None:
         job, position, length = use
         self._reporter.check()
         if len(data) != length:
             self._fail(use, Damaged("a part of it has another length than the index states"))
             return
         try:
-            node = job.at.node
-            if job.new and job.remaining == 1 and not job.written and not position and node.extents is None \
-                    and len(data) == node.size:  # fmt: skip
+            if _is_whole(use, data):
                 self._shortfalls(self._files.whole(job, data))
             else:
                 with job.lock:
@@ -358,7 +388,7 @@ class Restorer:
         except OSError as e:
             self._give_up(job, e)
             return
-        self._tally.wrote(node.size)
+        self._tally.wrote(job.at.node.size)
         self._reporter.tick("write", self._tally.files_written, bytes_done=self._tally.bytes_written)
 
     def _fail(self, use: Use, error: Damaged) -> None:
@@ -377,8 +407,7 @@ class Restorer:
 
     # -- the end of a batch -------------------------------------------------------------------------------------
 
-    def _make_links(self) -> None:
-        links, self._links = self._links, []
+    def _make_links(self, links: list[tuple[Visited, bytes]]) -> None:
         for at, first in links:
             self._tally.others += 1
             if first in self._tally.lost_paths:
@@ -398,9 +427,8 @@ class Restorer:
             except OSError as e:
                 self._trouble(at.path, e)
 
-    def _close_folders(self) -> None:
+    def _close_folders(self, closing: list[Visited]) -> None:
         """Folders get their metadata when nothing is written into them any more."""
-        closing, self._closing = self._closing, []
         for at in closing:
             if at.node.mode & stat.S_IXUSR:
                 self._close_folder(at)
@@ -431,3 +459,12 @@ class Restorer:
             self._tally.shortfall(Shortfall(path, "content", True, "it cannot be looked at"))
             return
         self._tally.issue(path, f"cannot be {what}: {reason}")
+
+
+def _is_whole(use: Use, data: memoryview) -> bool:
+    """Whether a piece is all of a new file without holes, of which nothing was written yet."""
+    job, position, length = use
+    node = job.at.node
+    if not job.new or job.remaining != 1 or job.written or position or job.error:
+        return False
+    return node.extents is None and len(data) == length == node.size

@@ -27,10 +27,10 @@ class Tally:
         self._unmade: set[str] = set()
         self.changes: list[Change] = []
 
-    def wrote(self, size: int) -> None:
-        """A file was written."""
+    def wrote(self, size: int, files: int = 1) -> None:
+        """Files were written, of so many bytes together."""
         with self._lock:
-            self.files_written += 1
+            self.files_written += files
             self.bytes_written += size
 
     def same(self, size: int) -> None:

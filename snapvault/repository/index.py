@@ -61,15 +61,17 @@ class IndexTable:
     def __len__(self) -> int:
         return len(self.records) // WIDTH
 
-    def places(self, blob: BlobId) -> Iterator[Place]:
+    def places(self, blob: BlobId) -> list[Place]:
         """Every place of a blob, packs that do not count included."""
         at = find_record(self.records, WIDTH, blob)
         if at < 0:
-            return
+            return []
         at *= WIDTH
-        while at < len(self.records) and self.records[at : at + ID_SIZE] == blob:
-            yield self._place(at)
+        found = [self._place(at)]
+        while self.records[at + WIDTH : at + WIDTH + ID_SIZE] == blob:
             at += WIDTH
+            found.append(self._place(at))
+        return found
 
     def _place(self, at: int) -> Place:
         segment, offset, word = _PLACE.unpack_from(self.records, at + ID_SIZE)
@@ -182,12 +184,14 @@ class BlobIndex:
                 return False
         return True
 
-    def places(self, blob: BlobId) -> Iterator[Place]:
+    def places(self, blob: BlobId) -> list[Place]:
         """Every known place of a blob."""
-        for t in self.tables:
-            for place in t.places(blob):
-                if self.domain is None or place.pack.domain == self.domain:
-                    yield place
+        found = []
+        for table in self.tables:
+            found += table.places(blob)
+        if self.domain is None:
+            return found
+        return [p for p in found if p.pack.domain == self.domain]
 
     def indexed(self, packs: Sequence[tuple[PackRow, Sequence[Segment]]]) -> None:
         """Blobs of this session that an index object names now: they move from the set into a table.

@@ -11,7 +11,7 @@ from snapvault.format.wire import FormatError
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import BlobId
 from snapvault.repository.index import BlobIndex, PackRow, Place
-from snapvault.repository.keyring import Keyring
+from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import open_segment
 from snapvault.repository.sessions import Sessions
 
@@ -120,32 +120,43 @@ class BlobReader:
     def verified(self, blob: BlobId, blob_type: int, place: Place, segment: memoryview) -> memoryview:
         """A blob's part of an opened segment, after its id was recomputed; Damaged."""
         data = segment[place.offset : place.offset + place.length]
-        secrets = self._sessions.secrets(place.pack.sid, place.pack.id)
-        if len(data) != place.length or self._sessions.domain_keys(secrets).blob_id(blob_type, data) != blob:
-            raise Damaged(
-                f"{names.pack(place.pack.id)}: a blob does not match its id", affected=[names.pack(place.pack.id)]
-            )
+        if len(data) != place.length or self.keys(place).blob_id(blob_type, data) != blob:
+            raise self.mismatch(place)
         return data
 
-    def lengths(self, ids: bytes) -> list[int]:
-        """Bytes of each of these blobs; Damaged if one of them is in no index, also after a reload."""
-        found = []
-        for i in range(0, len(ids), ID_SIZE):
-            blob = BlobId(ids[i : i + ID_SIZE])
-            seen = self._reloaded
-            while (length := self.length(blob)) is None and self._reload(seen):
-                seen = self._reloaded
-            if length is None:
+    def keys(self, place: Place) -> DomainKeys:
+        """What the ids of blobs at this place are made with; Damaged."""
+        return self._sessions.domain_keys(self._sessions.secrets(place.pack.sid, place.pack.id))
+
+    def mismatch(self, place: Place) -> Damaged:
+        """What there is to say of a blob whose bytes are not those of its id."""
+        name = names.pack(place.pack.id)
+        return Damaged(f"{name}: a blob does not match its id", affected=[name])
+
+    def locate(self, ids: bytes) -> list[Place]:
+        """A place of each of these data blobs; Damaged if one of them is in no index, also after a reload."""
+        return [self._locate(BlobId(ids[i : i + ID_SIZE])) for i in range(0, len(ids), ID_SIZE)]
+
+    def _locate(self, blob: BlobId) -> Place:
+        seen = self._reloaded
+        while not (places := self.index.places(blob)):
+            if not self._reload(seen):
                 raise Damaged(f"blob {blob.hex()[:16]} is in no index")
-            found.append(length)
-        return found
+            seen = self._reloaded
+        if len(places) == 1:
+            return places[0]
+        if len({p.length for p in places}) > 1:  # somebody lies about it
+            true = len(self.blob(blob, BlobType.DATA))
+            places.sort(key=lambda p: p.length != true)
+        return places[0]
+
+    def lengths(self, ids: bytes) -> list[int]:
+        """Bytes of each of these blobs; Damaged as ``locate``."""
+        return [place.length for place in self.locate(ids)]
 
     def length(self, blob: BlobId) -> int | None:
-        """Bytes of a data blob, or None if it is in no index; where its places disagree, it is read."""
-        stated = {place.length for place in self.index.places(blob)}
-        if len(stated) > 1:
-            return len(self.blob(blob, BlobType.DATA))
-        return stated.pop() if stated else None
+        """Bytes of a data blob, or None if it is in no index."""
+        return self._locate(blob).length if self.index.places(blob) else None
 
     def measure(self, content: Content) -> int:
         """Bytes of a file's content by what the index says, each list read once; Damaged.

@@ -10,7 +10,7 @@ from dataclasses import replace
 from snapvault.format.nodes import node_from_entry, node_from_stat
 from snapvault.format.tree import Node, NodeKind
 from snapvault.foundation.errors import InvalidInput, SourceError
-from snapvault.platform.folder import BATCH, FILE_FLAGS, Entry, extras, names_in, read_files, stat_entries
+from snapvault.platform.bulk import BATCH, FILE_FLAGS, Entry, extras, names_in, read_files, stat_entries
 from snapvault.platform.metadata import LONG_PATH, Owners, list_xattrs, open_noatime, reachable, read_xattrs
 from snapvault.platform.sparse import data_extents
 from snapvault.source.protocol import Listing, Problem

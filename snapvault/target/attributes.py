@@ -28,6 +28,13 @@ def is_root() -> bool:
     return not hasattr(os, "geteuid") or os.geteuid() == 0
 
 
+def is_simple(node: Node, uid: int, gid: int) -> bool:
+    """Whether a new file of this node needs owner, mode and time alone, and nothing that may fall short."""
+    if node.xattrs or node.extents is not None or not _SAFE_TIMES[0] <= node.mtime_ns <= _SAFE_TIMES[1]:
+        return False
+    return is_root() or (uid == os.geteuid() and gid == os.getegid() and not node.mode & 0o6000)
+
+
 def apply_metadata(place: Place, path: bytes, node: Node, st: os.stat_result, uid: int, gid: int) -> list[Shortfall]:
     """Give ``place``, whose stat is ``st``, the owner, mode, attributes and time of ``node``.  Nothing raises.
 

@@ -8,14 +8,16 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from snapvault.format.nodes import file_type
 from snapvault.format.tree import Node, NodeKind
 from snapvault.foundation.errors import SourceError
+from snapvault.platform.bulk import write_files
 from snapvault.platform.metadata import O_PATH, LocalOwners, open_noatime
-from snapvault.target.attributes import Shortfall, apply_metadata, describe, differences
+from snapvault.target.attributes import Shortfall, apply_metadata, describe, differences, is_simple
 from snapvault.target.folders import Folder, Folders, check_name, split
 from snapvault.target.removal import make_usable, remove_entry
 
@@ -60,6 +62,16 @@ class NewFile:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+class WholeFile(NamedTuple):
+    """A new file: its path, all its bytes, its node, and the names of the owners of its tree."""
+
+    path: bytes
+    data: memoryview
+    node: Node
+    users: Mapping[int, str]
+    groups: Mapping[int, str]
 
 
 class FilesystemTarget:
@@ -161,6 +173,29 @@ class FilesystemTarget:
             check_name(b"", path)
         parent = self._folders.at(folder)  # held: another thread may evict or replace it meanwhile
         return os.open(name, _NEW, mode & 0o777, dir_fd=parent.fd)
+
+    def create_whole(self, files: Sequence[WholeFile]) -> list[bool]:
+        """Make new files with all that is known of them, at once.  False: it was not made, and nothing of it is left.
+
+        That is so where something has its name, where it fails, and for what takes more than owner, mode and time;
+        make it by itself then.
+        """
+        held, wanted, numbers = [], [], []
+        made = [False] * len(files)
+        for number, (path, data, node, users, groups) in enumerate(files):
+            uid, gid = self._owners.uid(node.uid, users), self._owners.gid(node.gid, groups)
+            if not is_simple(node, uid, gid):
+                continue
+            try:
+                folder, name = self._entry(path)
+            except OSError:
+                continue
+            held.append(folder)  # its descriptor is good as long as it is held
+            wanted.append((folder.fd, name, data, node.mode, uid, gid, node.mtime_ns))
+            numbers.append(number)
+        for number, error in zip(numbers, write_files(wanted), strict=True):
+            made[number] = not error
+        return made
 
     def create(self, path: bytes) -> NewFile:
         """A new file, mode 0600, that takes the place of whatever is at ``path`` when it is committed."""

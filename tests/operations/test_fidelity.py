@@ -20,7 +20,7 @@ import snapvault
 from snapvault import InvalidInput, Repository, RestoreResult, SourceError
 from snapvault.operations import files, restore, saver
 from snapvault.operations.visit import Visited
-from snapvault.target.filesystem import FilesystemTarget
+from snapvault.target.filesystem import FilesystemTarget, WholeFile
 
 
 @pytest.fixture
@@ -499,12 +499,13 @@ def test_verify_says_what_is_different(repo: Repository, tmp_path: Path, monkeyp
     for name in "abc":
         (src / name).write_bytes(name.encode() * 1000)
     save(repo, src)
-    write = files._write_all
+    create = FilesystemTarget.create_whole
 
-    def other(fd: int, data: memoryview, at: int) -> None:
-        write(fd, memoryview(bytes(data).replace(b"b" * 9, b"x" * 9)), at)
+    def other(target: FilesystemTarget, given: list[WholeFile]) -> list[bool]:
+        rotten = [f._replace(data=memoryview(bytes(f.data).replace(b"b" * 9, b"x" * 9))) for f in given]
+        return create(target, rotten)
 
-    monkeypatch.setattr(files, "_write_all", other)
+    monkeypatch.setattr(FilesystemTarget, "create_whole", other)
     result = snapvault.restore(repo, "latest", tmp_path / "out", verify=True)
     assert (result.status, [(Path(i.path).name, i.message) for i in result.issues]) == (
         "partial", [("b", "differs after the restore: modified")],

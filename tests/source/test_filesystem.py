@@ -16,7 +16,7 @@ from trees import as_user
 import snapvault.source.filesystem as module
 from snapvault.format.tree import Node, NodeKind
 from snapvault.foundation.errors import InvalidInput, SourceError
-from snapvault.platform.folder import names_in
+from snapvault.platform.bulk import names_in
 from snapvault.source.filesystem import FilesystemSource
 from snapvault.source.protocol import FileReader
 

@@ -1,6 +1,7 @@
-"""Many entries of one folder at a time: what they are, and what is in the small files among them.
+"""Many files at a time: what they are, what is in them, and making new ones.
 
-With the native module each is one call that gives the GIL up once; the twins do the same, entry by entry.
+With the native module each is one call that gives the GIL up once.  Without, entries are described one by one, and
+reading and writing are left to whoever does it file by file.
 """
 
 import errno
@@ -9,7 +10,7 @@ import stat
 from collections.abc import Sequence
 
 from snapvault.foundation.native import native
-from snapvault.platform.metadata import list_xattrs, open_noatime
+from snapvault.platform.metadata import list_xattrs
 
 BATCH = 1024  # entries described at a time, so that a huge folder is not held twice
 
@@ -20,6 +21,8 @@ Plain = tuple[bytes, int, int, int, int, int, int, int, int]
 Special = tuple[bytes, int, int, int, int, int, int, int, int, int, int, int, int]
 Entry = Plain | Special
 Expected = tuple[bytes, int, int, int, int]  # name, size, mtime, ctime, inode
+# Descriptor of its folder, name, bytes, permission bits, uid, gid, mtime.
+NewFile = tuple[int, bytes, memoryview, int, int, int, int]
 
 KINDS = {
     stat.S_IFREG: 0, stat.S_IFDIR: 1, stat.S_IFLNK: 2, stat.S_IFCHR: 3, stat.S_IFBLK: 4, stat.S_IFIFO: 5,
@@ -31,6 +34,7 @@ FILE_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOC
 
 _stat_entries = getattr(native, "stat_entries", None)
 _read_files = getattr(native, "read_files", None)
+_write_files = getattr(native, "write_files", None)
 
 
 def names_in(fd: int) -> list[bytes]:
@@ -82,35 +86,21 @@ def extras(entry: Entry) -> tuple[int, int, int, int]:
 def read_files(fd: int, files: Sequence[Expected]) -> list[bytes | None]:
     """The bytes of regular files in the open folder that are, before and after, what was expected of them.
 
-    None: it is not, has holes or cannot be read; then open it by itself and see.
+    None: it is not, has holes or cannot be read; then open it by itself and see.  So it is for every file where there
+    is no native module.
     """
-    if _read_files is not None:
-        found: list[bytes | None] = _read_files(fd, tuple(files))
-        return found
-    return [read_file(fd, file) for file in files]
+    if _read_files is None:
+        return [None] * len(files)
+    found: list[bytes | None] = _read_files(fd, tuple(files))
+    return found
 
 
-def read_file(folder: int, expected: Expected) -> bytes | None:
-    """The twin of ``read_files``, for one."""
-    try:
-        fd = open_noatime(expected[0], FILE_FLAGS, dir_fd=folder)
-    except OSError:
-        return None
-    try:
-        if not _as_expected(fd, expected):
-            return None
-        parts, left = [], expected[1]
-        while left and (part := os.read(fd, left)):
-            parts.append(part)
-            left -= len(part)
-        return b"".join(parts) if not left and _as_expected(fd, expected) else None
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
+def write_files(files: Sequence[NewFile]) -> list[int]:
+    """Make new files, whole and with owner, mode and time: 0 for each that was made, or an error number.
 
-
-def _as_expected(fd: int, expected: Expected) -> bool:
-    st = os.fstat(fd)
-    now = (st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino)
-    return stat.S_ISREG(st.st_mode) and now == expected[1:] and st.st_blocks * 512 >= st.st_size
+    Then nothing of it is left; make it by itself and see.  So it is for every file where there is no native module.
+    """
+    if _write_files is None:
+        return [errno.ENOSYS] * len(files)
+    errors: list[int] = _write_files(tuple(files))
+    return errors

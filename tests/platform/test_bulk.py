@@ -3,27 +3,33 @@
 import errno
 import os
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from trees import as_user
 
-from snapvault.platform import folder
-from snapvault.platform.folder import Entry, Expected, entry_from_stat, extras, names_in, read_file, stat_entry
+from snapvault.platform import bulk
+from snapvault.platform.bulk import (
+    Entry,
+    Expected,
+    NewFile,
+    entry_from_stat,
+    extras,
+    names_in,
+    read_files,
+    stat_entry,
+    write_files,
+)
 
 
 def twin_stat(fd: int, prefix: bytes, names: list[bytes]) -> list[Entry | int]:
     return [stat_entry(fd, prefix, n) for n in names]
 
 
-def twin_read(fd: int, files: list[Expected]) -> list[bytes | None]:
-    return [read_file(fd, f) for f in files]
-
-
 Stat = Callable[[int, bytes, list[bytes]], list[Entry | int]]
-Read = Callable[[int, list[Expected]], list[bytes | None]]
-STATS = pytest.mark.parametrize("stats", [folder.stat_entries, twin_stat], ids=["native", "twin"])
-READS = pytest.mark.parametrize("reads", [folder.read_files, twin_read], ids=["native", "twin"])
+STATS = pytest.mark.parametrize("stats", [bulk.stat_entries, twin_stat], ids=["native", "twin"])
 
 
 @pytest.fixture
@@ -39,7 +45,7 @@ def expected(path: Path) -> Expected:
 
 
 def test_the_native_module_is_there() -> None:
-    assert folder._stat_entries is not None and folder._read_files is not None
+    assert None not in (bulk._stat_entries, bulk._read_files, bulk._write_files)
 
 
 @STATS
@@ -86,17 +92,15 @@ def test_what_cannot_be_told(stats: Stat, opened: int, tmp_path: Path) -> None:
     assert isinstance(entry, tuple) and extras(entry)[3] == -errno.ENAMETOOLONG
 
 
-@READS
-def test_files_are_read_whole(reads: Read, opened: int, tmp_path: Path) -> None:
+def test_files_are_read_whole(opened: int, tmp_path: Path) -> None:
     sizes = (0, 1, 4096, 1_000_000)
     for size in sizes:
         (tmp_path / f"{size}").write_bytes(os.urandom(size))
     paths = [tmp_path / f"{s}" for s in sizes]
-    assert reads(opened, [expected(p) for p in paths]) == [p.read_bytes() for p in paths]
+    assert read_files(opened, [expected(p) for p in paths]) == [p.read_bytes() for p in paths]
 
 
-@READS
-def test_what_is_not_as_expected_is_not_read(reads: Read, opened: int, tmp_path: Path) -> None:
+def test_what_is_not_as_expected_is_not_read(opened: int, tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"12345")
     name, size, mtime, ctime, inode = expected(tmp_path / "f")
     wrong: list[Expected] = [
@@ -104,11 +108,10 @@ def test_what_is_not_as_expected_is_not_read(reads: Read, opened: int, tmp_path:
         (name, size, mtime + 1, ctime, inode), (name, size, mtime, ctime - 1, inode),
         (name, size, mtime, ctime, inode + 1), (b"gone", size, mtime, ctime, inode),
     ]  # fmt: skip
-    assert reads(opened, [*wrong, expected(tmp_path / "f")]) == [None] * 6 + [b"12345"]
+    assert read_files(opened, [*wrong, expected(tmp_path / "f")]) == [None] * 6 + [b"12345"]
 
 
-@READS
-def test_what_is_no_plain_file_is_not_read(reads: Read, opened: int, tmp_path: Path) -> None:
+def test_what_is_no_plain_file_is_not_read(opened: int, tmp_path: Path) -> None:
     """Nor does it block on a FIFO; holes are left to whoever keeps them."""
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "folder").mkdir()
@@ -117,25 +120,85 @@ def test_what_is_no_plain_file_is_not_read(reads: Read, opened: int, tmp_path: P
     (tmp_path / "sparse").touch()
     os.truncate(tmp_path / "sparse", 100_000)
     paths = [tmp_path / n for n in ("fifo", "folder", "link", "sparse")]
-    assert reads(opened, [expected(p) for p in paths]) == [None] * 4
+    assert read_files(opened, [expected(p) for p in paths]) == [None] * 4
 
 
-@READS
-def test_reading_leaves_the_access_time_alone(reads: Read, opened: int, tmp_path: Path) -> None:
+def test_reading_leaves_the_access_time_alone(opened: int, tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"12345")
     os.utime(tmp_path / "f", ns=(10**18, 2 * 10**18))
-    assert reads(opened, [expected(tmp_path / "f")]) == [b"12345"]
+    assert read_files(opened, [expected(tmp_path / "f")]) == [b"12345"]
     assert (tmp_path / "f").stat().st_atime_ns == 10**18
 
 
+# -- new files --------------------------------------------------------------------------------------------------------
+
+
+def new(fd: int, name: bytes, data: bytes = b"12345", mode: int = 0o640, uid: int = 0, mtime: int = 10**18) -> NewFile:
+    return fd, name, memoryview(data), mode, uid, 12345, mtime
+
+
+def test_files_are_made_whole(opened: int, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        files = [
+            new(opened, b"a"), new(opened, b"b", os.urandom(1_000_000), 0o6755, 4_000_000_000, -1_500_000_001),
+            new(opened, b"c", b"", 0o000), new(opened, b"\xff"),
+        ]  # fmt: skip
+        assert write_files(files) == [0] * 4
+    finally:
+        os.umask(before)
+    for _, name, data, mode, uid, gid, mtime in files:
+        path = tmp_path / os.fsdecode(name)
+        st = path.stat()
+        assert path.read_bytes() == data
+        assert (st.st_mode & 0o7777, st.st_uid, st.st_gid, st.st_mtime_ns) == (mode, uid, gid, mtime)
+
+
+def test_nothing_that_is_there_is_touched(opened: int, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    os.symlink(tmp_path / "elsewhere", tmp_path / "link")
+    os.mkdir(tmp_path / "folder")
+    errors = write_files([new(opened, n) for n in (b"file", b"link", b"folder", b"x" * 300, b"good", b"nowhere/f")])
+    assert errors == [errno.EEXIST] * 3 + [errno.ENAMETOOLONG, 0, errno.ENOENT]
+    assert (tmp_path / "file").read_bytes() == b"mine" and not (tmp_path / "elsewhere").exists()
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder", "good", "link"]
+
+
+def test_what_fails_leaves_nothing(opened: int, tmp_path: Path) -> None:
+    """A full disk in the middle, and an owner that may not be given."""
+    os.mkdir(tmp_path / "small")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path / "small"], check=True)
+    small = os.open(tmp_path / "small", os.O_RDONLY)
+    try:
+        assert write_files([new(small, b"a", b"1" * 200_000), new(small, b"b")]) == [errno.ENOSPC, 0]
+        assert os.listdir(tmp_path / "small") == ["b"]
+    finally:
+        os.close(small)
+        subprocess.run(["umount", tmp_path / "small"], check=True)
+    tmp_path.chmod(0o777)
+    with as_user(12345, 12345):
+        assert write_files([new(opened, b"c", uid=1), new(opened, b"d", uid=12345)]) == [errno.EPERM, 0]
+    assert sorted(os.listdir(tmp_path)) == ["d", "small"]
+
+
+def test_an_inherited_acl_is_left_to_whoever_knows_acls(opened: int, tmp_path: Path) -> None:
+    subprocess.run(["setfacl", "-d", "-m", "u:nobody:rwx", tmp_path], check=True)
+    assert write_files([new(opened, b"a")]) == [errno.EEXIST]
+    assert os.listdir(tmp_path) == []
+
+
 def test_arguments_that_are_none() -> None:
-    native = folder._stat_entries
-    assert native is not None and folder._read_files is not None
+    native = bulk._stat_entries
+    assert native is not None and bulk._read_files is not None
     with pytest.raises(TypeError):
         native(0, b"/", ["text"])
     with pytest.raises(TypeError):
         native(0, b"/", ("text",))
     with pytest.raises(TypeError):
-        folder._read_files(0, ((b"name",),))
+        bulk._read_files(0, ((b"name",),))
     with pytest.raises((OSError, SystemError)):
-        folder._read_files(0, ((b"name", -1, 0, 0, 0),))
+        bulk._read_files(0, ((b"name", -1, 0, 0, 0),))
+    assert bulk._write_files is not None
+    for wrong in ([], ((0, b"name", "text", 0, 0, 0, 0),), ((0, b"a\0b", b"", 0, 0, 0, 0),)):
+        with pytest.raises((TypeError, ValueError)):
+            bulk._write_files(wrong)
