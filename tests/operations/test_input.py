@@ -297,7 +297,8 @@ def _freeze(monkeypatch: pytest.MonkeyPatch, path: Path, mtime: int, ctime: int)
     monkeypatch.setattr(filesystem, "node_from_stat", node)
     entries: Any = filesystem.stat_entries
     monkeypatch.setattr(
-        filesystem, "stat_entries",
+        filesystem,
+        "stat_entries",
         lambda *args: [(*e[:5], mtime, ctime, *e[7:]) if e[7] == inode else e for e in entries(*args)],
     )
 
