@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snapvault.format.names import checked_session_id
+from snapvault.format.pack import MAX_PACK
 from snapvault.format.signed import HOLDER_SIZE
 from snapvault.format.wire import FormatError, pack, shaped, sized, typed, unpack
 from snapvault.foundation.errors import FormatTooNew
@@ -113,6 +114,13 @@ class KeysetRecord:
         )
 
 
+def _pack_size(value: Any) -> int:
+    size: int = typed(value, int, "pack")
+    if not 0 < size <= MAX_PACK // 2:  # what is in flight when a pack is full still goes into it
+        raise FormatError("a keyset has packs cut at an impossible size")
+    return size
+
+
 def decode_keyset(payload: bytes) -> KeysetRecord:
     """FormatError if malformed; FormatTooNew if it requires a feature that this snapvault does not know."""
 
@@ -129,7 +137,7 @@ def decode_keyset(payload: bytes) -> KeysetRecord:
             required,
             (low, average, high),
             typed(m["segment"], int, "segment"),
-            typed(m["pack"], int, "pack"),
+            _pack_size(m["pack"]),
             tuple(_holder(*h) for h in m["holders"]),
             tuple(
                 Epoch(typed(n, int, "epoch"), sized(r, 1216, "key"), sized(v, 1216, "key"), _sealed(s))

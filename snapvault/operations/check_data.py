@@ -18,6 +18,7 @@ from snapvault.repository.index import PackRow, Place, build_table
 from snapvault.repository.loader import Entry
 from snapvault.repository.packs import check_pack_name, open_directory, open_segment, parse_header
 from snapvault.repository.repository import Vault
+from snapvault.repository.store import fetch
 from snapvault.repository.verdicts import (
     DAMAGED,
     WHOLE,
@@ -58,7 +59,7 @@ class _Outcome:
     """What reading one pack showed."""
 
     pack: PackId
-    size: int
+    size: int  # bytes that were read
     problems: list[str] = field(default_factory=list)
     rotten: bool = False  # its own bytes are the problem, not what somebody says of them: nothing may rely on it
     bad: Bad = field(default_factory=Bad)
@@ -138,8 +139,9 @@ class DataCheck:
         outcome = _Outcome(pack, size)
         entries = self._objects.entries.get(pack, [])
         try:
-            data = memoryview(self._vault.backend.get(names.pack(pack)))
+            data = memoryview(fetch(self._vault.backend, names.pack(pack), size))
         except (NotFound, Damaged) as e:
+            outcome.size = 0
             outcome.problems.append(f"cannot be read: {e.message}")
             outcome.rotten = isinstance(e, Damaged)
             outcome.bad.segments.update((row, s.offset, s.sealed) for row, segments in entries for s in segments)

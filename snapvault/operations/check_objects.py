@@ -22,6 +22,7 @@ from snapvault.repository.history import Slot
 from snapvault.repository.index import BlobIndex, build_table
 from snapvault.repository.loader import Entry
 from snapvault.repository.repository import Vault, verify_keyset
+from snapvault.repository.store import fetch
 from snapvault.repository.trust import Untrusted, signed_by
 from snapvault.repository.verdicts import PREFIXES, trusted_verdict
 
@@ -88,7 +89,7 @@ class ObjectCheck:
         self._reporter.tick("objects", self._done, len(self._listing), current=name)
         self._reporter.check()
         try:
-            data = self._vault.backend.get(name)
+            data = fetch(self._vault.backend, name, self._listing[name].size)
             wanted = names.content_digest(name)
             if wanted is not None and blake3(data).digest() != wanted:
                 raise FormatError("its bytes are not those that its name states")
@@ -273,7 +274,7 @@ class ObjectCheck:
         for name, digest in () if keyset is None else keyset.rescue:
             if name not in self._listing:
                 self.find(f"{name} is missing", name)
-            elif hashlib.sha256(self._vault.backend.get(name)).digest() != digest:
+            elif hashlib.sha256(fetch(self._vault.backend, name, self._listing[name].size)).digest() != digest:
                 self.find(f"{name} is not the file that the owner signed: do not run it", name)
 
     def _unknown(self) -> None:

@@ -19,6 +19,7 @@ from snapvault.foundation.errors import Conflict, Damaged
 from snapvault.foundation.ids import SnapshotId
 from snapvault.operations.results import Result
 from snapvault.repository.repository import Vault
+from snapvault.repository.store import fetch
 from snapvault.repository.trust import sign
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def forget_snapshots(
         try:
             vault.backend.put_if_absent(name, [data])
         except Exists:
-            _check_other(vault.backend.get(name), record, name)
+            _check_other(fetch(vault.backend, name), record, name)
     return ForgetResult(tuple(chosen), dry_run)
 
 
@@ -67,7 +68,7 @@ def _record(vault: Vault, ref: str) -> tuple[SnapshotId, bytes]:
         found = [o.name for o in vault.backend.list(names.SNAPSHOTS + ref.lower())]
         if len(found) != 1:
             raise
-        return names.session_id(found[0], names.SNAPSHOTS), blake3(vault.backend.get(found[0])).digest()
+        return names.session_id(found[0], names.SNAPSHOTS), blake3(fetch(vault.backend, found[0])).digest()
     return snapshot.id, snapshot.slot.digest
 
 

@@ -23,6 +23,7 @@ from snapvault.foundation.events import Control, Reporter
 from snapvault.foundation.ids import PackId
 from snapvault.operations.results import CheckReport, Finding
 from snapvault.repository.repository import read_config, verify_keyset
+from snapvault.repository.store import fetch
 
 BLOCK = 8 << 20  # bytes of a large object that are hashed at once
 
@@ -86,7 +87,7 @@ class _Scrub:
                 raise FormatError("this is no name of a pack")
             self._pack(name, wanted)
             return
-        data = self._backend.get(name)
+        data = fetch(self._backend, name, self._listing[name])
         self._read += len(data)
         if name.startswith(("RESCUE-", "rescue-")):
             if name in self._rescue and hashlib.sha256(data).digest() != self._rescue[name]:

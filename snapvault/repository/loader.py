@@ -28,7 +28,7 @@ from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import fetch_directory, read_header
 from snapvault.repository.session import index_context
 from snapvault.repository.sessions import Sessions
-from snapvault.repository.store import FETCHERS, Store
+from snapvault.repository.store import FETCHERS, Store, fetch
 from snapvault.repository.trust import Untrusted, signed_by, trusted_certificate
 
 log = logging.getLogger("snapvault")
@@ -209,7 +209,7 @@ class IndexLoader:
         found: set[PackId] = set()
         for info in list(self._store.backend.list(names.GC)):
             try:
-                signed = decode_signed(Kind.GC, self._store.backend.get(info.name))
+                signed = decode_signed(Kind.GC, fetch(self._store.backend, info.name, info.size))
                 gc = decode_gc(signed.payload)
                 if gc.config != self._ring.config_digest or names.GC + gc.sid != info.name:
                     raise Untrusted("it does not belong here")

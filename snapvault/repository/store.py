@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from snapvault.backend.names import total
 from snapvault.backend.protocol import Backend, Buffer, NotFound
 from snapvault.format import names
+from snapvault.format.pack import MAX_PACK
 from snapvault.format.wire import MAX_RECORD, FormatError, check_frame
 from snapvault.foundation.errors import Damaged
 from snapvault.repository.cache import Cache
@@ -21,16 +22,17 @@ _LIMITS = (
     (names.CAPABILITIES, _SMALL),
     (names.HEARTBEATS, _SMALL),
     (names.TOMBSTONES, _SMALL),
+    (names.PACKS, MAX_PACK),
 )
 
 
 def limit_of(name: str) -> int:
-    """The most bytes that a framed object of this name may have."""
+    """The most bytes that an object of this name may have."""
     return next((limit for prefix, limit in _LIMITS if name.startswith(prefix)), MAX_RECORD)
 
 
 def fetch(backend: Backend, name: str, size: int | None = None) -> bytes:
-    """A framed object, but no more of it than its kind may have; FormatError, NotFound.
+    """A whole object, but no more of it than its kind may have; FormatError, NotFound.
 
     ``size``: what a listing said of it, which saves a request.
     """

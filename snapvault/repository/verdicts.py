@@ -13,6 +13,7 @@ from snapvault.format.wire import Kind
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import PackId
 from snapvault.repository.keyring import Keyring
+from snapvault.repository.store import fetch
 from snapvault.repository.trust import Untrusted, sign, signed_by
 
 WHOLE, DAMAGED = "data", "damaged"  # levels of records
@@ -45,7 +46,7 @@ def read_verdicts(backend: Backend, ring: Keyring, level: str) -> Verdicts:
     found = Verdicts({}, [])
     for info in list(backend.list(PREFIXES[level])):
         try:
-            record = trusted_verdict(ring, backend.get(info.name))
+            record = trusted_verdict(ring, fetch(backend, info.name, info.size))
         except (Damaged, NotFound):
             continue
         found.records.append(info.name)

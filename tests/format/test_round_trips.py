@@ -95,7 +95,8 @@ RECORDS: dict[str, tuple[st.SearchStrategy[Any], Callable[[bytes], Any]]] = {
     "certificate": (st.builds(CertificateRecord, digest, holder, role, digest, rows(domain)), decode_certificate),
     "keyset": (
         st.builds(
-            KeysetRecord, digest, number, digest, st.just(()), st.tuples(number, number, number), number, number,
+            KeysetRecord, digest, number, digest, st.just(()), st.tuples(number, number, number), number,
+            st.integers(1, 1 << 29),
             rows(st.builds(Holder, holder, role, text, large(1216), digest, rows(domain), blob)),
             rows(st.builds(Epoch, number, large(1216), large(1216), sealed)),
             rows(st.builds(Domain, domain, text, sealed)),

@@ -18,12 +18,13 @@ from snapvault.backend.remote import FsspecBackend
 from snapvault.backend.retry import RetryBackend, RetryPolicy
 from snapvault.backend.wrapper import Wrapper
 from snapvault.format import names
+from snapvault.format.pack import MAX_PACK
 from snapvault.format.snapshot import SnapshotDetails
 from snapvault.format.tree import EMPTY
 from snapvault.format.wire import FormatError, Kind, frame
 from snapvault.foundation.errors import Damaged, FormatTooNew, SnapvaultError, StoreUnavailable
 from snapvault.foundation.events import Control
-from snapvault.foundation.ids import SessionId
+from snapvault.foundation.ids import PackId, SessionId
 from snapvault.operations.repository import Repository
 from snapvault.repository.cache import Cache
 from snapvault.repository.careful import CarefulBackend
@@ -204,3 +205,15 @@ def test_a_cancelled_backup_outwaits_no_dead_store(tmp_path: Path, source: Path)
     with pytest.raises(SnapvaultError):
         snapvault.backup(repo, source, dataset="d", control=Control(cancel=cancel))
     assert 0 < len(dying.fired) < 5  # a retry for every pause would be hundreds
+
+
+def test_a_pack_that_claims_to_be_huge_is_not_read(tmp_path: Path) -> None:
+    """It takes the store no space to say so; a check names it and asks for nothing of it."""
+    with snapvault.init(tmp_path / "repo", keys=lambda: bytes(range(32))).repository as repo:
+        name = names.pack(PackId(bytes(32)))
+        path = tmp_path / "repo" / name
+        path.parent.mkdir(exist_ok=True)
+        with open(path, "wb") as file:
+            file.truncate(MAX_PACK + 1)
+        report = snapvault.check(repo, read_data=True)
+    assert report.bytes_read == 0 and any("more than the format allows" in f.message for f in report.problems)
