@@ -212,7 +212,7 @@ def test_a_pack_that_claims_to_be_huge_is_not_read(tmp_path: Path) -> None:
     with snapvault.init(tmp_path / "repo", keys=lambda: bytes(range(32))).repository as repo:
         name = names.pack(PackId(bytes(32)))
         path = tmp_path / "repo" / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True)
         with open(path, "wb") as file:
             file.truncate(MAX_PACK + 1)
         report = snapvault.check(repo, read_data=True)
