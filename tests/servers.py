@@ -124,8 +124,8 @@ def s3_client(port: int) -> Any:
 def _answers_s3(port: int) -> bool:
     from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
-    try:
-        s3_client(port).list_buckets()
+    try:  # an object too: a server may answer before it has anywhere to put one
+        s3_client(port).put_object(Bucket=make_bucket(port), Key="ready", Body=b"?")
     except (BotoCoreError, ClientError):
         return False
     return True

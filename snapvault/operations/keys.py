@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from snapvault.backend.protocol import Exists, NotFound
+from snapvault.backend.wrapper import settle
 from snapvault.crypto.kdf import context_digest, derive
 from snapvault.crypto.recovery import RecoveryKey
 from snapvault.format import names
@@ -364,9 +365,12 @@ def _editor(vault: Vault) -> KeysetEditor:
 
 
 def _is_there(vault: Vault, name: str, data: bytes) -> bool:
-    """Whether a put whose reply was lost took effect; False if that cannot be seen."""
+    """Whether a put whose reply was lost took effect and lasts; False if that cannot be seen."""
     try:
-        return holds(vault.backend, name, [data])
+        there = holds(vault.backend, name, [data])
+        if there:
+            settle(vault.backend, (name.rpartition("/")[0] + "/",))  # a folder's sync may be what failed
+        return there
     except (NotFound, StoreUnavailable):
         return False
 

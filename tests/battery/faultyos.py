@@ -21,7 +21,7 @@ class FaultyOs:
     def __init__(
         self, which: frozenset[str] = CHANGING, at: int = 0, errno: int = 0, *, for_ever: bool = False
     ) -> None:
-        self._which, self._at, self._errno, self._for_ever = which, at, errno, for_ever
+        self._which, self.at, self._errno, self._for_ever = which, at, errno, for_ever
         self.log: list[str] = []
         self.failed = ""  # the call that failed first
 
@@ -33,7 +33,7 @@ class FaultyOs:
         def call(*args: Any, **options: Any) -> Any:
             self.log.append(name)
             number = len(self.log)
-            due = number == self._at or (self._for_ever and bool(self._at) and number > self._at)
+            due = number == self.at or (self._for_ever and bool(self.at) and number > self.at)
             if not due:
                 return real(*args, **options)
             if name == "close":

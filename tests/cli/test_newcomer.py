@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -181,7 +182,7 @@ def test_a_recovery_key_as_it_is_typed(cli: Machine, repo: Path, tmp_path: Path,
     (tmp_path / "typed").write_text(typed, encoding="utf-8")
     assert cli("--key-file", tmp_path / "typed", "snapshots").code == 0
     rescued = subprocess.run(
-        ["python3", repo / "rescue-1.py", repo, "--list", "--key-file", tmp_path / "typed"],
+        [sys.executable, repo / "rescue-1.py", repo, "--list", "--key-file", tmp_path / "typed"],
         capture_output=True, text=True, check=False, env={**os.environ, "PYTHONUTF8": "1"},
     )  # fmt: skip
     assert rescued.returncode == 0, rescued.stderr

@@ -130,11 +130,11 @@ def source(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("kind", ["files", "folders", "unchanged"])
+@pytest.mark.parametrize("kind", ["files", "ahead", "folders", "unchanged"])
 def test_further_files(source: Path, tmp_path: Path, clock: None, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Of 500 files, folders or folders with unchanged files, few are looked at after the request."""
     for i in range(500):
-        if kind == "files":
+        if kind in ("files", "ahead"):
             (source / f"{i}").write_bytes(b"%d" % i * 50)
         else:
             (source / f"{i}").mkdir()
@@ -145,10 +145,13 @@ def test_further_files(source: Path, tmp_path: Path, clock: None, monkeypatch: p
         if kind == "unchanged":
             ledger.backup(repo)
         cancel = threading.Event()
-        opened = Opened(monkeypatch, "open" if kind == "files" else "scan", 100, cancel.set)
+        method, at = {"files": ("open", 100), "ahead": ("read_ahead", 1)}.get(kind, ("scan", 100))
+        if kind == "files":  # one by one
+            monkeypatch.setattr(FilesystemSource, "read_ahead", lambda _, path, nodes: [None] * len(nodes))
+        opened = Opened(monkeypatch, method, at, cancel.set)
         with pytest.raises(snapvault.Cancelled):
             ledger.backup(repo, control=control(cancel))
-        assert 100 <= opened.count <= 100 + FILES
+        assert at <= opened.count <= at + (FILES if at > 1 else 0)
         assert {s.id for s in repo.snapshots()} == set(ledger.trees)
         ledger.backup(repo)
         ledger.verify(repo, tmp_path)

@@ -126,7 +126,7 @@ def test_a_store_that_stays_broken(base: killing.Base, code: int) -> None:
                     refused += 1
                 else:
                     assert set(faulty.log[at - 1 :]) <= {"unlink", "close"}, "the end failed, and nobody minded"
-            assert faulty.failed
+            assert faulty.failed or len(faulty.log) < at  # with threads, not every run makes as many calls
             back_up(folder)
             folder.verify(check=False)
     assert refused >= 20
@@ -171,7 +171,13 @@ def test_keys_and_forget(base: killing.Base, code: int, operation: str) -> None:
                 snapvault.forget_snapshots(repo, [first])
 
     for folder, faulty, error in starved(base, act, code, CHANGING):
-        assert faulty.failed == "unlink" if error is None else type(error) is ERRORS[code], (faulty.failed, error)
+        if error is None:  # what only tidies up; or a sync of what is there already, which was done again
+            again = faulty.log[faulty.at :]
+            assert faulty.failed == "unlink" or (faulty.failed in ("fsync", "close") and "fsync" in again), (
+                faulty.failed
+            )
+        else:
+            assert type(error) is ERRORS[code], (faulty.failed, error)
         with model.opened(folder.backend()) as repo:
             known = {key.name for key in snapvault.list_keys(repo)}
             if first not in {s.id for s in repo.snapshots()}:
