@@ -40,6 +40,8 @@ def restore(settings: Settings, /, snapshot: str, target: str | None, stdout: bo
         return _to_stdout(settings, name, path, target, options)
     if target is None:
         raise InvalidInput("restore needs a place to write to", hint="give --target DIR, or --stdout")
+    if target == "-":  # elsewhere that is standard output; nobody means a folder of that name
+        raise InvalidInput("'-' is no target", hint="give --stdout, or --target ./- for a folder of that name")
     with settings.open() as repository, long_operation(settings.out) as control:
         found = repository.snapshot(name)
         result = snapvault.restore(

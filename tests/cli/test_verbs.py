@@ -199,6 +199,13 @@ def test_include_and_exclude_of_a_restore(cli: Machine, repo: Path, source: Path
     assert list(tree_of(tmp_path / "out")) == ["folder/b.txt"]
 
 
+def test_a_dash_is_no_target(cli: Machine, repo: Path, source: Path) -> None:
+    """Elsewhere it is standard output: nobody gets a folder of that name, and a line of text in the file."""
+    save(cli, source)
+    done = cli("restore", "d@latest", "--target", "-")
+    assert done.code == 2 and "--stdout" in done.stderr and not done.stdout
+
+
 def test_a_folder_to_stdout_is_a_tar(cli: Machine, repo: Path, source: Path) -> None:
     save(cli, source)
     done = cli("restore", f"d@latest:{source}", "--stdout", "--exclude", "a.txt")
