@@ -203,7 +203,7 @@ def test_a_dash_is_no_target(cli: Machine, repo: Path, source: Path) -> None:
     """Elsewhere it is standard output: nobody gets a folder of that name, and a line of text in the file."""
     save(cli, source)
     done = cli("restore", "d@latest", "--target", "-")
-    assert done.code == 2 and "--stdout" in done.stderr and not done.stdout
+    assert done.code == 2 and "--stdout" in done.err and not done.stdout
 
 
 def test_a_folder_to_stdout_is_a_tar(cli: Machine, repo: Path, source: Path) -> None:
