@@ -36,6 +36,7 @@ class Saver:
         self._run, self._source, self._parent, self._force = run, source, parent, force_read
         self._counts = run.counts
         self._ahead = source.read_ahead if isinstance(source, ReadsAhead) else None
+        self._held = 0  # bytes read ahead, in all folders above one another
         self._linked: dict[tuple[int, int], Node] = {}  # the first name of files with several
 
     def save(self, path: bytes, node: Node, old: Node | None) -> Node | None:
@@ -93,6 +94,7 @@ class Saver:
         return _Folder(path, node, listing.nodes, before)
 
     def _leave(self, folder: _Folder) -> None:
+        self._held -= _size(folder.ahead)
         folder.node.content = self._run.folder(folder.done, self._source.users, self._source.groups)
         self._counts.folders += 1
 
@@ -140,12 +142,16 @@ class Saver:
         if self._ahead is None or not 0 < node.size <= AHEAD_FILE:
             return None
         if node.name not in folder.ahead:
+            self._held -= _size(folder.ahead)
+            folder.ahead.clear()
             folder.ahead_since = now_ns()
             wanted = self._next_small(folder, node)
             folder.ahead = dict(zip((n.name for n in wanted), self._ahead(folder.path, wanted), strict=True))
+            self._held += _size(folder.ahead)
         data = folder.ahead.pop(node.name)
         if data is None:
             return None
+        self._held -= len(data)
         self._counts.bytes_read += len(data)
         node.content = self._run.content(self._run.store_bytes(data))
         node.racy = _racy(node, folder.ahead_since)
@@ -153,7 +159,7 @@ class Saver:
 
     def _next_small(self, folder: _Folder, node: Node) -> list[Node]:
         """This file and those after it that will have to be read as well."""
-        wanted, total = [node], node.size
+        wanted, total = [node], self._held + node.size
         for n in islice(folder.nodes, folder.next, folder.next + AHEAD_FILES):
             if n.kind != NodeKind.FILE or not 0 < n.size <= AHEAD_FILE or n.link is not None:
                 continue
@@ -199,6 +205,10 @@ class Saver:
             _fit(read, size)
         read.racy = _racy(read, began)
         return read, steady
+
+
+def _size(ahead: dict[bytes, bytes | None]) -> int:
+    return sum(len(data) for data in ahead.values() if data is not None)
 
 
 def _racy(node: Node, began: int) -> bool:

@@ -104,15 +104,15 @@ class FilesystemSource:
 
     def read_ahead(self, path: bytes, nodes: Sequence[Node]) -> list[bytes | None]:
         """See ReadsAhead."""
-        with reachable(path) as place:
-            try:
+        try:
+            with reachable(path) as place:
                 fd = open_noatime(place + b"/." if path in self._followed else place, _FOLDER_FLAGS)
-            except OSError:
-                return [None] * len(nodes)  # whoever opens one of them says why
-            try:
-                return read_files(fd, [(n.name, n.size, n.mtime_ns, n.ctime_ns, n.inode) for n in nodes])
-            finally:
-                os.close(fd)
+        except OSError:
+            return [None] * len(nodes)  # whoever opens one of them says why
+        try:
+            return read_files(fd, [(n.name, n.size, n.mtime_ns, n.ctime_ns, n.inode) for n in nodes])
+        finally:
+            os.close(fd)
 
     def open(self, path: bytes, node: Node) -> "FilesystemReader":
         """See SourceTree.  ESTALE: it is no longer a regular file."""

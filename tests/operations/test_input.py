@@ -965,3 +965,29 @@ def test_a_second_backup_of_the_same_stores_next_to_nothing(repo: Repository, sr
     second = save(repo, src, force_read=True)
     assert second.bytes_new == 0 and trace.bytes_sent < 20_000
     assert not [c for c in trace.log if c.method == "put_if_absent" and c.name.startswith("packs/")]
+
+
+def test_little_is_read_ahead_in_folders_within_one_another(
+    repo: Repository, src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read ahead waits while a folder in between is stored: in all folders together it is bounded."""
+    monkeypatch.setattr(saver, "AHEAD_BYTES", 10_000)
+    folders: list[saver._Folder] = []
+    enter, held = saver.Saver._enter, [0]
+
+    def counting(self: saver.Saver, *given: Any) -> saver._Folder | None:
+        held.append(sum(len(data or b"") for f in folders for data in f.ahead.values()))
+        folder = enter(self, *given)
+        folders.extend([folder] if folder else [])
+        return folder
+
+    monkeypatch.setattr(saver.Saver, "_enter", counting)
+    place = src
+    for i in range(8):
+        for name in ("a", "c", "d"):
+            (place / name).write_bytes(_random(3_000, i))
+        place = place / "b"
+        place.mkdir()
+    save(repo, src)
+    assert 0 < max(held) <= 10_000
+    assert contents(back(repo, tmp_path / "out", src)) == contents(src)

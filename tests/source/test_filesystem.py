@@ -516,3 +516,10 @@ def test_paths_longer_than_the_kernel_takes(tmp_path: Path) -> None:
     assert _read(reader) == b"deep" and reader.finish() is True
     assert FilesystemSource([path]).root_node(path).kind == NodeKind.DIRECTORY
     subprocess.run(["rm", "-rf", root], check=True)  # pytest's own removal gives up on such a tree
+
+
+def test_reading_ahead_in_a_long_path_that_is_gone(tmp_path: Path) -> None:
+    """Whoever opens the files then says what is wrong; the backup goes on."""
+    node = Node(b"f", NodeKind.FILE, 0o644, 0, 0, 0, 0, 1, 1)
+    gone = os.fsencode(tmp_path) + (b"/" + b"x" * 200) * 20
+    assert FilesystemSource([tmp_path]).read_ahead(gone, [node]) == [None]
