@@ -63,10 +63,15 @@ class FileWriter:
                 self.write(job, 0, data)
             return self.finish(job)
         try:
-            _write_all(fd, data, 0)
-            return self._target.apply(job.path, node, job.at.users, job.at.groups, fd=fd)
-        finally:
-            os.close(fd)
+            try:
+                _write_all(fd, data, 0)
+                return self._target.apply(job.path, node, job.at.users, job.at.groups, fd=fd)
+            finally:
+                os.close(fd)
+        except OSError:
+            with suppress(OSError):
+                self._target.remove(job.path)  # it is ours, and cut short under its final name
+            raise
 
     def write(self, job: FileJob, position: int, data: memoryview) -> None:
         """Write a piece; ``position`` counts stored bytes, holes left out.  The job's lock is held."""

@@ -154,6 +154,7 @@ class Restorer:
         self._linked: dict[tuple[int, int], bytes] = {}  # the first name of files with several
         self._links: list[tuple[Visited, bytes]] = []
         self._unmade: set[bytes] = set()  # devices, which only root can make
+        self._failed: set[bytes] = set()  # what could not be written: something older may stand there
         self._owners: dict[tuple[int, int], object] = {}  # whose the files with several names in the target are
         self._domain = domain
 
@@ -416,6 +417,9 @@ class Restorer:
             if first in self._unmade:
                 self._tally.shortfall(Shortfall(at.path, "device", True, "it is another name of such a device"))
                 continue
+            if first in self._failed:
+                self._tally.issue(at.path, "cannot be restored: the file that it is another name of was not")
+                continue
             try:
                 a, b = self._target.lstat(first), self._target.lstat(at.path)
                 same = a is not None and b is not None and (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
@@ -458,6 +462,7 @@ class Restorer:
             # A folder that lets not even its owner in, which a dry run does not change.
             self._tally.shortfall(Shortfall(path, "content", True, "it cannot be looked at"))
             return
+        self._failed.add(path)
         self._tally.issue(path, f"cannot be {what}: {reason}")
 
 

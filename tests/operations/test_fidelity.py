@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import resource
 import shutil
 import socket
 import stat
@@ -510,6 +511,28 @@ def test_verify_says_what_is_different(repo: Repository, tmp_path: Path, monkeyp
     assert (result.status, [(Path(i.path).name, i.message) for i in result.issues]) == (
         "partial", [("b", "differs after the restore: modified")],
     )  # fmt: skip
+
+
+def test_what_cannot_be_written_leaves_nothing_wrong(repo: Repository, tmp_path: Path) -> None:
+    """A file that grows too large is not left cut short, nor is its other name given to what stood there before."""
+    src = tmp_path / "src"
+    src.mkdir()
+    for name in "ac":
+        (src / name).write_bytes(name.encode() * 10_000)
+    os.link(src / "a", src / "b")
+    (src / "d").write_bytes(b"d")
+    save(repo, src)
+    root = Path(f"{tmp_path / 'out'}{src}")
+    root.mkdir(parents=True)
+    (root / "a").write_bytes(b"older")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, before[1]))
+    try:
+        result = snapvault.restore(repo, "latest", tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (result.status, sorted(Path(i.path).name for i in result.issues)) == ("partial", ["a", "b", "c"])
+    assert contents(root) == {"a": b"older", "d": b"d"}
 
 
 AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all")
