@@ -154,11 +154,15 @@ class DataCheck:
         own = self._own_directory(outcome, data)
         if own is not None and all(row.domain != own[0].domain for row, _ in entries):
             outcome.unnamed = own
-            self._segments(outcome, data, own)
+            outcome.rotten |= not self._segments(outcome, data, own)
         for entry in entries:
-            if own is not None and not _same(entry, own):
+            whole = self._segments(outcome, data, entry)
+            if own is None:
+                continue
+            if not _same(entry, own):
                 outcome.problems.append(f"its directory and an index of session {entry[0].sid} disagree")
-            self._segments(outcome, data, entry)
+            else:  # what it says of itself is wrong: its writer sealed other bytes than it meant to
+                outcome.rotten |= not whole
         return outcome
 
     def _own_directory(self, outcome: _Outcome, data: memoryview) -> Entry | None:
@@ -180,9 +184,10 @@ class DataCheck:
             outcome.problems.append(f"its directory: {e.message}")
             return None
 
-    def _segments(self, outcome: _Outcome, data: memoryview, entry: Entry) -> None:
-        """Open every segment that somebody says is in a pack, and verify every blob."""
+    def _segments(self, outcome: _Outcome, data: memoryview, entry: Entry) -> bool:
+        """Open every segment that somebody says is in a pack, and verify every blob: whether all is as they say."""
         row, segments = entry
+        before = len(outcome.problems)
         for segment in segments:
             self._reporter.check()
             where = row, segment.offset, segment.sealed
@@ -201,6 +206,7 @@ class DataCheck:
             if wrong:
                 outcome.problems.append(f"segment at {segment.offset}: {len(wrong)} blobs do not match their ids")
                 outcome.bad.blobs.update((where, b.offset, b.id) for b in wrong)
+        return len(outcome.problems) == before
 
     # -- what was found when -------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from snapvault.format.tree import BlobType, Node, NodeKind
 from snapvault.foundation.clock import now_ns
 from snapvault.operations import saver
 from snapvault.operations.repository import Repository
+from snapvault.repository import packs, writer
 from snapvault.source.protocol import Listing
 
 OLD = 10**18  # a time long ago, nanoseconds
@@ -340,6 +341,24 @@ def test_rot_is_named_until_it_is_mended(store: MemoryBackend, tmp_path: Path) -
         assert report.status == "ok" and report.packs_read == 1
         assert not [n for n in store.objects if n.startswith(names.DAMAGED)]
         assert save(repo, source, force_read=True).bytes_new == 0
+
+
+def test_what_was_sealed_wrong_is_stored_again(store: MemoryBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bit that flipped in memory, between the id of a chunk and its encryption: the pack has the hash of its name."""
+    seal = packs.seal_segment
+
+    def flipping(secrets: Any, blobs: list[bytes | memoryview], *rest: Any) -> tuple[bytes, int]:
+        wrong = [bytes([b[0] ^ 1]) + bytes(b[1:]) if bytes(b) in TREE["file 8"] else b for b in blobs]
+        return seal(secrets, wrong, *rest)
+
+    with opened(store) as repo:
+        with monkeypatch.context() as patch:
+            patch.setattr(writer, "seal_segment", flipping)
+            save(repo, Counting(TREE))
+        assert {p.path for p in snapvault.check(repo, read_data=True).lost} == {"/lab/file 8"}
+    with opened(store) as repo:
+        assert save(repo, Counting(TREE)).bytes_new > 0
+        assert not snapvault.check(repo, read_data=True).lost
 
 
 def test_what_is_lost_while_a_backup_runs_is_of_the_next(store: MemoryBackend, tmp_path: Path) -> None:
