@@ -295,9 +295,17 @@ static int write_all(int fd, const char *data, Py_ssize_t length)
     return 0;
 }
 
+/* What a new file may let its group and others do before it has its owner: what both may in the end, since until then
+ * its group is another one. */
+static mode_t early(int mode)
+{
+    int common = mode >> 3 & mode & 7;
+    return (mode_t)((mode & 0700) | common << 3 | common);
+}
+
 static int make_one(const New *n)
 {
-    int fd = openat(n->folder, n->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, (mode_t)(n->mode & 0777));
+    int fd = openat(n->folder, n->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, early(n->mode));
     if (fd < 0)
         return errno;
     int error = write_all(fd, n->data.buf, n->data.len) || describe(fd, n) ? errno : 0;

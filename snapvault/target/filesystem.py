@@ -166,13 +166,14 @@ class FilesystemTarget:
         """A descriptor of a new file at its final name.  FileExistsError: something is there, use ``create``.
 
         A wider ``mode`` spares ``apply`` a call, and is right only for a node without xattrs: with an ACL the mode
-        alone would let too many in.
+        alone would let too many in.  Of it, group and others get what both may: until ``apply``, the group is another.
         """
+        common = mode >> 3 & mode & 7
         folder, _, name = path.rpartition(b"/")
         if name in (b"", b".", b"..") or b"\0" in name or path[:1] == b"/":
             check_name(b"", path)
         parent = self._folders.at(folder)  # held: another thread may evict or replace it meanwhile
-        return os.open(name, _NEW, mode & 0o777, dir_fd=parent.fd)
+        return os.open(name, _NEW, mode & 0o700 | common << 3 | common, dir_fd=parent.fd)
 
     def create_whole(self, files: Sequence[WholeFile]) -> list[bool]:
         """Make new files with all that is known of them, at once.  False: it was not made, and nothing of it is left.

@@ -3,7 +3,9 @@
 import errno
 import os
 import socket
+import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -202,3 +204,23 @@ def test_arguments_that_are_none() -> None:
     for wrong in ([], ((0, b"name", "text", 0, 0, 0, 0),), ((0, b"a\0b", b"", 0, 0, 0, 0),)):
         with pytest.raises((TypeError, ValueError)):
             bulk._write_files(wrong)
+
+
+def test_a_new_file_lets_nobody_in_before_it_has_its_group(tmp_path: Path) -> None:
+    program = (
+        "import os, sys\n"
+        "from snapvault.platform.bulk import write_files\n"
+        "fd = os.open(sys.argv[1], os.O_RDONLY)\n"
+        "wanted = [(fd, b'new %o' % m, memoryview(b'x'), m, 3, 9, 1) for m in (0o640, 0o664, 0o644)]\n"
+        "assert write_files(wanted) == [0] * 3"
+    )
+    log = tmp_path / "log"
+    subprocess.run(
+        ["strace", "-qq", "-o", log, "-e", "trace=openat", sys.executable, "-c", program, tmp_path],
+        check=True, env={**os.environ, "PYTHONPATH": str(Path(bulk.__file__).parents[2])},
+    )
+    made = [line.split("O_CLOEXEC, ")[1][:4] for line in log.read_text().splitlines() if '"new ' in line]
+    assert made == ["0600", "0644", "0644"]
+    assert [stat.S_IMODE((tmp_path / f"new {m:o}").stat().st_mode) for m in (0o640, 0o664, 0o644)] == [
+        0o640, 0o664, 0o644,
+    ]  # fmt: skip

@@ -293,3 +293,15 @@ def test_a_folder_of_the_target_is_not_touched_by_looking(target: FilesystemTarg
     target.listdir(b"d")
     target.differs(b"d", _node(NodeKind.DIRECTORY))
     assert (_root(target) / "d").stat().st_atime_ns == 5
+
+
+@pytest.mark.parametrize(("mode", "early"), [(0o640, 0o600), (0o664, 0o644), (0o644, 0o644), (0o604, 0o600)])
+def test_a_new_file_lets_nobody_in_before_it_has_its_group(tmp_path: Path, mode: int, early: int) -> None:
+    """In a folder with setgid a file first has the folder's group, which may be let in by a mode meant for another."""
+    before = os.umask(0)
+    try:
+        fd = FilesystemTarget(tmp_path).create_new(b"f", mode)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.fstat(fd).st_mode) == early
+    os.close(fd)
