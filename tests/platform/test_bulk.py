@@ -217,7 +217,8 @@ def test_a_new_file_lets_nobody_in_before_it_has_its_group(tmp_path: Path) -> No
     log = tmp_path / "log"
     subprocess.run(
         ["strace", "-qq", "-o", log, "-e", "trace=openat", sys.executable, "-c", program, tmp_path],
-        check=True, env={**os.environ, "PYTHONPATH": str(Path(bulk.__file__).parents[2])},
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(bulk.__file__).parents[2])},
     )
     made = [line.split("O_CLOEXEC, ")[1][:4] for line in log.read_text().splitlines() if '"new ' in line]
     assert made == ["0600", "0644", "0644"]
