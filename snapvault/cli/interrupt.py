@@ -35,3 +35,9 @@ def terminate_as_interrupt() -> None:
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def ignore_interrupts() -> None:
+    """For the end: the process has nothing left to do but go."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -13,7 +13,7 @@ from types import TracebackType
 import click
 
 from snapvault.cli.common import common_options
-from snapvault.cli.interrupt import terminate_as_interrupt
+from snapvault.cli.interrupt import ignore_interrupts, terminate_as_interrupt
 from snapvault.cli.output import LogHandler
 from snapvault.cli.settings import Settings
 from snapvault.foundation.errors import Cancelled, InvalidInput, SnapvaultError
@@ -93,7 +93,12 @@ def cli(context: click.Context) -> int:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    try:
+        code = run(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:  # one more, while the first was being told
+        code = INTERRUPTED
+    ignore_interrupts()  # what came of it is settled, and told
+    sys.exit(code)
 
 
 def run(argv: Sequence[str]) -> int:

@@ -4,7 +4,7 @@ import hmac
 import os
 from collections.abc import Collection, Iterator
 
-from snapvault.backend.protocol import Backend
+from snapvault.backend.protocol import Backend, NotFound
 from snapvault.crypto.envelope import seal, unseal
 from snapvault.crypto.kdf import SECRET_SIZE, context_digest, derive
 from snapvault.crypto.password import Argon2Parameters, password_key
@@ -74,7 +74,7 @@ def list_slots(
     for info in sorted(backend.list(prefix), key=lambda info: not info.name.startswith(preferred)):
         try:
             record = decode_slot(fetch(backend, info.name, info.size))
-        except FormatError:
+        except (FormatError, NotFound):  # gone since it was listed: a rotation replaces slots
             continue
         if info.name.startswith(f"{names.SLOTS}{record.holder.hex()}/"):
             yield info.name, record
