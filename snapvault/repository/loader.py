@@ -80,7 +80,7 @@ class IndexLoader:
         tables = self._cached(listed)
         missing = sorted(listed.difference(*(t.names for t in tables)))
         if missing:
-            entries, good = self._read(missing)
+            entries, good = self._read(missing, {row.id for t in tables for row in t.packs})
             table = build_table(good, entries)
             tables.append(table)
             self._keep(tables, table)
@@ -122,7 +122,8 @@ class IndexLoader:
         segments = fetch_directory(backend, secrets, digest, size)
         return PackRow(digest, size, session.head.sid, secrets.domain), segments
 
-    def _read(self, wanted: Sequence[str]) -> tuple[list[Entry], list[str]]:
+    def _read(self, wanted: Sequence[str], taken: set[PackId]) -> tuple[list[Entry], list[str]]:
+        """The packs that index objects list, and the names of those that count; ``taken`` are known already."""
         entries: list[Entry] = []
         good = []
         removed: dict[str, list[Entry]] = {}  # what holders wrote that were removed since
@@ -141,15 +142,14 @@ class IndexLoader:
                 continue
             good.append(name)
             entries += found
-        return entries, good + self._settled(removed, entries)
+        return entries, good + self._settled(removed, taken | {row.id for row, _ in entries})
 
-    def _settled(self, removed: dict[str, list[Entry]], entries: list[Entry]) -> list[str]:
+    def _settled(self, removed: dict[str, list[Entry]], taken: set[PackId]) -> list[str]:
         """The index objects of removed holders that are replaced by the owner's; none of them counts.
 
         Nobody can tell from such an object whether it was written before the removal, so the owner lists in its own
         what they list then.  One that lists other packs came after.
         """
-        taken = {row.id for row, _ in entries}
         settled = [name for name, found in removed.items() if all(row.id in taken for row, _ in found)]
         for name in removed.keys() - set(settled):
             log.warning("%s is ignored: its writer's key was removed before", name)

@@ -49,7 +49,7 @@ class Sessions:
         self._copies: dict[tuple[SessionId, PackId], Header] = {}
         self._commits: dict[SessionId, Header] = {}  # by the copy in a commit slot
         self._secrets: dict[bytes, SessionSecrets] = {}  # by the exact bytes of the head
-        self._domains: dict[bytes, DomainKeys] = {}  # of a session, by its secret
+        self._domains: dict[tuple[SessionId, bytes], DomainKeys] = {}  # of a session, by its id and secret
         self.problems: list[Damaged] = []  # sessions that contradict what is known of their domain
         self.locate: Callable[[SessionId], Iterable[PackId]] = lambda _: ()  # packs that may carry a session's header
 
@@ -182,7 +182,7 @@ class Sessions:
         Whoever lies about it then verifies nothing of its own, and harms no other session.
         """
         with self._lock:
-            return self._domains[secrets.secret]
+            return self._domains[secrets.sid, secrets.secret]
 
     def _learn_domain(self, head: SessionHead, session_secret: bytes, secret: bytes) -> None:
         """With the recovery key alone, domains are known only from sessions; so is one that a lost keyset added."""
@@ -190,7 +190,7 @@ class Sessions:
         known = self._ring.domains.setdefault(head.domain, stated)
         certain = self._ring.keyset is not None and any(d.id == head.domain for d in self._ring.keyset.domains)
         with self._lock:
-            self._domains[session_secret] = known if certain else stated
+            self._domains[head.sid, session_secret] = known if certain else stated
         if not hmac.compare_digest(known.secret, secret):
             problem = Untrusted(
                 f"session {head.sid} states another secret of its domain than "
