@@ -140,16 +140,18 @@ def decode_tree(data: bytes | memoryview) -> Tree:
         version, users, groups, rows = unpack(data)
         if version != TREE_VERSION:
             raise FormatError(f"a tree has version {version!r}; this snapvault reads version {TREE_VERSION}")
+        if type(rows) is not list:
+            raise FormatError("a tree's entries are no list")
         nodes = _nodes(rows) if rows else []
         if not all(type(k) is int and type(v) is str for d in (users, groups) for k, v in d.items()):
             raise FormatError("a tree's table of owners is malformed")
-    except (TypeError, ValueError, AttributeError, IndexError, struct.error) as e:
+    except (TypeError, ValueError, AttributeError, struct.error) as e:
         raise FormatError("a tree is malformed") from e
     return Tree(nodes, users, groups)
 
 
 def _nodes(rows: list[list[Any]]) -> list[Node]:
-    """Nodes of rows that are not trusted.  Checked by columns, which costs a tenth of checking value by value."""
+    """Nodes of rows that are not trusted.  Checked by columns: there are many, and few calls are made for each."""
     if not all(type(row) is list and ROW <= len(row) <= ROW + 1 for row in rows):
         raise FormatError("a tree holds an entry of another shape")
     columns = tuple(zip(*rows, strict=False))  # as long as the shortest row: extras are looked at below

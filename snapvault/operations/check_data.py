@@ -81,6 +81,7 @@ class DataCheck:
         backend, ring, present = self._vault.backend, self._vault.ring, self._objects.present
         whole, damaged = read_verdicts(backend, ring, WHOLE), read_verdicts(backend, ring, DAMAGED)
         good: list[PackId] = []
+        doubtful: list[PackId] = []  # somebody may say wrong things of them, which is not their fault
         rotten: list[PackId] = []
         unnamed: list[Entry] = []
         for outcome in self._read_all(self._choose(share, whole.packs, damaged.packs)):
@@ -89,16 +90,15 @@ class DataCheck:
             self.bad.add(outcome.bad)
             if outcome.unnamed is not None:
                 unnamed.append(outcome.unnamed)
-            if not outcome.problems:
-                good.append(outcome.pack)
-            elif outcome.rotten:
+            (doubtful if outcome.problems else good).append(outcome.pack)
+            if outcome.rotten:
                 rotten.append(outcome.pack)
             name = names.pack(outcome.pack)
             self.findings += [Finding(f"{name}: {problem}", (name,)) for problem in outcome.problems]
         if unnamed:
             self._objects.index.tables.append(build_table((), unnamed))
-        self.verified_bytes = sum(present[p] for p in (whole.packs.keys() | good).difference(rotten) if p in present)
-        self._remember(good, rotten, whole, damaged)
+        self.verified_bytes = sum(present[p] for p in (whole.packs.keys() | good).difference(doubtful) if p in present)
+        self._remember(good, doubtful, rotten, whole, damaged)
 
     def _choose(self, share: float, verified: dict[PackId, int], damaged: dict[PackId, int]) -> list[PackId]:
         """Those that were found damaged before, at every level: what they lost is named each time, until it is mended.
@@ -210,12 +210,14 @@ class DataCheck:
 
     # -- what was found when -------------------------------------------------------------------------------------
 
-    def _remember(self, good: list[PackId], rotten: list[PackId], whole: Verdicts, damaged: Verdicts) -> None:
+    def _remember(
+        self, good: list[PackId], doubtful: list[PackId], rotten: list[PackId], whole: Verdicts, damaged: Verdicts
+    ) -> None:
         """Write down what was found; old records are merged, so that their number stays small."""
         if self._vault.ring.own is None:
             return
         try:
-            self._settle(WHOLE, good, rotten, whole)
+            self._settle(WHOLE, good, doubtful, whole)
             self._settle(DAMAGED, rotten, good, damaged)
         except SnapvaultError as e:
             self.findings.append(Finding(f"what was found could not be written down: {e.message}", harmless=True))

@@ -10,7 +10,7 @@ from snapvault.format.tree import BlobType
 from snapvault.foundation.errors import Damaged, SnapvaultError
 from snapvault.foundation.ids import BlobId
 from snapvault.repository.index import Place
-from snapvault.repository.reader import BlobReader
+from snapvault.repository.reader import BlobReader, part
 
 RUN_BYTES = 4 << 20  # neighbouring segments are read together up to this
 GAP = 128 << 10  # and across gaps of this
@@ -82,12 +82,11 @@ class Fetcher(Generic[T]):
                 continue
             whole, broken = [], []
             for piece in segment:
-                at = piece.place
-                chunk = opened[at.offset : at.offset + at.length]
-                if keys.blob_id(BlobType.DATA, chunk) == piece.blob and len(chunk) == at.length:
-                    whole.append((piece.use, chunk))
-                else:
+                chunk = part(keys, piece.blob, BlobType.DATA, piece.place, opened)
+                if chunk is None:
                     broken.append(piece)
+                else:
+                    whole.append((piece.use, chunk))
             self._deliver(whole)
             if broken:
                 self._rescue(broken, self._reader.mismatch(place))

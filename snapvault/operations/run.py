@@ -138,8 +138,8 @@ class Run:
         """Read a file to its end and store its chunks: their ids, and the bytes read."""
         put = self.blobs.put
         data = reader.read(READ_SIZE)
-        if len(data) < READ_SIZE and len(data) == size_hint and len(data) <= self.chunker.sizes.minimum:
-            return (put(BlobType.DATA, data) if data else b""), len(data)  # the common case: a small file in one read
+        if len(data) < READ_SIZE and len(data) == size_hint:  # the common case: a small file in one read
+            return (self.store_bytes(data) if data else b""), len(data)
         data = _filled(reader, data)
         ids, total, rest = [], len(data), b""
         while data:

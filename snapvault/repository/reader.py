@@ -119,8 +119,8 @@ class BlobReader:
 
     def verified(self, blob: BlobId, blob_type: int, place: Place, segment: memoryview) -> memoryview:
         """A blob's part of an opened segment, after its id was recomputed; Damaged."""
-        data = segment[place.offset : place.offset + place.length]
-        if len(data) != place.length or self.keys(place).blob_id(blob_type, data) != blob:
+        data = part(self.keys(place), blob, blob_type, place, segment)
+        if data is None:
             raise self.mismatch(place)
         return data
 
@@ -211,3 +211,9 @@ class BlobReader:
                     raise FormatError("a folder's pieces are not in order")
                 before = tree.nodes[-1].name
                 yield tree
+
+
+def part(keys: DomainKeys, blob: BlobId, blob_type: int, place: Place, segment: memoryview) -> memoryview | None:
+    """A blob's part of an opened segment; None if it is cut short or not what the id says."""
+    data = segment[place.offset : place.offset + place.length]
+    return data if len(data) == place.length and keys.blob_id(blob_type, data) == blob else None

@@ -39,7 +39,7 @@ from snapvault.format.signed import decode_signed
 from snapvault.format.slot import decode_slot
 from snapvault.format.snapshot import decode_details, decode_snapshot
 from snapvault.format.tree import decode_tree
-from snapvault.format.wire import Kind, check_frame, unframe
+from snapvault.format.wire import FormatError, Kind, check_frame, pack, unframe
 from snapvault.foundation.errors import SnapvaultError
 from snapvault.foundation.ids import DomainId, HolderId, PackId, SessionId
 from snapvault.repository.credentials import ClientKey, parse_key
@@ -308,3 +308,11 @@ def test_a_long_name_or_number_is_no_burden() -> None:
     for text in ("9" * 100_000, "keyset/" + "9" * 5000):
         with pytest.raises(SnapvaultError):
             names.keyset_number("keyset/" + text)
+
+
+@pytest.mark.parametrize("rows", [0, "", b"", {}, None, False])
+def test_entries_that_are_no_list(rows: object) -> None:
+    """Also those that are as good as none: a folder without entries has an empty list."""
+    with pytest.raises(FormatError):
+        decode_tree(pack([1, {}, {}, rows]))
+    assert decode_tree(pack([1, {}, {}, []])).nodes == []
