@@ -11,8 +11,9 @@ from snapvault.cli.common import status_code, verb
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
 from snapvault.cli.stdin import StandardInput
-from snapvault.cli.text import count, human_seconds, human_size, parse_size
+from snapvault.cli.text import human_seconds, human_size, parse_size
 from snapvault.foundation.errors import InvalidInput
+from snapvault.foundation.words import count
 from snapvault.operations.sources import Source
 from snapvault.source.selection import read_patterns
 

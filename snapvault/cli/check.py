@@ -6,8 +6,9 @@ import snapvault
 from snapvault.cli.common import status_code, verb
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
-from snapvault.cli.text import count, examples, harmless, human_seconds, human_size, printable
+from snapvault.cli.text import examples, harmless, human_seconds, human_size, printable
 from snapvault.foundation.errors import InvalidInput
+from snapvault.foundation.words import count
 
 ALL = "all"
 

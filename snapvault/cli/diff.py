@@ -7,7 +7,8 @@ import click
 import snapvault
 from snapvault.cli.common import stored_path, verb
 from snapvault.cli.settings import Settings
-from snapvault.cli.text import count, human_size, printable
+from snapvault.cli.text import human_size, printable
+from snapvault.foundation.words import count
 
 SIGNS = {"added": "+", "removed": "-", "modified": "M", "metadata": "m", "type": "T"}
 

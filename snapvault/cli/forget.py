@@ -5,7 +5,7 @@ import click
 import snapvault
 from snapvault.cli.common import verb
 from snapvault.cli.settings import Settings
-from snapvault.cli.text import count
+from snapvault.foundation.words import count
 
 
 @click.command()

@@ -12,7 +12,8 @@ import click
 import snapvault
 from snapvault.cli.common import split_reference, stored_path, verb
 from snapvault.cli.settings import Settings
-from snapvault.cli.text import count, human_size, local_time, printable
+from snapvault.cli.text import human_size, local_time, printable
+from snapvault.foundation.words import count
 
 GROUPS = {"files": "file", "folders": "folder", "others": "other entry"}
 

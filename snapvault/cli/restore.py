@@ -10,8 +10,9 @@ from snapvault.cli.common import split_reference, status_code, stored_path, verb
 from snapvault.cli.diff import change_line
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
-from snapvault.cli.text import count, human_seconds, human_size
+from snapvault.cli.text import human_seconds, human_size
 from snapvault.foundation.errors import InvalidInput
+from snapvault.foundation.words import count
 
 
 @click.command()

@@ -8,8 +8,9 @@ import snapvault
 from snapvault.access.resolve import list_snapshots
 from snapvault.cli.common import verb
 from snapvault.cli.settings import Settings
-from snapvault.cli.text import count, human_size, local_time, printable, table
+from snapvault.cli.text import human_size, local_time, printable, table
 from snapvault.foundation.errors import Damaged
+from snapvault.foundation.words import count
 
 HEADER = ("ID", "Time", "Dataset", "Host", "Written by", "Files", "Size", "Tags", "")
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import snapvault
 from snapvault.cli.output import Output
 from snapvault.cli.progress import long_operation
-from snapvault.cli.text import count, human_size
+from snapvault.cli.text import human_size
 from snapvault.demo import trees
+from snapvault.foundation.words import count
 from snapvault.operations.saver import RACY_NS
 
 

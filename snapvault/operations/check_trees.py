@@ -10,6 +10,7 @@ from snapvault.format.tree import ID_SIZE, Content, Node, NodeKind
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Reporter
 from snapvault.foundation.ids import BlobId, DomainId
+from snapvault.foundation.words import count
 from snapvault.operations.check_data import Bad
 from snapvault.operations.check_objects import ObjectCheck
 from snapvault.operations.results import Finding, LostPath, text_path
@@ -51,7 +52,7 @@ class TreeCheck:
             if not self._is_sound(snapshot.details.root, reader, self._sound[snapshot.domain]):
                 found = self._lost(snapshot, reader)
                 lost += found
-                message = f"snapshot {snapshot.id} ({snapshot.dataset}) lost {_paths(len(found))}"
+                message = f"snapshot {snapshot.id} ({snapshot.dataset}) lost {count(len(found), 'path')}"
                 self.findings.append(Finding(message, (), (snapshot.id,)))
         return lost
 
@@ -141,7 +142,3 @@ class TreeCheck:
             if problem:
                 lost.append(LostPath(snapshot.id, "/" + text_path(at.path), problem))
         return lost
-
-
-def _paths(number: int) -> str:
-    return "1 path" if number == 1 else f"{number:,} paths"

@@ -19,6 +19,7 @@ from snapvault.format.tree import EMPTY, ID_SIZE, BlobType, Content, Node, NodeK
 from snapvault.format.wire import pack, unpack
 from snapvault.foundation.errors import Damaged, InvalidInput
 from snapvault.foundation.ids import BlobId, SnapshotId
+from snapvault.foundation.words import count
 from snapvault.operations.run import Run
 from snapvault.repository.index import BlobIndex
 from snapvault.repository.reader import BlobReader
@@ -66,7 +67,7 @@ class Parent:
         """What somebody should know of it: one line, since one damaged pack may have held hundreds of folders."""
         if not self._unreadable:
             return ()
-        folders = "1 folder" if self._unreadable == 1 else f"{self._unreadable:,} folders"
+        folders = count(self._unreadable, "folder")
         return (f"{folders} of the parent snapshot cannot be read, so the files there are read again: {self._reason}",)
 
     def reusable(self, old: Node | None, new: Node) -> bool:

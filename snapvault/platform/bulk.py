@@ -29,8 +29,6 @@ KINDS = {
     stat.S_IFSOCK: 6,
 }  # fmt: skip
 NO_KIND = -1
-# O_NONBLOCK: a FIFO put where a file was must not make the open wait for its writer.
-FILE_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 _stat_entries = getattr(native, "stat_entries", None)
 _read_files = getattr(native, "read_files", None)

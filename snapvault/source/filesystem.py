@@ -10,7 +10,7 @@ from dataclasses import replace
 from snapvault.format.nodes import node_from_entry, node_from_stat
 from snapvault.format.tree import Node, NodeKind
 from snapvault.foundation.errors import InvalidInput, SourceError
-from snapvault.platform.bulk import BATCH, FILE_FLAGS, Entry, extras, names_in, read_files, stat_entries
+from snapvault.platform.bulk import BATCH, Entry, extras, names_in, read_files, stat_entries
 from snapvault.platform.metadata import LONG_PATH, Owners, list_xattrs, open_noatime, reachable, read_xattrs
 from snapvault.platform.sparse import data_extents
 from snapvault.source.protocol import Listing, Problem
@@ -24,6 +24,8 @@ from snapvault.source.selection import (
     read_patterns,
 )
 
+# O_NONBLOCK: a FIFO put where a file was must not make the open wait for its writer.
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 _FOLDER_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY
 _READAHEAD_FROM = 4 << 20  # bytes; smaller files are read in a few calls anyway
 
@@ -91,8 +93,7 @@ class FilesystemSource:
     def scan(self, path: bytes) -> Listing:
         """See SourceTree."""
         with reachable(path) as place:
-            # With O_NOFOLLOW only the last component counts: "link/." is the folder behind the link.
-            fd = open_noatime(place + b"/." if path in self._followed else place, _FOLDER_FLAGS)
+            fd = self._open_folder(path, place)
             try:
                 if self._closed(path, fd):
                     return Listing([], [])
@@ -106,13 +107,17 @@ class FilesystemSource:
         """See ReadsAhead."""
         try:
             with reachable(path) as place:
-                fd = open_noatime(place + b"/." if path in self._followed else place, _FOLDER_FLAGS)
+                fd = self._open_folder(path, place)
         except OSError:
             return [None] * len(nodes)  # whoever opens one of them says why
         try:
             return read_files(fd, [(n.name, n.size, n.mtime_ns, n.ctime_ns, n.inode) for n in nodes])
         finally:
             os.close(fd)
+
+    def _open_folder(self, path: bytes, place: bytes) -> int:
+        # With O_NOFOLLOW only the last component counts: "link/." is the folder behind the link.
+        return open_noatime(place + b"/." if path in self._followed else place, _FOLDER_FLAGS)
 
     def open(self, path: bytes, node: Node) -> "FilesystemReader":
         """See SourceTree.  ESTALE: it is no longer a regular file."""
@@ -123,11 +128,11 @@ class FilesystemSource:
 
     def _open(self, place: bytes, node: Node) -> "FilesystemReader":
         try:
-            fd = open_noatime(place, FILE_FLAGS)
+            fd = open_noatime(place, _FILE_FLAGS)
         except BlockingIOError:  # somebody holds a lease (Samba): wait until it is given back
             if not stat.S_ISREG(os.lstat(place).st_mode):
                 raise
-            fd = open_noatime(place, FILE_FLAGS & ~os.O_NONBLOCK)
+            fd = open_noatime(place, _FILE_FLAGS & ~os.O_NONBLOCK)
         try:
             return FilesystemReader(fd, node)
         except BaseException:

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapvault.cli.common import split_reference, status_code
-from snapvault.cli.text import count, examples, harmless, human_seconds, human_size, parse_size, printable, table
+from snapvault.cli.text import examples, harmless, human_seconds, human_size, parse_size, printable, table
 from snapvault.foundation.errors import InvalidInput
+from snapvault.foundation.words import count
 from snapvault.operations.results import Issue, RestoreResult
 
 
