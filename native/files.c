@@ -1,6 +1,7 @@
 /* Many files of one folder at a time: what Python would do in a dozen calls for each, each taking the GIL anew.
  *
- *   stat_entries   lstat, and whether there are extended attributes
+ *   list_names     the names in a folder
+ *   stat_entries   lstat, and (given the folder's path) whether there are extended attributes
  *   read_files     the bytes of files that are still what a stat said of them
  *   write_files    new files with owner, mode and time
  *
@@ -11,6 +12,7 @@
 
 #ifndef _WIN32
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -50,6 +52,83 @@ static int kind_of(mode_t mode)
 static int64_t nanoseconds(struct timespec t)
 {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* ------------------------------------------------------------------------------------------------- list_names */
+
+typedef struct {
+    char *bytes; /* names, each with its zero */
+    size_t used, room;
+} Names;
+
+static int add_name(Names *names, const char *name)
+{
+    size_t length = strlen(name) + 1;
+    if (names->used + length > names->room) {
+        size_t room = 2 * (names->room + length) + 4096;
+        char *bytes = realloc(names->bytes, room);
+        if (bytes == NULL)
+            return ENOMEM;
+        names->bytes = bytes;
+        names->room = room;
+    }
+    memcpy(names->bytes + names->used, name, length);
+    names->used += length;
+    return 0;
+}
+
+/* All names in a folder but "." and "..": 0 or an error number. The caller's descriptor stays open, at the beginning. */
+static int read_names(int fd, Names *names)
+{
+    int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    DIR *folder = own < 0 ? NULL : fdopendir(own);
+    if (folder == NULL) {
+        int error = errno;
+        if (own >= 0)
+            close(own);
+        return error;
+    }
+    int error = 0;
+    rewinddir(folder);
+    while (!error) {
+        errno = 0;
+        struct dirent *entry = readdir(folder);
+        if (entry == NULL) {
+            error = errno;
+            break;
+        }
+        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+            error = add_name(names, entry->d_name);
+    }
+    rewinddir(folder); /* the caller's descriptor has the same position */
+    closedir(folder);
+    return error;
+}
+
+PyObject *native_list_names(PyObject *self, PyObject *args)
+{
+    int fd, error;
+    Names names = {NULL, 0, 0};
+    (void)self;
+    if (!PyArg_ParseTuple(args, "i:list_names", &fd))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    error = read_names(fd, &names);
+    Py_END_ALLOW_THREADS
+    PyObject *list = NULL;
+    if (error) {
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
+    } else
+        list = PyList_New(0);
+    for (size_t at = 0; list != NULL && at < names.used; at += strlen(names.bytes + at) + 1) {
+        PyObject *name = PyBytes_FromString(names.bytes + at);
+        if (name == NULL || PyList_Append(list, name) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(name);
+    }
+    free(names.bytes);
+    return list;
 }
 
 /* ----------------------------------------------------------------------------------------------- stat_entries */
@@ -119,7 +198,7 @@ PyObject *native_stat_entries(PyObject *self, PyObject *args)
     for (Py_ssize_t i = 0; i < count; i++) {
         Entry *e = &entries[i];
         e->error = fstatat(fd, e->name, &e->st, AT_SYMLINK_NOFOLLOW) ? errno : 0;
-        e->attributes = e->error ? 0 : attributes_of(path, length, e->name);
+        e->attributes = e->error || !length ? 0 : attributes_of(path, length, e->name);
     }
     Py_END_ALLOW_THREADS
     result = PyList_New(count);

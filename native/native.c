@@ -3,6 +3,7 @@
  *   cuts           the scan of the chunker                    (docs/format/chunking.md)
  *   sort_records   sort a table of fixed-width records        (the blob index)
  *   find_records   look ids up in such a table
+ *   same_bytes     compare two buffers                        (a segment and what it decompresses to)
  *   files.c        many files of a folder at a time
  *
  * Every function has a plain-Python twin with the same results; tests hold the two together. Only the limited API
@@ -404,6 +405,14 @@ static int64_t find(const Table *t, const uint8_t *key)
     return at < t->count && memcmp(t->at + at * t->width, key, KEY) == 0 ? (int64_t)at : -1;
 }
 
+/* find, and -2 for an id that more than one record has. */
+static int64_t find_single(const Table *t, const uint8_t *key)
+{
+    int64_t at = find(t, key);
+    size_t next = (size_t)at + 1;
+    return at >= 0 && next < t->count && memcmp(t->at + next * t->width, key, KEY) == 0 ? -2 : at;
+}
+
 static void store_little_endian_64(uint8_t *p, int64_t value)
 {
     for (int i = 0; i < 8; i++)
@@ -414,10 +423,12 @@ static PyObject *native_find_records(PyObject *module, PyObject *args)
 {
     Py_buffer table, keys;
     Py_ssize_t width;
+    int single = 0;
     PyObject *result = NULL;
     (void)module;
-    if (!PyArg_ParseTuple(args, "y*ny*:find_records", &table, &width, &keys))
+    if (!PyArg_ParseTuple(args, "y*ny*|p:find_records", &table, &width, &keys, &single))
         return NULL;
+    int64_t (*look)(const Table *, const uint8_t *) = single ? find_single : find;
     if (check_table(&table, width) < 0)
         ;
     else if (keys.len % KEY)
@@ -427,7 +438,7 @@ static PyObject *native_find_records(PyObject *module, PyObject *args)
         uint8_t *out = (uint8_t *)PyBytes_AsString(result);
         Py_BEGIN_ALLOW_THREADS
         for (Py_ssize_t i = 0; i < keys.len / KEY; i++)
-            store_little_endian_64(out + 8 * i, find(&t, (const uint8_t *)keys.buf + KEY * i));
+            store_little_endian_64(out + 8 * i, look(&t, (const uint8_t *)keys.buf + KEY * i));
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&keys);
@@ -457,14 +468,33 @@ static PyObject *native_find_record(PyObject *module, PyObject *args)
     return at < -1 ? NULL : PyLong_FromLongLong(at);
 }
 
+/* -------------------------------------------------------------------------------------------------- same_bytes */
+
+static PyObject *native_same_bytes(PyObject *module, PyObject *args)
+{
+    Py_buffer a, b;
+    int same;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*y*:same_bytes", &a, &b))
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    same = a.len == b.len && memcmp(a.buf, b.buf, (size_t)a.len) == 0;
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&b);
+    PyBuffer_Release(&a);
+    return PyBool_FromLong(same);
+}
+
 /* ------------------------------------------------------------------------------------------------------- module */
 
 static PyMethodDef methods[] = {
     {"cuts", native_cuts, METH_VARARGS, "cuts(data, table, minimum, average, maximum, final) -> list of ends"},
     {"sort_records", native_sort_records, METH_VARARGS, "sort_records(table, width): sort the records in place"},
     {"find_record", native_find_record, METH_VARARGS, "find_record(table, width, key) -> index or -1"},
-    {"find_records", native_find_records, METH_VARARGS, "find_records(table, width, keys) -> int64 little-endian"},
+    {"find_records", native_find_records, METH_VARARGS, "find_records(table, width, keys, single=False) -> int64 little-endian"},
+    {"same_bytes", native_same_bytes, METH_VARARGS, "same_bytes(a, b) -> whether two buffers hold the same"},
 #ifndef _WIN32
+    {"list_names", native_list_names, METH_VARARGS, "list_names(folder) -> list of bytes, in no order"},
     {"stat_entries", native_stat_entries, METH_VARARGS, "stat_entries(folder, prefix, names) -> list of tuples"},
     {"read_files", native_read_files, METH_VARARGS, "read_files(folder, files) -> list of bytes or None"},
     {"write_files", native_write_files, METH_VARARGS, "write_files(files) -> list of error numbers"},

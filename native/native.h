@@ -9,6 +9,7 @@
 #include <string.h>
 
 #ifndef _WIN32
+PyObject *native_list_names(PyObject *self, PyObject *args);
 PyObject *native_stat_entries(PyObject *self, PyObject *args);
 PyObject *native_read_files(PyObject *self, PyObject *args);
 PyObject *native_write_files(PyObject *self, PyObject *args);

@@ -1,9 +1,4 @@
-"""The version, as the package's metadata states it."""
+"""The version: here and nowhere else; the package's metadata takes it from here."""
 
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    VERSION = version("snapvault")
-except PackageNotFoundError:  # a source tree that was never installed
-    VERSION = "0"
+VERSION = "0.1.0.dev0"
 PROGRAM = f"snapvault {VERSION}"

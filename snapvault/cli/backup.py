@@ -59,7 +59,7 @@ def backup(
         options["time"] = _aware(time)
     options["exclude"] = [*exclude, *read_patterns(exclude_file)]
     options["source_options"] = _source_options(settings, paths)
-    with settings.open() as repository, long_operation(settings.out) as control:
+    with settings.open("backup") as repository, long_operation(settings.out) as control:
         result = snapvault.backup(repository, *sources, stream_name=stdin_name or "stdin", control=control, **options)
     _show(settings, result)
     return status_code(result.status)

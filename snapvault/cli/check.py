@@ -38,7 +38,7 @@ def check(settings: Settings, read_data: str | None, no_key: bool) -> int:
             url = settings.url()
             report = snapvault.scrub(url, storage_options=settings.options_for(url), control=control)
     else:
-        with settings.open() as repository, long_operation(settings.out) as control:
+        with settings.open("check") as repository, long_operation(settings.out) as control:
             report = snapvault.check(repository, read_data=share, control=control)
     _show(settings, report)
     return status_code(report.status)

@@ -43,7 +43,7 @@ def restore(settings: Settings, /, snapshot: str, target: str | None, stdout: bo
         raise InvalidInput("restore needs a place to write to", hint="give --target DIR, or --stdout")
     if target == "-":  # elsewhere that is standard output; nobody means a folder of that name
         raise InvalidInput("'-' is no target", hint="give --stdout, or --target ./- for a folder of that name")
-    with settings.open() as repository, long_operation(settings.out) as control:
+    with settings.open("restore") as repository, long_operation(settings.out) as control:
         found = repository.snapshot(name)
         result = snapvault.restore(
             repository, found, target, path=stored_path([found], path), control=control,
@@ -63,7 +63,7 @@ def _to_stdout(settings: Settings, name: str, path: str, target: str | None, opt
     if target is not None:
         raise InvalidInput("--target and --stdout do not go together", hint="give one of them")
     settings.out.data_on_stdout = True
-    with settings.open() as repository, long_operation(settings.out) as control:
+    with settings.open("restore") as repository, long_operation(settings.out) as control:
         found = repository.snapshot(name)
         path = stored_path([found], path)
         result = snapvault.restore(repository, found, sys.stdout.buffer, path=path, control=control, **options)

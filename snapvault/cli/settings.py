@@ -1,6 +1,7 @@
 """What every command needs to reach a repository: from options, before or after the verb, and from the environment."""
 
 import os
+import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,9 +69,16 @@ class Settings:
             "state": self._folder("state", self.state_dir),
         }
 
-    def open(self) -> "snapvault.Repository":
-        """Open the repository; the errors of ``snapvault.open``."""
-        return snapvault.open(self.url(), **self.access())
+    def open(self, *used: str) -> "snapvault.Repository":
+        """Open the repository; the errors of ``snapvault.open``.
+
+        ``used``: what the verb takes from the package.  It is imported while the key is derived from the password, for
+        which Python does nothing.
+        """
+        access = self.access()
+        if access["password"] is not None:
+            threading.Thread(target=_import, args=(used,), name="snapvault-import", daemon=True).start()
+        return snapvault.open(self.url(), **access)
 
     def _folder(self, kind: str, given: str | None) -> Path:
         """A private folder; one that cannot be made is no error: what it holds can be done without."""
@@ -89,3 +97,9 @@ class Settings:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir(mode=0o700, exist_ok=True)
         return path
+
+
+def _import(names: tuple[str, ...]) -> None:
+    with suppress(Exception):  # raised again where it is needed
+        for name in names:
+            getattr(snapvault, name)

@@ -5,10 +5,12 @@ import threading
 import zstandard
 
 from snapvault.foundation.errors import Damaged
+from snapvault.foundation.native import same_bytes
 
 RAW, ZSTD = 0, 1
 LEVEL = 3
 
+_ROOM = 5 << 20  # bytes that a thread has ready to decompress to
 _local = threading.local()  # zstd contexts are not for two threads at once, and costly to make
 
 
@@ -23,6 +25,33 @@ def compress(data: bytes | memoryview, level: int = LEVEL) -> tuple[int, bytes |
     return (ZSTD, packed) if len(packed) < len(data) else (RAW, data)
 
 
+def decompresses(codec: int, data: bytes | memoryview, raw: bytes | memoryview) -> bool:
+    """Whether ``data`` decompresses to ``raw``."""
+    try:
+        return same_bytes(decompress_in_place(codec, data, len(raw)), raw)
+    except Damaged:
+        return False
+
+
+def decompress_in_place(codec: int, data: bytes | memoryview, raw_length: int) -> bytes | memoryview:
+    """``decompress`` into memory that this thread's next call uses again."""
+    if codec != ZSTD:
+        return decompress(codec, data, raw_length)
+    room: bytearray | None = getattr(_local, "room", None)
+    if room is None or len(room) < raw_length:
+        room = _local.room = bytearray(max(raw_length, _ROOM))
+    out = memoryview(room)[:raw_length]
+    try:
+        if zstandard.frame_content_size(data) != raw_length:
+            raise Damaged("compressed data states another length than was sealed")
+        with _decompressor().stream_reader(data) as reader:
+            if reader.readinto(out) != raw_length or reader.read(1):
+                raise Damaged("compressed data has another length than it states")
+    except zstandard.ZstdError as e:
+        raise Damaged("compressed data does not decompress") from e
+    return out
+
+
 def decompress(codec: int, data: bytes | memoryview, raw_length: int) -> bytes | memoryview:
     """The ``raw_length`` bytes that were compressed; Damaged if the data says otherwise (never more is allocated)."""
     if codec == RAW:
@@ -31,9 +60,7 @@ def decompress(codec: int, data: bytes | memoryview, raw_length: int) -> bytes |
         return data
     if codec != ZSTD:
         raise Damaged(f"data is compressed with codec {codec}, which this snapvault does not know")
-    decompressor = getattr(_local, "d", None)
-    if decompressor is None:
-        decompressor = _local.d = zstandard.ZstdDecompressor()
+    decompressor = _decompressor()
     try:
         if zstandard.frame_content_size(data) != raw_length:
             raise Damaged("compressed data states another length than was sealed")
@@ -45,3 +72,10 @@ def decompress(codec: int, data: bytes | memoryview, raw_length: int) -> bytes |
     if len(raw) != raw_length:
         raise Damaged("compressed data has another length than it states")
     return raw
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    found: zstandard.ZstdDecompressor | None = getattr(_local, "d", None)
+    if found is None:
+        found = _local.d = zstandard.ZstdDecompressor()
+    return found

@@ -12,7 +12,10 @@ import struct
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES256
+from cryptography.hazmat.primitives.ciphers.modes import GCM
 
 from snapvault.crypto.kdf import derive
 from snapvault.foundation.errors import Damaged
@@ -37,15 +40,33 @@ def seal(
     secret: bytes, purpose: str, context: bytes, codec: int, raw_length: int, data: bytes | memoryview, padding: int = 0
 ) -> bytes:
     """A fresh envelope, ``OVERHEAD + len(data) + padding`` bytes."""
-    if raw_length > MAX_RAW or len(data) > MAX_RAW:
+    sealed = bytearray(OVERHEAD + len(data) + padding)
+    seal_into(memoryview(sealed), secret, purpose, context, codec, raw_length, data)
+    return bytes(sealed)
+
+
+def seal_into(
+    out: memoryview,
+    secret: bytes,
+    purpose: str,
+    context: bytes,
+    codec: int,
+    raw_length: int,
+    data: bytes | bytearray | memoryview,
+) -> None:
+    """A fresh envelope that fills ``out``; what is larger than ``OVERHEAD + len(data)`` is padding."""
+    padding = len(out) - OVERHEAD - len(data)
+    if raw_length > MAX_RAW or len(data) > MAX_RAW or padding < 0:
         raise ValueError("larger than an envelope may be")
     salt = os.urandom(SALT_SIZE)
-    cipher = AESGCM(derive(secret, purpose, context, salt=salt))
-    plain = b"".join((HEADER.pack(codec, raw_length, len(data)), data, bytes(padding)))
-    sealed = bytearray(SALT_SIZE + len(plain) + TAG_SIZE)
-    sealed[:SALT_SIZE] = salt
-    cipher.encrypt_into(_NONCE, plain, None, memoryview(sealed)[SALT_SIZE:])
-    return sealed  # type: ignore[return-value]
+    # In parts, so that the data need not be joined to its header first.
+    cipher = Cipher(AES256(derive(secret, purpose, context, salt=salt)), GCM(_NONCE)).encryptor()
+    out[:SALT_SIZE] = salt
+    at = SALT_SIZE
+    for part in (HEADER.pack(codec, raw_length, len(data)), data, bytes(padding)):
+        at += cipher.update_into(part, out[at:])
+    cipher.finalize()
+    out[at:] = cipher.tag
 
 
 def unseal(secret: bytes, purpose: str, context: bytes, sealed: bytes | memoryview) -> Opened:

@@ -54,6 +54,9 @@ class Content(NamedTuple):
 
 EMPTY = Content()
 
+Row = list[Any]  # an entry as it stands in a TREE blob: the first ten values of a Node, and perhaps its extras
+ROW = 10  # values without extras
+
 # Keys of the extra map.
 _TARGET, _DEVICE, _LINK, _XATTRS, _EXTENTS, _FLAGS = 1, 2, 3, 4, 5, 6
 _RACY, _CHANGED = 1, 2
@@ -136,24 +139,37 @@ def _row(n: Node) -> list[Any]:
 
 def decode_tree(data: bytes | memoryview) -> Tree:
     """The nodes of a TREE blob.  Hostile names, disorder and impossible values raise FormatError."""
+    rows, users, groups = decode_rows(data)
+    return Tree(decode_nodes(rows) if rows else [], users, groups)
+
+
+def decode_rows(data: bytes | memoryview) -> tuple[list[Row], dict[int, str], dict[int, str]]:
+    """The entries of a TREE blob as they stand there, with any values, and the names of their owners; FormatError."""
     try:
         version, users, groups, rows = unpack(data)
         if version != TREE_VERSION:
             raise FormatError(f"a tree has version {version!r}; this snapvault reads version {TREE_VERSION}")
         if type(rows) is not list:
             raise FormatError("a tree's entries are no list")
-        nodes = _nodes(rows) if rows else []
+        if not all(type(row) is list and ROW <= len(row) <= ROW + 1 and type(row[0]) is bytes for row in rows):
+            raise FormatError("a tree holds an entry of another shape, or a name that no file can have")
         if not all(type(k) is int and type(v) is str for d in (users, groups) for k, v in d.items()):
             raise FormatError("a tree's table of owners is malformed")
+    except (TypeError, ValueError, AttributeError) as e:
+        raise FormatError("a tree is malformed") from e
+    return rows, users, groups
+
+
+def decode_nodes(rows: Sequence[Row]) -> list[Node]:
+    """The nodes that these rows describe, at least one; FormatError."""
+    try:
+        return _nodes(rows)
     except (TypeError, ValueError, AttributeError, struct.error) as e:
         raise FormatError("a tree is malformed") from e
-    return Tree(nodes, users, groups)
 
 
-def _nodes(rows: list[list[Any]]) -> list[Node]:
+def _nodes(rows: Sequence[Row]) -> list[Node]:
     """Nodes of rows that are not trusted.  Checked by columns: there are many, and few calls are made for each."""
-    if not all(type(row) is list and ROW <= len(row) <= ROW + 1 for row in rows):
-        raise FormatError("a tree holds an entry of another shape")
     columns = tuple(zip(*rows, strict=False))  # as long as the shortest row: extras are looked at below
     _check_names(columns[0])
     for column, (least, most) in zip(columns[1:9], _RANGES, strict=True):
@@ -170,7 +186,6 @@ def _nodes(rows: list[list[Any]]) -> list[Node]:
     return nodes
 
 
-ROW = 10  # values of an entry without extras
 # What the numbers of a row may be: kind, mode, uid, gid, mtime, ctime, inode, size.
 _RANGES = (
     (0, NodeKind.SOCKET), (0, 0o7777), (0, MAX_OWNER), (0, MAX_OWNER), (None, None), (None, None), (None, None),
@@ -178,15 +193,21 @@ _RANGES = (
 )  # fmt: skip
 
 
-def _check_names(names: tuple[Any, ...]) -> None:
+def _check_names(names: tuple[bytes, ...]) -> None:
     """Names that a file can have, in strictly ascending order."""
-    if not set(map(type, names)) <= {bytes}:
-        raise FormatError("a tree holds a name that no file can have")
     together = b"".join(names)
     if b"/" in together or b"\0" in together or b"" in names or b"." in names or b".." in names:
         raise FormatError("a tree holds a name that no file can have")
     if not all(map(lt, names, names[1:])):
         raise FormatError("a tree's entries are not in order")
+
+
+def decode_content(row: Row) -> Content:
+    """The content of an entry; FormatError."""
+    try:
+        return _content(row[ROW - 1])
+    except (TypeError, ValueError) as e:
+        raise FormatError("a list of blob ids is malformed") from e
 
 
 def _content(value: Any) -> Content:

@@ -7,6 +7,10 @@ One place decides: ``native`` is the module or ``None``, and whoever falls back 
 import logging
 from functools import cache
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 native: ModuleType | None
 try:
@@ -15,6 +19,11 @@ except ImportError:  # installed where nothing could compile it
     native = None
 
 NATIVE = native is not None
+
+
+def same_bytes(a: "Buffer", b: "Buffer") -> bool:
+    """Whether two buffers hold the same bytes, found with the GIL released.  (``==`` of views goes item by item.)"""
+    return bool(native.same_bytes(a, b)) if native is not None else bytes(a) == bytes(b)
 
 
 @cache

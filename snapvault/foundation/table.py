@@ -52,17 +52,20 @@ def find_record(table: "Buffer", width: int, key: "Buffer") -> int:
     return _find(view, width, ids)
 
 
-def find_records(table: "Buffer", width: int, keys: "Buffer") -> bytes:
+def find_records(table: "Buffer", width: int, keys: "Buffer", *, single: bool = False) -> bytes:
     """:func:`find_record` for many ids, given one after the other: the indexes as signed 64-bit little-endian.
+
+    ``single``: -2 for an id that more than one record has.
 
     Raises InvalidInput if the table is not whole records or the keys are not 32 bytes each.
     """
     view = _check(table, width)
     ids = _check_keys(keys)
     if native is not None:
-        return bytes(native.find_records(view, width, ids))
+        return bytes(native.find_records(view, width, ids, single))
     warn_about_twin()
-    found = [_find(view, width, ids[at : at + ID_SIZE]) for at in range(0, len(ids), ID_SIZE)]
+    find = _find_single if single else _find
+    found = [find(view, width, ids[at : at + ID_SIZE]) for at in range(0, len(ids), ID_SIZE)]
     return struct.pack(f"<{len(found)}q", *found)
 
 
@@ -89,3 +92,9 @@ def _find(view: memoryview, width: int, id_: memoryview) -> int:
     count = len(view) // width
     at = bisect_left(range(count), key, key=lambda i: bytes(view[i * width : i * width + ID_SIZE]))
     return at if at < count and view[at * width : at * width + ID_SIZE] == key else -1
+
+
+def _find_single(view: memoryview, width: int, id_: memoryview) -> int:
+    at = _find(view, width, id_)
+    following = view[(at + 1) * width : (at + 1) * width + ID_SIZE]
+    return -2 if at >= 0 and following == id_ else at

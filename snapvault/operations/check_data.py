@@ -193,7 +193,8 @@ class DataCheck:
             where = row, segment.offset, segment.sealed
             try:
                 secrets = self._vault.sessions.secrets(row.sid, row.id)
-                opened = open_segment(secrets, data[segment.offset : segment.offset + segment.sealed])
+                sealed = data[segment.offset : segment.offset + segment.sealed]
+                opened = open_segment(secrets, sealed, in_place=True)
             except Damaged as e:
                 outcome.problems.append(f"segment at {segment.offset}: {e.message}")
                 outcome.bad.segments.add(where)

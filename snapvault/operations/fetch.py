@@ -32,7 +32,7 @@ Delivery = Sequence[tuple[T, memoryview]]
 class Fetcher(Generic[T]):
     """Delivers the chunks of a segment to ``deliver([(use, data), ...])`` from worker threads.
 
-    What cannot be had goes to ``fail(use, error)``.
+    The data is there until that returns.  What cannot be had goes to ``fail(use, error)``.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Fetcher(Generic[T]):
             place = segment[0].place
             start = place.start - first.start
             try:
-                opened = self._reader.open_segment(place, data[start : start + place.sealed])
+                opened = self._reader.open_segment(place, data[start : start + place.sealed], in_place=True)
                 keys = self._reader.keys(place)
             except (Damaged, NotFound) as e:
                 self._rescue(segment, e)

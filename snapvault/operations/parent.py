@@ -7,6 +7,8 @@ twice, since deduplication needs only ids).
 
 import logging
 from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 import zstandard
@@ -15,8 +17,20 @@ from blake3 import blake3
 from snapvault.access.resolve import resolve
 from snapvault.crypto.kdf import derive
 from snapvault.format.snapshot import COMMIT, SnapshotDetails
-from snapvault.format.tree import EMPTY, ID_SIZE, BlobType, Content, Node, NodeKind, decode_tree
-from snapvault.format.wire import pack, unpack
+from snapvault.format.tree import (
+    EMPTY,
+    ID_SIZE,
+    ROW,
+    BlobType,
+    Content,
+    Node,
+    NodeKind,
+    Row,
+    decode_content,
+    decode_nodes,
+    decode_rows,
+)  # fmt: skip
+from snapvault.format.wire import FormatError, pack, unpack
 from snapvault.foundation.errors import Damaged, InvalidInput
 from snapvault.foundation.ids import BlobId, SnapshotId
 from snapvault.foundation.words import count
@@ -24,12 +38,42 @@ from snapvault.operations.run import Run
 from snapvault.repository.index import BlobIndex
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.repository import Vault
+from snapvault.source.protocol import Known
 
 log = logging.getLogger("snapvault")
 
 KEPT_MAX = 512 << 20  # bytes of trees that a write-only client keeps of one backup
-Entries = dict[bytes, Node]
-NOTHING: Entries = {}
+
+
+@dataclass(slots=True)
+class Before:
+    """A folder as it was: its entries by name, decoded when they are asked for."""
+
+    rows: dict[bytes, Row] = field(default_factory=dict)
+    users: dict[int, str] = field(default_factory=dict)
+    groups: dict[int, str] = field(default_factory=dict)
+
+    def get(self, name: bytes) -> Node | None:
+        """One entry; None also if it is malformed."""
+        row = self.rows.get(name)
+        try:
+            return None if row is None else decode_nodes([row])[0]
+        except FormatError:
+            return None
+
+    def content(self, name: bytes) -> Content | None:
+        """The content of an entry that is there; None if it is malformed."""
+        try:
+            return decode_content(self.rows[name])
+        except FormatError:
+            return None
+
+    def plain(self) -> Known:
+        """Files and folders that have nothing but what stands in every row: also not racy, and not a mixture."""
+        return {n: tuple(row[: ROW - 1]) for n, row in self.rows.items() if len(row) == ROW}
+
+
+NOTHING = Before()
 
 
 class Parent:
@@ -42,19 +86,21 @@ class Parent:
         self._unreadable = 0  # folders
         self._reason = ""
 
-    def root(self) -> Entries:
+    def root(self) -> Before:
         return self.entries(self.content)
 
-    def entries(self, content: Content) -> Entries:
-        """The nodes of a folder by name."""
+    def entries(self, content: Content) -> Before:
+        """A folder as it was."""
         if self._trees is None or not content.ids:
             return NOTHING
         try:
             ids = self._trees.expand(content)
-            found: Entries = {}
+            found = Before()
             for i in range(0, len(ids), ID_SIZE):
-                tree = decode_tree(self._trees.blob(BlobId(ids[i : i + ID_SIZE]), BlobType.TREE))
-                found.update({n.name: n for n in tree.nodes})
+                rows, users, groups = decode_rows(self._trees.blob(BlobId(ids[i : i + ID_SIZE]), BlobType.TREE))
+                found.rows.update({row[0]: row for row in rows})
+                found.users.update(users)
+                found.groups.update(groups)
             return found
         except Damaged as e:
             self._unreadable += 1
@@ -84,6 +130,24 @@ class Parent:
             and (new.ctime_ns != 0 or new.inode != 0)
             and self._complete(old.content)
         )
+
+    def unmodified(self, before: Before, same: Iterable[bytes]) -> dict[bytes, Content]:
+        """Files that are described as they were, with all of their chunks in packs that count."""
+        contents: dict[bytes, Content] = {}
+        for name in same:
+            row = before.rows[name]
+            if row[1] == NodeKind.FILE and (row[6] or row[7]):  # a change time or an inode, without which it may differ
+                content = before.content(name)
+                if content is not None:
+                    contents[name] = content
+        flat = b"".join(c.ids for c in contents.values() if not c.depth)
+        if self._index.has_all(flat):
+            return {name: c for name, c in contents.items() if not c.depth or self._complete(c)}
+        return {name: c for name, c in contents.items() if self._complete(c)}
+
+    def folder_is_stored(self, content: Content) -> bool:
+        """Whether a folder need not be stored again.  Not so for a client that keeps trees: it has to see them all."""
+        return not isinstance(self._trees, KeptTrees) and self._complete(content)
 
     def _complete(self, content: Content) -> bool:
         if not self._index.has_all(content.ids):

@@ -32,7 +32,7 @@ from snapvault.repository.repository import Vault
 from snapvault.repository.session import Session
 from snapvault.repository.verdicts import DAMAGED, read_verdicts
 from snapvault.repository.writer import BlobWriter, Written
-from snapvault.source.protocol import FileReader
+from snapvault.source.protocol import FileReader, ReadsInto
 from snapvault.version import PROGRAM
 
 READ_SIZE = 1 << 20  # bytes asked of a source at once
@@ -82,6 +82,8 @@ class Run:
         self.dry_run = dry_run
         self.domain = vault.ring.write_domain
         self.chunker: Chunker = self.domain.chunker(vault.ring.chunking)
+        # What follows the last cut is scanned again with the next bytes, so it is to be a small part of the buffer.
+        self._buffer = memoryview(bytearray(max(2 * READ_SIZE, 4 * vault.ring.chunking.maximum)))
         self.reporter = Reporter(operation, control)
         self.counts = Counts()
         self.started = now_ns()
@@ -134,25 +136,23 @@ class Run:
 
     # -- storing -------------------------------------------------------------------------------------------------
 
-    def store_file(self, reader: FileReader, size_hint: int) -> tuple[bytes, int]:
+    def store_file(self, reader: FileReader) -> tuple[bytes, int]:
         """Read a file to its end and store its chunks: their ids, and the bytes read."""
-        put = self.blobs.put
-        data = reader.read(READ_SIZE)
-        if len(data) < READ_SIZE and len(data) == size_hint:  # the common case: a small file in one read
-            return (self.store_bytes(data) if data else b""), len(data)
-        data = _filled(reader, data)
-        ids, total, rest = [], len(data), b""
-        while data:
-            self.reporter.tick("read", self.counts.files, bytes_done=self.counts.bytes_read + total)
-            following = _filled(reader, reader.read(READ_SIZE))
-            buffer = memoryview(rest + data if rest else data)
-            start = 0
-            for end in self.chunker.cuts(buffer, final=not following):
+        put, buffer, capacity = self.blobs.put, self._buffer, len(self._buffer)
+        ids: list[bytes] = []
+        total = have = 0
+        while True:
+            got = _fill(reader, buffer[have:])
+            have, total = have + got, total + got
+            final, start = have < capacity, 0
+            for end in self.chunker.cuts(buffer[:have], final=final):
                 ids.append(put(BlobType.DATA, buffer[start:end]))
                 start = end
-            rest = bytes(buffer[start:])
-            data, total = following, total + len(following)
-        return b"".join(ids), total
+            if final:
+                return b"".join(ids), total
+            buffer[: have - start] = buffer[start:have]
+            have -= start
+            self.reporter.tick("read", self.counts.files, bytes_done=self.counts.bytes_read + total)
 
     def store_bytes(self, data: bytes) -> bytes:
         """Store the chunks of a whole file in memory, not empty: their ids."""
@@ -226,15 +226,17 @@ class Run:
             self.session.abort()
 
 
-def _filled(reader: FileReader, data: bytes) -> bytes:
-    """READ_SIZE bytes, ``data`` first, fewer at the end: with each buffer what is left of a chunk is scanned again."""
-    if not data or len(data) >= READ_SIZE:
-        return data
-    parts, size = [data], len(data)
-    while size < READ_SIZE and (more := reader.read(READ_SIZE - size)):
-        parts.append(more)
-        size += len(more)
-    return b"".join(parts)
+def _fill(reader: FileReader, out: memoryview) -> int:
+    """Read into ``out`` until it is full or the file ends: how many bytes."""
+    have = 0
+    if isinstance(reader, ReadsInto):
+        while have < len(out) and (got := reader.readinto(out[have:])):
+            have += got
+        return have
+    while have < len(out) and (data := reader.read(min(READ_SIZE, len(out) - have))):
+        out[have : have + len(data)] = data
+        have += len(data)
+    return have
 
 
 class DryWriter:

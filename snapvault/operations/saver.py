@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from itertools import islice
 
-from snapvault.format.tree import EMPTY, Node, NodeKind
+from snapvault.format.tree import EMPTY, Content, Node, NodeKind
 from snapvault.foundation.clock import now_ns
 from snapvault.operations.awaited import AwaitedReader
-from snapvault.operations.parent import NOTHING, Entries, Parent
+from snapvault.operations.parent import Before, Parent
 from snapvault.operations.run import READ_SIZE, Run, describe
-from snapvault.source.protocol import Listing, Problem, ReadsAhead, SourceTree
+from snapvault.source.protocol import NOTHING_KNOWN, Listing, Problem, ReadsAhead, SourceTree
 from snapvault.source.stream import SingleFile
 
 AHEAD_FILE, AHEAD_BYTES, AHEAD_FILES = 1 << 20, 4 << 20, 256  # small files are read together, at most so many
@@ -22,7 +22,10 @@ class _Folder:
     path: bytes
     node: Node
     nodes: list[Node]
-    before: Entries
+    before: Before
+    old: Content  # of the folder as it was
+    same: frozenset[bytes]  # entries that are described as they were
+    unmodified: dict[bytes, Content]  # files among them that are stored whole
     next: int = 0  # of the nodes
     done: list[Node] = field(default_factory=list)
     ahead: dict[bytes, bytes | None] = field(default_factory=dict)  # bytes of small files that come next
@@ -63,11 +66,14 @@ class Saver:
     def _save_entries(self, folder: _Folder) -> _Folder | None:
         """Store entries up to the next folder, which is given back; None: that was all."""
         prefix, before, done = folder.path.rstrip(b"/") + b"/", folder.before, folder.done
-        nodes = folder.nodes
+        nodes, unmodified = folder.nodes, folder.unmodified
         while folder.next < len(nodes):
             child = nodes[folder.next]
             folder.next += 1
-            if child.kind == NodeKind.DIRECTORY:
+            if child.name in unmodified:
+                child.content = unmodified[child.name]
+                done.append(child)
+            elif child.kind == NodeKind.DIRECTORY:
                 entered = self._enter(prefix + child.name, child, before.get(child.name))
                 if entered is not None:
                     return entered
@@ -78,8 +84,10 @@ class Saver:
         return None
 
     def _enter(self, path: bytes, node: Node, old: Node | None) -> _Folder | None:
+        old_content = old.content if old is not None and old.kind == NodeKind.DIRECTORY else EMPTY
+        before = self._parent.entries(old_content)
         try:
-            listing: Listing = self._source.scan(path)
+            listing: Listing = self._source.scan(path, NOTHING_KNOWN if self._force else before.plain())
         except FileNotFoundError:
             self._counts.vanished += 1
             return None
@@ -89,14 +97,35 @@ class Saver:
         self._run.reporter.tick("read", self._counts.files, bytes_done=self._counts.bytes_read)
         for problem in listing.problems:
             self._problem(problem)
-        is_folder = old is not None and old.kind == NodeKind.DIRECTORY
-        before = self._parent.entries(old.content) if is_folder and old is not None else NOTHING
-        return _Folder(path, node, listing.nodes, before)
+        unmodified = self._parent.unmodified(before, listing.same)
+        self._counts.files_unmodified += len(unmodified)
+        self._counts.bytes_total += sum(before.rows[name][8] for name in unmodified)
+        return _Folder(path, node, listing.nodes, before, old_content, listing.same, unmodified)
 
     def _leave(self, folder: _Folder) -> None:
         self._held -= _size(folder.ahead)
-        folder.node.content = self._run.folder(folder.done, self._source.users, self._source.groups)
+        if self._as_it_was(folder):
+            folder.node.content = folder.old
+        else:
+            folder.node.content = self._run.folder(folder.done, self._source.users, self._source.groups)
         self._counts.folders += 1
+
+    def _as_it_was(self, folder: _Folder) -> bool:
+        """Whether the folder is stored already, with the same entries, contents and names of owners."""
+        done, before, users, groups = folder.done, folder.before, self._source.users, self._source.groups
+        return (
+            len(done) == len(folder.same) == len(before.rows) > 0
+            and all(n.name in folder.unmodified or self._same_folder(folder, n) for n in done)
+            and before.users == {u: users[u] for u in {n.uid for n in done} if u in users}
+            and before.groups == {g: groups[g] for g in {n.gid for n in done} if g in groups}
+            and self._parent.folder_is_stored(folder.old)
+        )
+
+    def _same_folder(self, folder: _Folder, n: Node) -> bool:
+        return n.kind == NodeKind.DIRECTORY and n.name in folder.same and n.content == folder.before.content(n.name)
+
+    def _reusable(self, old: Node | None, node: Node) -> bool:
+        return not self._force and self._parent.reusable(old, node)
 
     def _problem(self, problem: Problem) -> None:
         if problem.vanished:
@@ -110,7 +139,7 @@ class Saver:
             self._run.reporter.tick("read", self._counts.files, bytes_done=self._counts.bytes_read)
             return node
         counts = self._counts
-        if not self._force and self._parent.reusable(old, node):
+        if self._reusable(old, node):
             assert old is not None
             node.content, node.extents = old.content, old.extents
             counts.files_unmodified += 1
@@ -163,7 +192,7 @@ class Saver:
         for n in islice(folder.nodes, folder.next, folder.next + AHEAD_FILES):
             if n.kind != NodeKind.FILE or not 0 < n.size <= AHEAD_FILE or n.link is not None:
                 continue
-            if not self._force and self._parent.reusable(folder.before.get(n.name), n):
+            if n.name in folder.unmodified or self._reusable(folder.before.get(n.name), n):
                 continue
             total += n.size
             if total > AHEAD_BYTES:
@@ -195,7 +224,7 @@ class Saver:
         if isinstance(self._source, SingleFile):
             reader = AwaitedReader(reader, self._run.reporter.check, READ_SIZE)
         try:
-            ids, size = self._run.store_file(reader, reader.node.size)
+            ids, size = self._run.store_file(reader)
         finally:
             steady = reader.finish()
         read = reader.node

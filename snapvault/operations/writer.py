@@ -200,7 +200,7 @@ class SnapshotWriter:
             self._check_open()
             put, ids, start = self._run.blobs.put, [], 0
             for end in self._run.chunker.cuts(buffer, final=final):
-                ids.append(put(BlobType.DATA, bytes(buffer[start:end])))
+                ids.append(put(BlobType.DATA, buffer[start:end]))
                 start = end
             self._run.reporter.tick("read", self._run.counts.files)
             return b"".join(ids), start

@@ -30,6 +30,7 @@ KINDS = {
 }  # fmt: skip
 NO_KIND = -1
 
+_list_names = getattr(native, "list_names", None)
 _stat_entries = getattr(native, "stat_entries", None)
 _read_files = getattr(native, "read_files", None)
 _write_files = getattr(native, "write_files", None)
@@ -37,13 +38,15 @@ _write_files = getattr(native, "write_files", None)
 
 def names_in(fd: int) -> list[bytes]:
     """The names in an open folder, sorted by their bytes.  OSError."""
+    if _list_names is not None:
+        return sorted(_list_names(fd))
     return sorted(map(os.fsencode, os.listdir(fd)))
 
 
 def stat_entries(fd: int, prefix: bytes, names: Sequence[bytes]) -> list[Entry | int]:
     """What each of these names in the open folder is, or the number of the error that says that it cannot be told.
 
-    ``prefix``: the folder's path with a slash, by which attributes are looked up.
+    ``prefix``: the folder's path with a slash, by which attributes are looked up; b"": they are taken to be none.
     """
     if _stat_entries is not None:
         found: list[Entry | int] = _stat_entries(fd, prefix, tuple(names))
@@ -58,7 +61,7 @@ def stat_entry(fd: int, prefix: bytes, name: bytes) -> Entry | int:
     except OSError as e:
         return e.errno or errno.EIO
     try:
-        attributes = sum(len(n) + 1 for n in list_xattrs(prefix + name, False))
+        attributes = sum(len(n) + 1 for n in list_xattrs(prefix + name, False)) if prefix else 0
     except OSError as e:
         attributes = -(e.errno or errno.EIO)
     return entry_from_stat(name, st, attributes)

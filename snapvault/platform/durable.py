@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import errno
 import functools
+import mmap
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ Buffer = bytes | bytearray | memoryview
 
 TEMP_PREFIX = ".tmp-"  # hidden, so that no listing takes a half-written file for an object
 _IOV_MAX = 1024  # Linux; buffers of one writev call
+_DIRECT = getattr(os, "O_DIRECT", 0)  # 0 where the system has no such thing
+_DIRECT_FROM, _DIRECT_UNIT = 1 << 20, 4096  # bytes: what is worth it, and what all file systems are content with
 _RENAME_NOREPLACE = 1
 _NEITHER = "this file system has neither hard links nor a rename that replaces nothing"
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
@@ -99,6 +102,8 @@ def _write_temp(at: int, data: Sequence[Buffer], mode: int) -> str:
 def write_all(fd: int, data: Sequence[Buffer]) -> None:
     """Write all buffers without joining them; short writes are continued."""
     left = [view for view in (memoryview(part).cast("B") for part in data) if view.nbytes]
+    if left:
+        left[0] = left[0][_write_direct(fd, left[0]) :]
     first = 0
     while first < len(left):
         written = os.writev(fd, left[first : first + _IOV_MAX])
@@ -109,6 +114,30 @@ def write_all(fd: int, data: Sequence[Buffer]) -> None:
             first += 1
         if written:
             left[first] = left[first][written:]
+
+
+def _write_direct(fd: int, view: memoryview) -> int:
+    """Write the beginning of a mapped buffer past the page cache: how many bytes were written, in whole blocks.
+
+    What is fsynced at once need not be copied there first, and does not push out what others keep in it.  Where the
+    file system or the buffer does not allow it, nothing is written, and the usual way is left.
+    """
+    if not _DIRECT or len(view) < _DIRECT_FROM or not isinstance(view.obj, mmap.mmap):
+        return 0
+    import fcntl
+
+    flags, done = fcntl.fcntl(fd, fcntl.F_GETFL), 0
+    end = len(view) // _DIRECT_UNIT * _DIRECT_UNIT
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags | _DIRECT)
+        while done < end:
+            done += os.writev(fd, [view[done:end]])
+    except OSError as err:
+        if err.errno != errno.EINVAL:  # the answer where it is not supported, or after a short write
+            raise
+    finally:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+    return done
 
 
 def _publish(at: int, temp: str, name: str, *, replace: bool) -> None:

@@ -29,7 +29,7 @@ from snapvault.repository.slots import open_slot, wrap
 from snapvault.repository.store import holds
 from snapvault.repository.trust import sign
 
-SEGMENT_SIZE = 1 << 20
+SEGMENT_SIZE = 4 << 20
 PACK_SIZE = 32 << 20
 OWN_DOMAIN = "owner"
 RESCUE = ("RESCUE-1.md", "rescue-1.py")

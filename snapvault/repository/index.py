@@ -13,10 +13,11 @@ from snapvault.format.pack import Segment
 from snapvault.format.tree import ID_SIZE
 from snapvault.format.wire import pack, unpack
 from snapvault.foundation.ids import BlobId, DomainId, PackId, SessionId
-from snapvault.foundation.table import find_record, sort_records
+from snapvault.foundation.table import find_record, find_records, sort_records
 
 WIDTH = ID_SIZE + 12
 _PLACE = struct.Struct("<III")
+_WORD = struct.Struct("<I")  # the last of these
 _LENGTH_BITS = 28
 _LENGTH_MASK = (1 << _LENGTH_BITS) - 1
 
@@ -57,6 +58,7 @@ class IndexTable:
         self.segments = segments  # four numbers a segment: pack, start, sealed, raw
         self.records = records
         self.usable = bytearray(b"\1" * len(packs))
+        self.whole = True  # all of them
 
     def __len__(self) -> int:
         return len(self.records) // WIDTH
@@ -78,6 +80,14 @@ class IndexTable:
         number, start, sealed, raw = self.segments[4 * segment : 4 * segment + 4]
         return Place(self.packs[number], start, sealed, raw, offset, word & _LENGTH_MASK, word >> _LENGTH_BITS)
 
+    def find(self, ids: bytes) -> tuple[int, ...]:
+        """Numbers of the records of some concatenated ids; -1: not there, -2: several times."""
+        return struct.unpack(f"<{len(ids) // ID_SIZE}q", find_records(self.records, WIDTH, ids, single=True))
+
+    def place(self, number: int) -> Place:
+        """What the record of this number says."""
+        return self._place(number * WIDTH)
+
     def has(self, blob: BlobId) -> bool:
         """Whether the blob lies in a pack that counts."""
         at = find_record(self.records, WIDTH, blob)
@@ -90,6 +100,22 @@ class IndexTable:
                 return True
             at += WIDTH
         return False
+
+    def lacking(self, ids: bytes) -> bytes:
+        """Those of some concatenated ids that lie in no pack that counts."""
+        found = struct.unpack(f"<{len(ids) // ID_SIZE}q", find_records(self.records, WIDTH, ids))
+        if self.whole and min(found, default=0) >= 0:
+            return b""
+        each = [BlobId(ids[i : i + ID_SIZE]) for i in range(0, len(ids), ID_SIZE)]
+        return b"".join(id_ for id_, at in zip(each, found, strict=True) if at < 0 or not (self.whole or self.has(id_)))
+
+    def lengths(self, ids: bytes) -> list[int] | None:
+        """Bytes of each of some concatenated ids; None if not all of them are here, in packs that count."""
+        found = struct.unpack(f"<{len(ids) // ID_SIZE}q", find_records(self.records, WIDTH, ids))
+        if not self.whole or min(found, default=0) < 0:
+            return None
+        records, unpack_from = self.records, _WORD.unpack_from
+        return [unpack_from(records, at * WIDTH + WIDTH - _WORD.size)[0] & _LENGTH_MASK for at in found]
 
     def ids(self) -> Iterator[BlobId]:
         for at in range(0, len(self.records), WIDTH):
@@ -179,10 +205,10 @@ class BlobIndex:
 
     def has_all(self, ids: bytes) -> bool:
         """Whether every id of a concatenation is known in a pack that counts."""
-        for i in range(0, len(ids), ID_SIZE):  # noqa: SIM110  as above
-            if BlobId(ids[i : i + ID_SIZE]) not in self:
-                return False
-        return True
+        for table in self.tables:
+            if ids:
+                ids = table.lacking(ids)
+        return all(BlobId(ids[i : i + ID_SIZE]) in self for i in range(0, len(ids), ID_SIZE))
 
     def places(self, blob: BlobId) -> list[Place]:
         """Every known place of a blob."""
@@ -192,6 +218,24 @@ class BlobIndex:
         if self.domain is None:
             return found
         return [p for p in found if p.pack.domain == self.domain]
+
+    def only_places(self, ids: bytes) -> list[Place] | None:
+        """The place of each of some concatenated ids; None unless each has just one, all of them in the same table."""
+        home: IndexTable | None = None
+        numbers: tuple[int, ...] = ()
+        for table in self.tables:
+            found = table.find(ids)
+            if max(found, default=-1) == -1 == min(found, default=-1):
+                continue
+            if home is not None or min(found) < 0:
+                return None
+            home, numbers = table, found
+        if home is None:
+            return None
+        places = [home.place(number) for number in numbers]
+        if self.domain is not None and any(p.pack.domain != self.domain for p in places):
+            return None
+        return places
 
     def indexed(self, packs: Sequence[tuple[PackRow, Sequence[Segment]]]) -> None:
         """Blobs of this session that an index object names now: they move from the set into a table.
@@ -206,6 +250,10 @@ class BlobIndex:
         self.new.difference_update(
             BlobId(s.ids[i : i + ID_SIZE]) for _, parts in packs for s in parts for i in range(0, len(s.ids), ID_SIZE)
         )
+
+    def lengths(self, ids: bytes) -> list[int] | None:
+        """Bytes of each of some blobs; None if no single table has them all: then look for them one by one."""
+        return next((found for t in self.tables if (found := t.lengths(ids)) is not None), None)
 
     def length(self, blob: BlobId) -> int | None:
         """Bytes of a blob, or None if it is unknown."""
@@ -227,4 +275,5 @@ class BlobIndex:
                 t.usable[i] = ours and present.get(row.id) == row.size and row.id not in condemned
                 if ours and not t.usable[i]:
                     lost.append(row)
+            t.whole = all(t.usable)
         return lost

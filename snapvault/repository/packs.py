@@ -6,8 +6,8 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from snapvault.backend.protocol import Backend
-from snapvault.compression import LEVEL, compress, decompress
-from snapvault.crypto.envelope import OVERHEAD, padme, seal, unseal
+from snapvault.compression import LEVEL, compress, decompress, decompress_in_place, decompresses
+from snapvault.crypto.envelope import OVERHEAD, padme, seal, seal_into, unseal
 from snapvault.crypto.kdf import context_digest
 from snapvault.format import names
 from snapvault.format.pack import (
@@ -51,25 +51,45 @@ class EncodeMismatch(Damaged):
     hint = "check this machine's memory; nothing wrong was stored"
 
 
-def seal_segment(secrets: SessionSecrets, blobs: Sequence[bytes | memoryview], level: int = LEVEL) -> tuple[bytes, int]:
-    """Blobs compressed and sealed together: the bytes, and the length of the plaintext.
+class EncodedSegment(NamedTuple):
+    """A segment compressed and not yet sealed."""
+
+    codec: int
+    raw_length: int  # bytes of plaintext
+    data: bytes | memoryview
+
+    @property
+    def sealed_length(self) -> int:
+        """Bytes in the pack."""
+        return OVERHEAD + len(self.data)
+
+    def seal_into(self, out: memoryview, secrets: SessionSecrets) -> None:
+        """Fill ``out``, which has ``sealed_length`` bytes."""
+        seal_into(out, secrets.secret, "segment", secrets.context, self.codec, self.raw_length, self.data)
+
+
+def encode_segment(raw: bytes | memoryview, level: int = LEVEL) -> EncodedSegment:
+    """The blobs of a segment, one after another, compressed.
 
     What was compressed is decompressed and compared first: a flipped bit in memory or a fault of the compressor must
     not become a backup that cannot be read (restic#4523, #4677).
     """
-    raw = b"".join(blobs) if len(blobs) != 1 else blobs[0]
     codec, data = compress(raw, level)
-    if decompress(codec, data, len(raw)) != raw:
+    if not decompresses(codec, data, raw):
         raise EncodeMismatch("a segment did not survive compression")
-    return seal(secrets.secret, "segment", secrets.context, codec, len(raw), data), len(raw)
+    return EncodedSegment(codec, len(raw), data)
 
 
-def open_segment(secrets: SessionSecrets, sealed: bytes | memoryview) -> memoryview:
-    """The plaintext of a segment; Damaged.  Blobs in it still have to be verified by their ids."""
+def open_segment(secrets: SessionSecrets, sealed: bytes | memoryview, *, in_place: bool = False) -> memoryview:
+    """The plaintext of a segment; Damaged.  Blobs in it still have to be verified by their ids.
+
+    ``in_place``: in memory that this thread's next call uses again.
+    """
     opened = unseal(secrets.secret, "segment", secrets.context, sealed)
     if opened.raw_length > MAX_SEGMENT_RAW:
         raise Damaged("a segment is larger than the format allows")
-    return memoryview(decompress(opened.codec, opened.data, opened.raw_length))
+    decode = decompress_in_place if in_place else decompress
+    return memoryview(decode(opened.codec, opened.data, opened.raw_length))
 
 
 def pack_prefix(header: bytes) -> bytes:
@@ -85,7 +105,7 @@ def pack_ending(secrets: SessionSecrets, segments: Sequence[Segment], size: int,
     wanted = -(-bare // FULL_UNIT) * FULL_UNIT if full else padme(bare, LAST_FLOOR)
     sealed = seal(secrets.secret, "directory", secrets.context, codec, len(directory), data, padding=wanted - bare)
     where = TRAILER.pack(size, len(sealed), 0)
-    return bytes(sealed) + bytes(seal(secrets.secret, "trailer", secrets.context, 0, len(where), where))
+    return sealed + seal(secrets.secret, "trailer", secrets.context, 0, len(where), where)
 
 
 def read_header(backend: Backend, pack: PackId) -> bytes:

@@ -16,7 +16,7 @@ from snapvault.repository.packs import open_segment
 from snapvault.repository.sessions import Sessions
 
 ALIGNMENT = 64 << 10
-SEGMENTS_KEPT = 16  # opened segments that a reader keeps
+SEGMENTS_KEPT = 8  # opened segments that a reader keeps
 
 
 class BlobReader:
@@ -73,12 +73,12 @@ class BlobReader:
             return memoryview(self._backend.get(name, start, length))
         return memoryview(data)[start - first : start - first + length]
 
-    def open_segment(self, place: Place, sealed: memoryview) -> memoryview:
-        """The plaintext of a segment whose bytes were fetched; Damaged."""
+    def open_segment(self, place: Place, sealed: memoryview, *, in_place: bool = False) -> memoryview:
+        """The plaintext of a segment whose bytes were fetched; Damaged.  ``in_place``: as of packs.open_segment."""
         name = names.pack(place.pack.id)
         secrets = self._sessions.secrets(place.pack.sid, place.pack.id)
         try:
-            return open_segment(secrets, sealed)
+            return open_segment(secrets, sealed, in_place=in_place)
         except Damaged as e:
             raise type(e)(f"{name}, segment at {place.start}: {e.message}", affected=[name]) from e
 
@@ -135,6 +135,9 @@ class BlobReader:
 
     def locate(self, ids: bytes) -> list[Place]:
         """A place of each of these data blobs; Damaged if one of them is in no index, also after a reload."""
+        found = self.index.only_places(ids)
+        if found is not None:
+            return found
         return [self._locate(BlobId(ids[i : i + ID_SIZE])) for i in range(0, len(ids), ID_SIZE)]
 
     def _locate(self, blob: BlobId) -> Place:

@@ -106,7 +106,7 @@ class Session:
         codec, data = compress(raw)
         padding = padme(OVERHEAD + len(data)) - OVERHEAD - len(data)
         s = self.secrets
-        sealed = bytes(seal(s.secret, "record", s.context, codec, len(raw), data, padding))
+        sealed = seal(s.secret, "record", s.context, codec, len(raw), data, padding)
         with self._lock:
             objects = merkle(self._objects)
         # The keys that this is sealed to, the blobs it deduplicated onto and its predecessors may be another's.
@@ -180,7 +180,7 @@ def encode_index(
     codec, data = compress(raw)
     padding = padme(OVERHEAD + len(data)) - OVERHEAD - len(data)
     context = index_context(ring.config_digest, domain.id)
-    sealed = bytes(seal(domain.index_key, "index", context, codec, len(raw), data, padding))
+    sealed = seal(domain.index_key, "index", context, codec, len(raw), data, padding)
     rows = tuple((row.id, row.size, row.sid) for row, _ in packs)
     record = IndexRecord(ring.config_digest, sid, domain.id, rows, blake3(sealed).digest())
     keys = ring.signing

@@ -44,7 +44,7 @@ def wrap(keys: HolderKeys, credential: Credential, config_digest: bytes) -> tupl
         fresh = Argon2Parameters.fresh()
         parameters = PasswordParameters(fresh.salt, fresh.memory, fresh.passes, fresh.lanes)
     kek = _wrapping_key(credential, parameters, context)
-    sealed = bytes(seal(kek, "slot", context, 0, len(keys.seeds), keys.seeds))
+    sealed = seal(kek, "slot", context, 0, len(keys.seeds), keys.seeds)
     commitment = derive(kek, "slot commitment", context)
     record = SlotRecord(config_digest, keys.id, _wrapping(credential), parameters, commitment, sealed)
     return names.slot(keys.id, os.urandom(8)), record.encode()

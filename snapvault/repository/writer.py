@@ -8,30 +8,27 @@ Every stage waits for the next when its queue is full, so memory stays bounded; 
 in the caller's thread at its next call.
 """
 
-import contextlib
+import mmap
 import os
 import threading
-import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from blake3 import blake3
 
 from snapvault.compression import LEVEL
-from snapvault.format import names
-from snapvault.format.pack import Segment
+from snapvault.format.pack import MAX_SEGMENT_RAW, Segment
 from snapvault.format.tree import BlobType
-from snapvault.foundation.errors import SnapvaultError, StoreUnavailable
 from snapvault.foundation.events import Limits
-from snapvault.foundation.ids import BlobId, PackId
-from snapvault.repository.index import BlobIndex, PackRow
+from snapvault.foundation.ids import BlobId
+from snapvault.repository.index import BlobIndex
 from snapvault.repository.keyring import DomainKeys
-from snapvault.repository.packs import pack_ending, pack_prefix, seal_segment
+from snapvault.repository.packer import PATIENCE, PackAssembler
+from snapvault.repository.packs import encode_segment
 from snapvault.repository.session import Session
 
 NO_LIMITS = Limits()
 UPLOADS = 2  # packs on their way at once
-INDEX_BYTES, INDEX_SECONDS, INDEX_BLOBS = 1 << 30, 300.0, 1 << 19  # an index object at least this often
 
 
 @dataclass(slots=True)
@@ -57,7 +54,8 @@ class BlobWriter:
         self._sealing = ThreadPoolExecutor(workers, thread_name_prefix="snapvault-seal")
         self._slots = threading.BoundedSemaphore(in_flight)
         self._packs = PackAssembler(session, keyset.pack, uploads, index)
-        self._pending: dict[bool, _Pending] = {False: _Pending(), True: _Pending()}  # trees and lists apart from data
+        self._spare: list[mmap.mmap] = []  # buffers of segments that were sealed
+        self._pending = {False: self._begin(), True: self._begin()}  # trees and lists apart from data
         self.written = Written()
         self._ids = domain.id_keys
 
@@ -69,25 +67,32 @@ class BlobWriter:
         self.index.new.add(blob)
         pending = self._pending[blob_type != BlobType.DATA]
         if pending.size and pending.size + len(data) > self._segment_size + (self._segment_size >> 2):
-            self._seal(pending)
+            pending = self._seal(blob_type != BlobType.DATA)
         pending.add(blob, blob_type, data)
         self.written.blobs += 1
         self.written.raw += len(data)
         if pending.size >= self._segment_size:
-            self._seal(pending)
+            self._seal(blob_type != BlobType.DATA)
         return blob
 
-    def _seal(self, pending: "_Pending") -> None:
-        blobs, meta = pending.take()
-        while not self._slots.acquire(timeout=0.5):
+    def _begin(self) -> "_Pending":
+        return _Pending(self._spare.pop() if self._spare else mmap.mmap(-1, MAX_SEGMENT_RAW))
+
+    def _seal(self, which: bool) -> "_Pending":
+        """Hand a segment over to the sealing threads and begin the next one."""
+        while not self._slots.acquire(timeout=PATIENCE):
             self._packs.raise_error()
         self._packs.raise_error()
-        self._sealing.submit(self._work, blobs, meta)
+        self._sealing.submit(self._work, self._pending[which])
+        self._pending[which] = following = self._begin()
+        return following
 
-    def _work(self, blobs: list[bytes | memoryview], meta: Segment) -> None:
+    def _work(self, pending: "_Pending") -> None:
         try:
-            sealed, raw = seal_segment(self._session.secrets, blobs, self._level)
-            self._packs.add(sealed, replace(meta, raw=raw, sealed=len(sealed)))
+            encoded = encode_segment(pending.filled, self._level)
+            self._packs.add(encoded, pending.described(encoded.sealed_length))
+            del encoded
+            self._spare.append(pending.buffer)
         except BaseException as e:  # noqa: BLE001  raised again in the caller's thread
             self._packs.fail(e)
         finally:
@@ -95,9 +100,9 @@ class BlobWriter:
 
     def flush(self) -> None:
         """Everything that was put is in packs, uploaded and indexed when this returns."""
-        for pending in self._pending.values():
-            if pending.size or pending.ids:
-                self._seal(pending)
+        for which, pending in self._pending.items():
+            if pending.ids:
+                self._seal(which)
         self._sealing.shutdown(wait=True)
         self._packs.finish()
         self.written.stored = self._packs.stored
@@ -113,7 +118,7 @@ def _queues(workers: int, segment: int, pack: int, memory: int | None) -> tuple[
 
     The least is a segment a worker, one pack that fills and one that is uploaded.
     """
-    in_flight = 2 * workers + 2
+    in_flight = workers + 2
     if memory is None:
         return in_flight, UPLOADS
     uploads = UPLOADS if memory >= (UPLOADS + 1) * pack + in_flight * 3 * segment else 1
@@ -122,145 +127,30 @@ def _queues(workers: int, segment: int, pack: int, memory: int | None) -> tuple[
 
 
 class _Pending:
-    """The segment that is being filled."""
+    """The segment that is being filled, in a buffer that is used again."""
 
-    def __init__(self) -> None:
-        self._clear()
+    __slots__ = ("_lengths", "_types", "_view", "buffer", "ids", "size")
 
-    def _clear(self) -> None:
+    def __init__(self, buffer: mmap.mmap) -> None:
+        self.buffer, self._view = buffer, memoryview(buffer)
         self.size = 0
         self.ids: list[bytes] = []
-        self._blobs: list[bytes | memoryview] = []
         self._lengths: list[int] = []
         self._types = bytearray()
 
     def add(self, blob: BlobId, blob_type: int, data: bytes | memoryview) -> None:
-        if isinstance(data, memoryview):
-            data = bytes(data)  # a slice would keep the whole buffer that it was read into
+        start, length = self.size, len(data)
+        self.size = start + length
+        self._view[start : self.size] = data
         self.ids.append(blob)
-        self._blobs.append(data)
-        self._lengths.append(len(data))
+        self._lengths.append(length)
         self._types.append(blob_type)
-        self.size += len(data)
 
-    def take(self) -> tuple[list[bytes | memoryview], Segment]:
-        taken = self._blobs, Segment(0, 0, 0, b"".join(self.ids), self._lengths, bytes(self._types))
-        self._clear()
-        return taken
+    @property
+    def filled(self) -> memoryview:
+        """The plaintext."""
+        return self._view[: self.size]
 
-
-class PackAssembler:
-    """Collects sealed segments into packs, uploads them and writes the index.  Thread-safe."""
-
-    def __init__(self, session: Session, target: int, uploads: int, index: BlobIndex) -> None:
-        self._session, self._target, self._index = session, target, index
-        self._prefix = pack_prefix(session.header)
-        self._lock = (
-            threading.Lock()
-        )  # of the open pack; a cut holds it while it waits for uploads, which never take it
-        self._counting = threading.Lock()  # of what was uploaded
-        self._indexing = threading.Lock()
-        self._uploads = ThreadPoolExecutor(uploads, thread_name_prefix="snapvault-upload")
-        self._slots = threading.BoundedSemaphore(uploads)
-        self._running: list[Future[None]] = []
-        self._error: BaseException | None = None
-        self._ready: list[tuple[PackRow, list[Segment]]] = []  # uploaded, not yet in an index object
-        self._ready_bytes = self._ready_blobs = 0
-        self._indexed = time.monotonic()
-        self.stored = 0
-        self._begin()
-
-    def _begin(self) -> None:
-        self._parts: list[bytes] = [self._prefix]
-        self._size = len(self._prefix)
-        self._segments: list[Segment] = []
-        self._digest = blake3(self._prefix)
-
-    def fail(self, error: BaseException) -> None:
-        """Remember the first error."""
-        if self._error is None:
-            self._error = error
-
-    def raise_error(self) -> None:
-        """Raise the first error; never an OSError, which a caller would take for one of the file that it reads."""
-        self._session.check_process()  # after a fork the threads are gone, and nothing would ever come
-        if isinstance(self._error, OSError):
-            reason = self._error.strerror or str(self._error)
-            raise StoreUnavailable(f"what was read could not be stored: {reason}") from self._error
-        if self._error is not None:
-            raise self._error
-
-    def add(self, sealed: bytes, segment: Segment) -> None:
-        """Append a segment to the open pack; cut the pack if it is full."""
-        with self._lock:
-            self._segments.append(replace(segment, offset=self._size))
-            self._parts.append(sealed)
-            self._digest.update(sealed)
-            self._size += len(sealed)
-            if self._size >= self._target:
-                self._cut(full=True)
-
-    def _cut(self, *, full: bool) -> None:
-        ending = pack_ending(self._session.secrets, self._segments, self._size, full=full)
-        self._digest.update(ending)
-        parts, segments = [*self._parts, ending], self._segments
-        session, size = self._session, self._size + len(ending)
-        row = PackRow(PackId(self._digest.digest()), size, session.sid, session.domain.id)
-        self._begin()
-        while not self._slots.acquire(timeout=0.5):
-            self.raise_error()
-        self._running = [f for f in self._running if not f.done()]
-        self._running.append(self._uploads.submit(self._upload, row, parts, segments))
-
-    def _upload(self, row: PackRow, parts: list[bytes], segments: list[Segment]) -> None:
-        try:
-            try:
-                self.raise_error()
-                self._session.put_object(names.pack(row.id), parts)
-            finally:
-                self._slots.release()
-            self._uploaded(row, segments)
-        except BaseException as e:  # noqa: BLE001  raised again in the caller's thread
-            self.fail(e)
-
-    def _uploaded(self, row: PackRow, segments: list[Segment]) -> None:
-        with self._counting:
-            self._ready.append((row, segments))
-            self._ready_bytes += row.size
-            self._ready_blobs += sum(len(s.lengths) for s in segments)
-            self.stored += row.size
-            due = self._ready_bytes >= INDEX_BYTES or self._ready_blobs >= INDEX_BLOBS
-            due = due or time.monotonic() - self._indexed >= INDEX_SECONDS
-            batch = self._take_ready() if due else []
-        if batch:
-            self._put_index(batch)
-
-    def _put_index(self, batch: list[tuple[PackRow, list[Segment]]]) -> None:
-        self._session.put_index(batch)
-        with self._indexing:
-            self._index.indexed(batch)
-
-    def _take_ready(self) -> list[tuple[PackRow, list[Segment]]]:
-        batch, self._ready = self._ready, []
-        self._ready_bytes = self._ready_blobs = 0
-        self._indexed = time.monotonic()
-        return batch
-
-    def finish(self) -> None:
-        """Cut the last pack, wait for the uploads, write the last index object."""
-        with self._lock:
-            if self._segments and self._error is None:
-                self._cut(full=False)
-        self._uploads.shutdown(wait=True)
-        self.raise_error()
-        if self._ready:
-            self._put_index(self._take_ready())
-
-    def close(self, *, keep: bool) -> None:
-        """Stop; with ``keep`` index what was uploaded, unless it was the store that failed."""
-        if not keep:
-            self.fail(InterruptedError("the session is being closed"))
-        self._uploads.shutdown(wait=True)
-        if self._ready and self._error is None:
-            with contextlib.suppress(SnapvaultError):  # told is what the session ended for
-                self._put_index(self._take_ready())
+    def described(self, sealed: int) -> Segment:
+        """What the directory says of it, but for its place in the pack."""
+        return Segment(0, sealed, self.size, b"".join(self.ids), self._lengths, bytes(self._types))

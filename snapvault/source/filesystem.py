@@ -13,7 +13,7 @@ from snapvault.foundation.errors import InvalidInput, SourceError
 from snapvault.platform.bulk import BATCH, Entry, extras, names_in, read_files, stat_entries
 from snapvault.platform.metadata import LONG_PATH, Owners, list_xattrs, open_noatime, reachable, read_xattrs
 from snapvault.platform.sparse import data_extents
-from snapvault.source.protocol import Listing, Problem
+from snapvault.source.protocol import NOTHING_KNOWN, Known, Listing, Problem
 from snapvault.source.selection import (
     CACHE_TAG,
     Path,
@@ -90,7 +90,7 @@ class FilesystemSource:
         self._owners.see(st.st_uid, st.st_gid)
         return node
 
-    def scan(self, path: bytes) -> Listing:
+    def scan(self, path: bytes, known: Known = NOTHING_KNOWN) -> Listing:
         """See SourceTree."""
         with reachable(path) as place:
             fd = self._open_folder(path, place)
@@ -98,10 +98,11 @@ class FilesystemSource:
                 if self._closed(path, fd):
                     return Listing([], [])
                 problems: list[Problem] = []
-                nodes = self._entries(path, place, fd, problems)
+                same: set[bytes] = set()
+                nodes = self._entries(path, place, fd, known, same, problems)
             finally:
                 os.close(fd)
-        return Listing(nodes, problems)
+        return Listing(nodes, problems, frozenset(same))
 
     def read_ahead(self, path: bytes, nodes: Sequence[Node]) -> list[bytes | None]:
         """See ReadsAhead."""
@@ -149,7 +150,9 @@ class FilesystemSource:
             return True
         return rules.one_file_system and st.st_dev != os.stat(self._anchor(path)).st_dev
 
-    def _entries(self, path: bytes, place: bytes, fd: int, problems: list[Problem]) -> list[Node]:
+    def _entries(
+        self, path: bytes, place: bytes, fd: int, known: Known, same: set[bytes], problems: list[Problem]
+    ) -> list[Node]:
         nodes: list[Node] = []
         prefix = place.rstrip(b"/") + b"/"
         names = names_in(fd)
@@ -157,10 +160,11 @@ class FilesystemSource:
             names = [n for n in names if n == CACHE_TAG]
         for start in range(0, len(names), BATCH):
             some = names[start : start + BATCH]
-            entries = stat_entries(fd, prefix, some)
+            entries = _described(fd, prefix, some, known, same)
             left_out = self._left_out(path, fd, entries)
             for name, entry in zip(some, entries, strict=True):
                 if left_out is not None and left_out(name, entry):
+                    same.discard(name)
                     continue
                 node: Node | None
                 if type(entry) is tuple and len(entry) == 9:
@@ -216,6 +220,20 @@ class FilesystemSource:
         if path in self._given:
             return path
         return next((p for p in _above(path) if p in self._given), path)
+
+
+def _described(fd: int, prefix: bytes, names: Sequence[bytes], known: Known, same: set[bytes]) -> list[Entry | int]:
+    """``stat_entries``; attributes are not asked for where everything else is as it is known."""
+    if not known:
+        return stat_entries(fd, prefix, names)
+    entries = stat_entries(fd, b"", names)
+    other = [i for i, (name, entry) in enumerate(zip(names, entries, strict=True)) if known.get(name) != entry]
+    if len(other) < len(names):
+        same.update(names)
+        same.difference_update(names[i] for i in other)
+    for i, entry in zip(other, stat_entries(fd, prefix, [names[i] for i in other]), strict=True):
+        entries[i] = entry
+    return entries
 
 
 class _LeftOut:
@@ -296,19 +314,31 @@ class FilesystemReader:
 
     def read(self, size: int) -> bytes:
         """See FileReader.  Never more than the size at the opening: a growing file comes to an end."""
-        left = self._left
-        if not left:
-            if not self._rest:
-                return b""
-            offset, left = self._rest.pop()
+        wanted = min(size, self._expected())
+        data = os.read(self._fd, wanted) if wanted else b""
+        self._count(len(data))
+        return data
+
+    def readinto(self, out: memoryview) -> int:
+        """See ReadsInto."""
+        wanted = min(len(out), self._expected())
+        got = os.readv(self._fd, [out[:wanted]]) if wanted else 0
+        self._count(got)
+        return got
+
+    def _expected(self) -> int:
+        """Bytes that this extent still has, the next one once it is through."""
+        if not self._left and self._rest:
+            offset, self._left = self._rest.pop()
             os.lseek(self._fd, offset, os.SEEK_SET)
-        data = os.read(self._fd, size if size < left else left)
-        self._left = left - len(data)
-        self.delivered += len(data)
-        if not data:  # cut short
+        return self._left
+
+    def _count(self, got: int) -> None:
+        self.delivered += got
+        self._left -= got
+        if not got:  # at the end, or cut short
             self._left = 0
             self._rest.clear()
-        return data
 
     def finish(self) -> bool:
         """See FileReader."""

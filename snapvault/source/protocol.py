@@ -1,9 +1,14 @@
 """What the backup operation asks of a place that data comes from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from snapvault.format.tree import Node
+
+# The first nine values of a Node, of a file or folder that has nothing else to it (links, attributes, holes).
+Plain = tuple[bytes, int, int, int, int, int, int, int, int]
+Known = Mapping[bytes, Plain]
+NOTHING_KNOWN: Known = {}
 
 
 class Problem(NamedTuple):
@@ -19,6 +24,7 @@ class Listing(NamedTuple):
 
     nodes: list[Node]
     problems: list[Problem]
+    same: frozenset[bytes] = frozenset()  # names of those that are in everything as they are known
 
 
 class FileReader(Protocol):
@@ -53,12 +59,25 @@ class SourceTree(Protocol):
         """A root, or a folder above one.  SourceError: it cannot be read.  The name of ``/`` is b""."""
         ...
 
-    def scan(self, path: bytes) -> Listing:
-        """The entries of a folder, without what is excluded.  OSError: the folder cannot be listed."""
+    def scan(self, path: bytes, known: Known = NOTHING_KNOWN) -> Listing:
+        """The entries of a folder, without what is excluded.  OSError: the folder cannot be listed.
+
+        ``known``: plain files and folders as they were, by name.  Their change times are among that, so one that is the
+        same has no attributes either; a source that has no such times need not look.
+        """
         ...
 
     def open(self, path: bytes, node: Node) -> FileReader:
         """Open a file that ``scan`` or ``root_node`` gave.  OSError goes through."""
+        ...
+
+
+@runtime_checkable
+class ReadsInto(Protocol):
+    """A FileReader that reads into memory of the caller's."""
+
+    def readinto(self, out: memoryview) -> int:
+        """``read`` of at most ``len(out)`` bytes into its beginning: how many; 0 at the end."""
         ...
 
 

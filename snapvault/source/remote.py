@@ -12,7 +12,7 @@ from typing import Any
 from snapvault.format.tree import EMPTY, Node, NodeKind
 from snapvault.foundation.errors import SourceError
 from snapvault.platform.remote import as_os_errors, connect, shown_url
-from snapvault.source.protocol import FileReader, Listing, Problem
+from snapvault.source.protocol import NOTHING_KNOWN, FileReader, Known, Listing, Problem
 
 BLOCK = 8 << 20  # bytes asked for at once; a file up to this size is one request
 _MODIFIED = ("LastModified", "last_modified", "Last-Modified", "mtime", "modified", "updated", "timeModified")
@@ -56,7 +56,7 @@ class RemoteSource:
             raise SourceError(f"{self.label!r} cannot be read: {reason}", affected=[self.label]) from e
         return _node(path.rpartition(b"/")[2], info)
 
-    def scan(self, path: bytes) -> Listing:
+    def scan(self, path: bytes, known: Known = NOTHING_KNOWN) -> Listing:
         """See SourceTree.  Never answered from fsspec's own cache, and an error is never an empty folder."""
         address = self._address(path)
         with as_os_errors(address):

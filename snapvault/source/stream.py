@@ -12,7 +12,7 @@ from typing import Protocol
 from snapvault.format.tree import EMPTY, Node, NodeKind
 from snapvault.foundation.errors import InvalidInput, SourceError
 from snapvault.platform.metadata import Owners
-from snapvault.source.protocol import FileReader, Listing
+from snapvault.source.protocol import NOTHING_KNOWN, FileReader, Known, Listing
 
 
 class Readable(Protocol):
@@ -45,7 +45,7 @@ class SingleFile:
             raise SourceError(f"there is no {os.fsdecode(path)!r} in this source", affected=[os.fsdecode(path)])
         return node
 
-    def scan(self, path: bytes) -> Listing:
+    def scan(self, path: bytes, known: Known = NOTHING_KNOWN) -> Listing:
         """The one file, below ``/``."""
         if path != b"/":
             raise NotADirectoryError(20, "Not a directory", path)

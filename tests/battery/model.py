@@ -17,7 +17,7 @@ from snapvault.format.tree import ID_SIZE
 from snapvault.foundation.events import Control, Limits
 from snapvault.foundation.ids import BlobId
 from snapvault.operations import saver
-from snapvault.repository import create, repository, writer
+from snapvault.repository import create, packer, repository
 from snapvault.repository.index import WIDTH
 
 SEED = bytes(range(32))  # a bare key: opening costs no password hashing
@@ -32,7 +32,7 @@ def small_parts() -> Iterator[None]:
     values = [
         (create, "SEGMENT_SIZE", SEGMENT),
         (create, "PACK_SIZE", PACK),
-        (writer, "INDEX_BYTES", INDEX),
+        (packer, "INDEX_BYTES", INDEX),
         (saver, "RACY_NS", -(10**9)),  # else the trees that are stored depend on how old the source is
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in values]

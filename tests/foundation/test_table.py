@@ -102,6 +102,19 @@ def test_ids_made_to_defeat_interpolation(implementation: str, make: object) -> 
     assert unpack(find_records(table, WIDTH, b"".join(wanted))) == expected_places(rows, wanted)
 
 
+def test_ids_of_several_records(implementation: str) -> None:
+    rows = sorted(bytes([n]) * 32 + bytes([k]) for n in (1, 2, 3, 9) for k in range(2 if n in (2, 9) else 1))
+    wanted = b"".join(bytes([n]) * 32 for n in range(10))
+    assert unpack(find_records(b"".join(rows), 33, wanted, single=True)) == [-1, 0, -2, 3, -1, -1, -1, -1, -1, -2]
+
+
+def test_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [(b"", b"", True), (b"ab", b"ab", True), (b"ab", b"ac", False), (b"ab", b"abc", False)]
+    for _ in range(2):
+        assert [native_module.same_bytes(memoryview(a), bytearray(b)) for a, b, _ in pairs] == [s for *_, s in pairs]
+        monkeypatch.setattr(native_module, "native", None)
+
+
 def test_a_million_steps_against_a_dict() -> None:
     """Grow, sort, look up: each round adds ids, some of them known already, and asks for known and unknown ones."""
     assert NATIVE

@@ -526,8 +526,8 @@ class TestUnreadable:
         for name in "abc":
             (src / name).write_bytes(_random(3_000_000, ord(name)))
         strace = (
-            "strace", "-f", "-qq", "-o", "/dev/null", "-P", f"{src}/b", "-e", "trace=read",
-            "-e", f"inject=read:error=EIO:when={after}+",
+            "strace", "-f", "-qq", "-o", "/dev/null", "-P", f"{src}/b", "-e", "trace=readv",
+            "-e", f"inject=readv:error=EIO:when={after}+",
         )  # fmt: skip
         out = python(
             "import sys, json, snapvault\n"

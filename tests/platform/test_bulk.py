@@ -47,7 +47,26 @@ def expected(path: Path) -> Expected:
 
 
 def test_the_native_module_is_there() -> None:
-    assert None not in (bulk._stat_entries, bulk._read_files, bulk._write_files)
+    assert None not in (bulk._list_names, bulk._stat_entries, bulk._read_files, bulk._write_files)
+
+
+def test_names(opened: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = sorted([b"a", b".hidden", b"\xff\xfe", "ü".encode(), b"x" * 255, *(b"%d" % i for i in range(3000))])
+    for name in wanted:
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=opened))
+    for _ in range(2):  # once more: the descriptor stands where the last reading ended
+        assert names_in(opened) == wanted
+    monkeypatch.setattr(bulk, "_list_names", None)
+    assert names_in(opened) == wanted
+
+
+def test_names_of_what_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    for number in (fd, 9999):
+        with pytest.raises(OSError, match=r"Not a directory|Bad file descriptor"):
+            names_in(number)
+    os.close(fd)
 
 
 @STATS

@@ -32,7 +32,7 @@ from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import BlobId, DomainId, PackId, SessionId
 from snapvault.operations.repository import Repository
 from snapvault.repository.index import PackRow
-from snapvault.repository.packs import pack_ending, pack_prefix, seal_segment
+from snapvault.repository.packs import encode_segment, pack_ending, pack_prefix
 from snapvault.repository.repository import Vault
 from snapvault.repository.session import Session, index_context
 from snapvault.repository.sessions import stanza_info
@@ -272,7 +272,9 @@ def test_anothers_packs_claimed_as_its_own(vault: Vault, made: Lab, scratch: Pat
 def put_pack(session: Session, blobs: list[tuple[bytes, int, bytes]], lie: list[int] | None = None) -> PackRow:
     """A pack that says of each blob (id, type, bytes) what it likes, with an index object; also of their lengths."""
     prefix = pack_prefix(session.header)
-    sealed, raw = seal_segment(session.secrets, [data for _, _, data in blobs])
+    s = session.secrets
+    encoded = encode_segment(b"".join(data for _, _, data in blobs))
+    sealed, raw = seal(s.secret, "segment", s.context, *encoded), encoded.raw_length
     lengths = [len(data) for _, _, data in blobs] if lie is None else lie
     ids, types = b"".join(i for i, _, _ in blobs), bytes(t for _, t, _ in blobs)
     segment = Segment(len(prefix), len(sealed), sum(lengths), ids, lengths, types)

@@ -2,9 +2,11 @@
 
 import random
 import shutil
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -48,10 +50,14 @@ def killed(base: Place, operation: str, *, at_least: int, serial: bool = True, e
         return Killed(place, run, call)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for result in pool.map(kill, range(len(found))):
+        numbers = iter(range(len(found)))
+        running = deque(pool.submit(kill, number) for number in islice(numbers, 2 * AT_ONCE))
+        while running:  # few at a time: what is left of a large repository is large
+            result = running.popleft().result()
             assert result.run.returncode == -9, f"survived {result.call}"
             yield result
             shutil.rmtree(result.place.root)
+            running += (pool.submit(kill, number) for number in islice(numbers, 1))
 
 
 def copied(base: Place, name: str) -> Place:

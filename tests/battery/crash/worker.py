@@ -7,14 +7,13 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from threading import RLock
 from typing import Any
 
 from battery import model
 
 import snapvault
 from snapvault.foundation.events import Control
-from snapvault.repository import writer
+from snapvault.repository import packer, writer
 
 
 class Inline:
@@ -32,17 +31,10 @@ class Inline:
         pass
 
 
-class _Serial(writer.PackAssembler):
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._lock = RLock()  # type: ignore[assignment]  # an upload now runs inside of the call that cut the pack
-
-
 def main(operation: str, repository: str, source: str, place: str, mode: str = "threads") -> None:
     """Print one line, the exit status says the rest: the error's, or 130 after Ctrl-C."""
     if mode == "serial":
-        writer.ThreadPoolExecutor = Inline  # type: ignore[assignment,misc]
-        writer.PackAssembler = _Serial  # type: ignore[misc]
+        writer.ThreadPoolExecutor = packer.ThreadPoolExecutor = Inline  # type: ignore[assignment,misc]
     options = {"keys": model.key, "cache": Path(place, "cache"), "state": Path(place, "state")}
     try:
         with model.small_parts():

@@ -26,7 +26,7 @@ from snapvault.foundation.clock import now_ns
 from snapvault.operations import saver
 from snapvault.operations.repository import Repository
 from snapvault.repository import packs, writer
-from snapvault.source.protocol import Listing
+from snapvault.source.protocol import NOTHING_KNOWN, Known, Listing
 
 OLD = 10**18  # a time long ago, nanoseconds
 TREE: Tree = {f"file {i}": random.Random(i).randbytes(i * 700) for i in range(1, 9)}
@@ -63,7 +63,7 @@ class Counting:
     def root_node(self, path: bytes) -> Node:
         return Node(path.rpartition(b"/")[2], NodeKind.DIRECTORY, 0o755, 0, 0, OLD)
 
-    def scan(self, path: bytes) -> Listing:
+    def scan(self, path: bytes, known: Known = NOTHING_KNOWN) -> Listing:
         return Listing([replace(n) for _, n in sorted(self.nodes.items())], [])
 
     def open(self, path: bytes, node: Node) -> Reading:
@@ -345,15 +345,18 @@ def test_rot_is_named_until_it_is_mended(store: MemoryBackend, tmp_path: Path) -
 
 def test_what_was_sealed_wrong_is_stored_again(store: MemoryBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bit that flipped in memory, between the id of a chunk and its encryption: the pack has the hash of its name."""
-    seal = packs.seal_segment
+    encode = packs.encode_segment
 
-    def flipping(secrets: Any, blobs: list[bytes | memoryview], *rest: Any) -> tuple[bytes, int]:
-        wrong = [bytes([b[0] ^ 1]) + bytes(b[1:]) if bytes(b) in TREE["file 8"] else b for b in blobs]
-        return seal(secrets, wrong, *rest)
+    def flipping(raw: memoryview, *rest: Any) -> packs.EncodedSegment:
+        wrong = bytearray(raw)
+        at = wrong.find(TREE["file 8"][:1000])
+        if at >= 0:
+            wrong[at] ^= 1
+        return encode(wrong, *rest)
 
     with opened(store) as repo:
         with monkeypatch.context() as patch:
-            patch.setattr(writer, "seal_segment", flipping)
+            patch.setattr(writer, "encode_segment", flipping)
             save(repo, Counting(TREE))
         assert {p.path for p in snapvault.check(repo, read_data=True).lost} == {"/lab/file 8"}
     with opened(store) as repo:

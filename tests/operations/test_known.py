@@ -1,0 +1,125 @@
+"""A folder that is as it was is taken over whole; whatever differs in it is seen."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from repos import back, make, save
+from trees import referee
+
+from snapvault import Repository
+from snapvault.format.tree import BlobType
+from snapvault.operations import parent, saver
+from snapvault.repository.writer import BlobWriter
+
+OLD = 1_600_000_000 * 10**9
+
+
+@pytest.fixture
+def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    monkeypatch.setattr(saver, "RACY_NS", -(10**9))
+    return make(tmp_path / "repo")
+
+
+@pytest.fixture
+def src(tmp_path: Path, repo: Repository) -> Path:
+    """Two folders in a folder, stored."""
+    src = tmp_path / "src"
+    for i in range(30):
+        path = src / str(i % 2) / f"file {i}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(1000 * i))
+        os.utime(path, ns=(OLD, OLD))
+    save(repo, src)
+    return src
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Lengths of the tree blobs that were given to a writer."""
+    put, seen = BlobWriter.put, []
+
+    def watched(self: BlobWriter, blob_type: int, data: bytes) -> object:
+        if blob_type == BlobType.TREE:
+            seen.append(len(data))
+        return put(self, blob_type, data)
+
+    monkeypatch.setattr(BlobWriter, "put", watched)
+    return seen
+
+
+def test_nothing_is_encoded_of_an_unchanged_tree(repo: Repository, src: Path, encoded: list[int]) -> None:
+    result = save(repo, src)
+    assert (result.files_unmodified, result.files_new, result.files_changed) == (30, 0, 0)
+    assert result.bytes_total == sum(1000 * i for i in range(30)) and result.bytes_read == 0
+    assert len(encoded) == len(src.parts) - 1  # only the folders above it
+
+
+def attribute(path: Path) -> None:
+    os.setxattr(path, "user.note", b"new")
+
+
+def content(path: Path) -> None:
+    path.write_bytes(b"x" * path.stat().st_size)
+    os.utime(path, ns=(OLD, OLD))
+
+
+def link(path: Path) -> None:
+    os.link(path, path.with_name("another name"))
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "attribute": attribute,
+    "content with the same size and time": content,
+    "link": link,
+    "mode": lambda path: path.chmod(0o600),
+    "owner": lambda path: os.chown(path, 4242, 4242),
+    "name": lambda path: path.replace(path.with_name("other")),
+    "removed": lambda path: path.unlink(),
+    "kind": folder,
+    "of the folder": lambda path: path.parent.chmod(0o700),
+    "new empty file": lambda path: path.with_name("new").touch(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_seen(change: str, repo: Repository, src: Path, tmp_path: Path) -> None:
+    CHANGES[change](src / "1" / "file 7")
+    save(repo, src)
+    assert referee(src, back(repo, tmp_path / "out", src)) == []
+
+
+def test_what_is_left_out_now_is_not_counted(repo: Repository, src: Path, tmp_path: Path) -> None:
+    result = save(repo, src, exclude=["file 7", "/0"])
+    assert result.files_unmodified == 14
+    root = back(repo, tmp_path / "out", src)
+    assert sorted(p.name for p in root.rglob("*")) == sorted(["1", *(f"file {i}" for i in range(1, 30, 2) if i != 7)])
+
+
+def test_an_owner_of_another_name(
+    repo: Repository, src: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same number, given to somebody else: what is stored says so."""
+    run_owners = saver.Saver.__init__
+
+    def renamed(self: saver.Saver, run: object, source: object, *rest: object, **options: object) -> None:
+        source.users[os.getuid()] = "somebody else"  # type: ignore[attr-defined]
+        run_owners(self, run, source, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(saver.Saver, "__init__", renamed)
+    save(repo, src)
+    assert len(encoded) == len(src.parts) - 1 + 3
+
+
+@pytest.mark.parametrize("row", [[b"a"], [b"a", 0, 0o644, 0, 0, 1, 1, 1, 5, 7], [b"a", "x", *[0] * 7, b""]])
+def test_a_malformed_row_is_no_entry(row: list[object]) -> None:
+    before = parent.Before({b"a": row})
+    assert before.get(b"b") is None
+    if len(row) > 1:
+        assert before.get(b"a") is None
