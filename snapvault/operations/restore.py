@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from snapvault.access.resolve import resolve
 from snapvault.access.snapshot import Entry, Snapshot
-from snapvault.format.tree import ID_SIZE, NodeKind
+from snapvault.format.tree import ID_SIZE, Node, NodeKind
 from snapvault.foundation.errors import Damaged, InvalidInput, SourceError
 from snapvault.foundation.events import Control, Reporter
 from snapvault.foundation.ids import BlobId
@@ -157,6 +157,8 @@ class Restorer:
         self._failed: set[bytes] = set()  # what could not be written: something older may stand there
         self._owners: dict[tuple[int, int], object] = {}  # whose the files with several names in the target are
         self._domain = domain
+        self._beside: Sequence[Node] = ()
+        self._places: dict[bytes, list[Place]] = {}
 
     def run(self, top: Entry, selection: Selection) -> None:
         """Restore everything that is selected below ``top``, or ``top`` itself if it is no folder."""
@@ -270,7 +272,8 @@ class Restorer:
             if content.depth and self._reader.measure(content) != at.node.stored:
                 raise Damaged("its parts do not add up to its size")
             ids = self._reader.expand(content)
-            places = self._reader.locate(ids)  # before anything is written: a position is the sum of lengths
+            # Before anything is written: a position is the sum of lengths.
+            places = self._places_beside(at).get(content.ids) or self._reader.locate(ids)
             if sum(p.length for p in places) != at.node.stored:
                 raise Damaged("its parts do not add up to its size")
         except Damaged as e:
@@ -293,6 +296,16 @@ class Restorer:
             self._tally.change(at.path, kind, size=at.node.size)
             return
         self._plan(job, ids, places, wanted)
+
+    def _places_beside(self, at: Visited) -> dict[bytes, list[Place]]:
+        """Where the chunks of all files lie that stand in the same piece of a folder, by their ids; looked up at once.
+
+        Those of which there is more to say are left out.
+        """
+        if self._beside is not at.beside:
+            self._beside = at.beside
+            self._places = self._reader.locate_many([n.content.ids for n in at.beside if _is_flat(n)])
+        return self._places
 
     def _compare(self, job: FileJob, ids: bytes, there: os.stat_result) -> list[int] | None:
         """Pieces that the file in the target lacks; [] if it is whole, and then its metadata is set right."""
@@ -319,6 +332,11 @@ class Restorer:
         return self._owners.setdefault((there.st_dev, there.st_ino), own) == own
 
     def _plan(self, job: FileJob, ids: bytes, places: list[Place], wanted: Iterable[int]) -> None:
+        if len(places) == 1 and job.new:
+            self._batch.append(Piece(BlobId(ids), places[0], (job, 0, places[0].length)))
+            if len(self._batch) >= BATCH_PIECES:
+                self._flush()
+            return
         positions = list(accumulate((p.length for p in places), initial=0))
         pieces = list(wanted)
         job.remaining = len(pieces)
@@ -464,6 +482,11 @@ class Restorer:
             return
         self._failed.add(path)
         self._tally.issue(path, f"cannot be {what}: {reason}")
+
+
+def _is_flat(node: Node) -> bool:
+    """Whether the ids of a file's chunks stand in its own entry."""
+    return node.kind == NodeKind.FILE and bool(node.content.ids) and not node.content.depth
 
 
 def _is_whole(use: Use, data: memoryview) -> bool:

@@ -1,6 +1,6 @@
 """Visiting a snapshot's entries in order, for restore, check and archives: iterative, so depth has no limit."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,6 +28,7 @@ class Visited:
     groups: Names
     leaving: bool = False  # a folder whose entries were all visited
     names: Mapping[bytes, int] | None = None  # kinds of all entries of a folder that is left; None: unreadable
+    beside: Sequence[Node] = ()  # the entries that stand in the same piece of the folder, this one too
 
 
 def visit_entry(
@@ -110,7 +111,7 @@ class _Entries:
             for tree in self._reader.trees(self._folder.node.content):
                 for node in tree.nodes:
                     self.names[node.name] = node.kind
-                    yield Visited(prefix + node.name, node, tree.users, tree.groups)
+                    yield Visited(prefix + node.name, node, tree.users, tree.groups, beside=tree.nodes)
         except Damaged as e:
             self.damaged = True
             self._lost(self._folder.path, e)

@@ -77,8 +77,9 @@ class IndexTable:
 
     def _place(self, at: int) -> Place:
         segment, offset, word = _PLACE.unpack_from(self.records, at + ID_SIZE)
-        number, start, sealed, raw = self.segments[4 * segment : 4 * segment + 4]
-        return Place(self.packs[number], start, sealed, raw, offset, word & _LENGTH_MASK, word >> _LENGTH_BITS)
+        s, row = self.segments, 4 * segment
+        length, blob_type = word & _LENGTH_MASK, word >> _LENGTH_BITS
+        return Place(self.packs[s[row]], s[row + 1], s[row + 2], s[row + 3], offset, length, blob_type)
 
     def find(self, ids: bytes) -> tuple[int, ...]:
         """Numbers of the records of some concatenated ids; -1: not there, -2: several times."""

@@ -145,12 +145,9 @@ class PackAssembler:
             due = due or time.monotonic() - self._indexed >= INDEX_SECONDS
             batch = self._take_ready() if due else []
         if batch:
-            self._put_index(batch)
-
-    def _put_index(self, batch: list[tuple[PackRow, list[Segment]]]) -> None:
-        self._session.put_index(batch)
-        with self._indexing:
-            self._index.indexed(batch)
+            self._session.put_index(batch)
+            with self._indexing:
+                self._index.indexed(batch)
 
     def _take_ready(self) -> list[tuple[PackRow, list[Segment]]]:
         batch, self._ready = self._ready, []
@@ -165,8 +162,8 @@ class PackAssembler:
             self._submit(pack, full=False)
         self._uploads.shutdown(wait=True)
         self.raise_error()
-        if self._ready:
-            self._put_index(self._take_ready())
+        if self._ready:  # nothing is looked up in this session any more
+            self._session.put_index(self._take_ready())
 
     def close(self, *, keep: bool) -> None:
         """Stop; with ``keep`` index what was uploaded, unless it was the store that failed."""
@@ -175,4 +172,4 @@ class PackAssembler:
         self._uploads.shutdown(wait=True)
         if self._ready and self._error is None:
             with contextlib.suppress(SnapvaultError):  # told is what the session ended for
-                self._put_index(self._take_ready())
+                self._session.put_index(self._take_ready())
