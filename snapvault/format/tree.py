@@ -21,6 +21,7 @@ MAX_OWNER, MAX_SIZE = (1 << 32) - 1, (1 << 63) - 1  # what a system call takes
 INLINE_IDS = 256  # a content with more ids is cut into LIST blobs
 LIST_MIN, LIST_MASK, LIST_MAX = 128, 0x1FF, 4096  # ids in a LIST blob: a cut where the id's low bits are zero
 PIECE_MIN, PIECE_MASK, PIECE_MAX = 512, 0x7FF, 8192  # entries in a TREE piece
+TREE_BYTES = 4 << 20  # a piece of several entries is never larger; one entry with all its attributes may be
 
 
 class BlobType:
@@ -112,6 +113,17 @@ def encode_tree(nodes: Sequence[Node], users: dict[int, str], groups: dict[int, 
             rows,
         ]
     )
+
+
+def encode_trees(nodes: Sequence[Node], users: dict[int, str], groups: dict[int, str]) -> Iterator[bytes]:
+    """TREE blobs of these nodes, in order: one, or several where one would be too large."""
+    tree = encode_tree(nodes, users, groups)
+    if len(tree) <= TREE_BYTES or len(nodes) == 1:
+        yield tree
+        return
+    half = len(nodes) // 2
+    yield from encode_trees(nodes[:half], users, groups)
+    yield from encode_trees(nodes[half:], users, groups)
 
 
 def _row(n: Node) -> list[Any]:

@@ -16,7 +16,7 @@ from snapvault.format.tree import (
     BlobType,
     Content,
     Node,
-    encode_tree,
+    encode_trees,
     split_ids,
     split_nodes,
 )
@@ -177,8 +177,8 @@ class Run:
         if not nodes:
             return EMPTY
         put = self.blobs.put
-        pieces = [put(BlobType.TREE, encode_tree(part, users, groups)) for part in split_nodes(nodes)]
-        return self.content(b"".join(pieces))
+        trees = (tree for part in split_nodes(nodes) for tree in encode_trees(part, users, groups))
+        return self.content(b"".join([put(BlobType.TREE, tree) for tree in trees]))
 
     # -- the end -------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ LONG_PATH = 4096 - 255 - 32
 
 # The file system has no attributes at all, or not of this namespace; or the attribute is gone again.
 _NO_SUPPORT = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+ATTRIBUTES_MAX = 8 << 20  # bytes of names and values of one entry
 _NOTHING = (*_NO_SUPPORT, errno.ENODATA)
 
 ACL_PREFIX = b"system.posix_acl_"
@@ -114,13 +115,21 @@ def list_xattrs(place: Place, follow: bool = True) -> list[str]:
 def read_xattrs(
     place: Place, names: list[str], follow: bool = True
 ) -> tuple[dict[bytes, bytes] | None, list[tuple[bytes, OSError]]]:
-    """Values of these attributes, and those that could not be read.  Attributes that vanished are neither."""
+    """Values of these attributes, and those that could not be read.  Attributes that vanished are neither.
+
+    What goes beyond ATTRIBUTES_MAX bytes of one entry is not taken: the entry could not be stored.
+    """
     values: dict[bytes, bytes] = {}
     failures = []
+    left = ATTRIBUTES_MAX
     for name in names:
         key = os.fsencode(name)
         try:
-            values[key] = os.getxattr(place, key, follow_symlinks=follow)
+            value = os.getxattr(place, key, follow_symlinks=follow)
+            left -= len(key) + len(value)
+            if left < 0:
+                raise OSError(errno.E2BIG, f"with it, the entry has attributes of more than {ATTRIBUTES_MAX} bytes")
+            values[key] = value
         except OSError as e:
             if e.errno not in _NOTHING:
                 failures.append((key, e))

@@ -57,10 +57,12 @@ from snapvault.format.tree import (
     LIST_MIN,
     PIECE_MAX,
     PIECE_MIN,
+    TREE_BYTES,
     Content,
     Node,
     decode_tree,
     encode_tree,
+    encode_trees,
     split_ids,
     split_nodes,
 )
@@ -372,3 +374,16 @@ def test_merkle_roots_name_each_object(objects: list[tuple[str, int]], rng: Any)
     for i, (name, size) in enumerate(objects):
         assert merkle([*objects[:i], *objects[i + 1 :]]).root != summary.root
         assert merkle([*objects[:i], (name, size + 1), *objects[i + 1 :]]).root != summary.root
+
+
+def test_pieces_of_a_folder_are_never_too_large() -> None:
+    """A few hundred entries with long maps or attributes: several blobs, each of which a reader takes."""
+    extents = tuple((2 * i, 1) for i in range(8192))
+    nodes = [Node(b"%03d" % i, 0, 0o644, 0, 0, 0, size=16384, extents=extents) for i in range(300)]
+    trees = list(encode_trees(nodes, {}, {}))
+    assert len(trees) > 8 and max(map(len, trees)) <= TREE_BYTES
+    assert [n for t in trees for n in decode_tree(t).nodes] == nodes
+    one = Node(b"a", 0, 0o644, 0, 0, 0, xattrs={b"user.a": bytes(7 << 20)})
+    (tree,) = encode_trees([one], {}, {})
+    assert decode_tree(tree).nodes == [one]
+    assert len(list(encode_trees(nodes[:3], {}, {}))) == 1

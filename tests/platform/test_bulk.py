@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from trees import as_user
 
-from snapvault.platform import bulk
+from snapvault.platform import bulk, metadata
 from snapvault.platform.bulk import (
     Entry,
     Expected,
@@ -244,3 +244,12 @@ def test_a_new_file_lets_nobody_in_before_it_has_its_group(tmp_path: Path) -> No
     assert [stat.S_IMODE((tmp_path / f"new {m:o}").stat().st_mode) for m in (0o640, 0o664, 0o644)] == [
         0o640, 0o664, 0o644,
     ]  # fmt: skip
+
+
+def test_attributes_that_are_too_large_together_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        os.setxattr(tmp_path, f"user.{name}", name.encode() * 1000)
+    monkeypatch.setattr(metadata, "ATTRIBUTES_MAX", 2 * (len("user.a") + 1000))
+    values, failures = metadata.read_xattrs(tmp_path, ["user.a", "user.b", "user.c"])
+    assert values == {b"user.a": b"a" * 1000, b"user.b": b"b" * 1000}
+    assert [(name, error.errno) for name, error in failures] == [(b"user.c", errno.E2BIG)]
