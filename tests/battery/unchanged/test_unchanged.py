@@ -349,7 +349,7 @@ def test_what_was_sealed_wrong_is_stored_again(store: MemoryBackend, monkeypatch
 
     def flipping(raw: memoryview, *rest: Any) -> packs.EncodedSegment:
         wrong = bytearray(raw)
-        at = wrong.find(TREE["file 8"][:1000])
+        at = wrong.find(TREE["file 8"][:64])
         if at >= 0:
             wrong[at] ^= 1
         return encode(wrong, *rest)
