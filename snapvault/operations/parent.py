@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
+from operator import lt
 
 import zstandard
 from blake3 import blake3
@@ -52,6 +53,7 @@ class Before:
     rows: dict[bytes, Row] = field(default_factory=dict)
     users: dict[int, str] = field(default_factory=dict)
     groups: dict[int, str] = field(default_factory=dict)
+    sound: bool = True  # whether its pieces are what a reader takes: none is empty, and all names ascend
 
     def get(self, name: bytes) -> Node | None:
         """One entry; None also if it is malformed."""
@@ -69,8 +71,11 @@ class Before:
             return None
 
     def plain(self) -> Known:
-        """Files and folders that have nothing but what stands in every row: also not racy, and not a mixture."""
-        return {n: tuple(row[: ROW - 1]) for n, row in self.rows.items() if len(row) == ROW}
+        """Files and folders that have nothing but what stands in every row: also not racy, and not a mixture.
+
+        And a change time, without which nobody knows what became of their attributes.
+        """
+        return {n: tuple(row[: ROW - 1]) for n, row in self.rows.items() if len(row) == ROW and row[6]}
 
 
 NOTHING = Before()
@@ -95,10 +100,13 @@ class Parent:
             return NOTHING
         try:
             ids = self._trees.expand(content)
-            found = Before()
+            found, last = Before(), b""
             for i in range(0, len(ids), ID_SIZE):
                 rows, users, groups = decode_rows(self._trees.blob(BlobId(ids[i : i + ID_SIZE]), BlobType.TREE))
-                found.rows.update({row[0]: row for row in rows})
+                names = [row[0] for row in rows]
+                found.sound &= bool(names) and last < names[0] and all(map(lt, names, names[1:]))
+                last = names[-1] if names else last
+                found.rows.update(zip(names, rows, strict=True))
                 found.users.update(users)
                 found.groups.update(groups)
             return found
@@ -133,13 +141,8 @@ class Parent:
 
     def unmodified(self, before: Before, same: Iterable[bytes]) -> dict[bytes, Content]:
         """Files that are described as they were, with all of their chunks in packs that count."""
-        contents: dict[bytes, Content] = {}
-        for name in same:
-            row = before.rows[name]
-            if row[1] == NodeKind.FILE and (row[6] or row[7]):  # a change time or an inode, without which it may differ
-                content = before.content(name)
-                if content is not None:
-                    contents[name] = content
+        files = (name for name in same if before.rows[name][1] == NodeKind.FILE)
+        contents = {name: content for name in files if (content := before.content(name)) is not None}
         flat = b"".join(c.ids for c in contents.values() if not c.depth)
         if self._index.has_all(flat):
             return {name: c for name, c in contents.items() if not c.depth or self._complete(c)}

@@ -114,7 +114,8 @@ class Saver:
         """Whether the folder is stored already, with the same entries, contents and names of owners."""
         done, before, users, groups = folder.done, folder.before, self._source.users, self._source.groups
         return (
-            len(done) == len(folder.same) == len(before.rows) > 0
+            before.sound
+            and len(done) == len(folder.same) == len(before.rows) > 0
             and all(n.name in folder.unmodified or self._same_folder(folder, n) for n in done)
             and before.users == {u: users[u] for u in {n.uid for n in done} if u in users}
             and before.groups == {g: groups[g] for g in {n.gid for n in done} if g in groups}

@@ -18,6 +18,7 @@ from snapvault.format import names
 from snapvault.format.pack import MAX_SEGMENT_RAW, Segment
 from snapvault.foundation.errors import SnapvaultError, StoreUnavailable
 from snapvault.foundation.ids import PackId
+from snapvault.platform.memory import page_aligned
 from snapvault.repository.index import BlobIndex, PackRow
 from snapvault.repository.packs import EncodedSegment, pack_ending, pack_prefix
 from snapvault.repository.session import Session
@@ -94,7 +95,7 @@ class PackAssembler:
             while self._filling is None:
                 if self._room:
                     self._room -= 1
-                    buffer = self._spare.pop() if self._spare else mmap.mmap(-1, self._capacity)
+                    buffer = self._spare.pop() if self._spare else page_aligned(self._capacity)
                     self._filling = _Pack(buffer, self._prefix)
                 else:
                     self._changed.wait(PATIENCE)

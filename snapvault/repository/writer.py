@@ -21,6 +21,7 @@ from snapvault.format.pack import MAX_SEGMENT_RAW, Segment
 from snapvault.format.tree import BlobType
 from snapvault.foundation.events import Limits
 from snapvault.foundation.ids import BlobId
+from snapvault.platform.memory import page_aligned
 from snapvault.repository.index import BlobIndex
 from snapvault.repository.keyring import DomainKeys
 from snapvault.repository.packer import PATIENCE, PackAssembler
@@ -76,7 +77,7 @@ class BlobWriter:
         return blob
 
     def _begin(self) -> "_Pending":
-        return _Pending(self._spare.pop() if self._spare else mmap.mmap(-1, MAX_SEGMENT_RAW))
+        return _Pending(self._spare.pop() if self._spare else page_aligned(MAX_SEGMENT_RAW))
 
     def _seal(self, which: bool) -> "_Pending":
         """Hand a segment over to the sealing threads and begin the next one."""

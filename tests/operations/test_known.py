@@ -5,12 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 from repos import back, make, save
 from trees import referee
 
 from snapvault import Repository
-from snapvault.format.tree import BlobType
+from snapvault.format.tree import TREE_VERSION, BlobType, Content
+from snapvault.format.wire import pack
 from snapvault.operations import parent, saver
+from snapvault.repository.index import BlobIndex
 from snapvault.repository.writer import BlobWriter
 
 OLD = 1_600_000_000 * 10**9
@@ -123,3 +126,36 @@ def test_a_malformed_row_is_no_entry(row: list[object]) -> None:
     assert before.get(b"b") is None
     if len(row) > 1:
         assert before.get(b"a") is None
+
+
+def row(name: bytes) -> list[object]:
+    return [name, 0, 0o644, 0, 0, 1, 1, 1, 0, b""]
+
+
+PIECES = {
+    "sound": [[row(b"a"), row(b"b")], [row(b"c")]],
+    "empty piece": [[row(b"a")], []],
+    "twice": [[row(b"a"), row(b"a")]],
+    "out of order": [[row(b"b"), row(b"a")]],
+    "out of order over pieces": [[row(b"b")], [row(b"a")]],
+}
+
+
+@pytest.mark.parametrize("shape", PIECES)
+def test_a_folder_that_no_reader_takes_is_not_taken_over(shape: str) -> None:
+    """Somebody else who may write to the same domain made it; its names and times are those that are there."""
+    blobs = [pack([TREE_VERSION, {}, {}, rows]) for rows in PIECES[shape]]
+    ids = [blake3(b).digest() for b in blobs]
+    kept = parent.KeptTrees(dict(zip(ids, blobs, strict=True)), (b"",) * 3)  # type: ignore[arg-type]
+    kept.blob = lambda blob, _: blobs[ids.index(blob)]  # type: ignore[method-assign]
+    content = Content(0, b"".join(ids))
+    before = parent.Parent(None, content, kept, BlobIndex()).root()
+    assert before.sound == (shape == "sound")
+
+
+def test_what_has_no_change_time_is_not_known() -> None:
+    """Nothing says then whether its attributes changed."""
+    timeless = [b"a", 0, 0o644, 0, 0, 1, 0, 1, 0, b""]
+    more = [*row(b"b"), {6: 1}]
+    before = parent.Before({b"a": timeless, b"b": more, b"c": row(b"c")})
+    assert before.plain() == {b"c": tuple(row(b"c")[:9])}
