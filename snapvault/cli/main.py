@@ -5,7 +5,6 @@ import gc
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -130,7 +129,7 @@ def run(argv: Sequence[str]) -> int:
         with suppress(BrokenPipeError):
             settings.out.error(error)
         if settings.debug:
-            traceback.print_exception(e)
+            _trace(e)
         return error.exit_code
 
 
@@ -153,10 +152,16 @@ def _log_to(settings: Settings) -> None:
     logger.propagate = False
 
 
+def _trace(error: BaseException) -> None:
+    import traceback
+
+    traceback.print_exception(error)
+
+
 def _report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Python's last resort for what nobody caught: exit code 1, and a traceback only for who asked."""
     if "--debug" in sys.argv or os.environ.get("SNAPVAULT_DEBUG"):
-        traceback.print_exception(kind, error, trace)
+        _trace(error)
     message = f"snapvault: this should not have happened: {kind.__name__}: {error}"
     sys.stderr.write(
         f"{message.encode('unicode_escape').decode()}\n"

@@ -1,6 +1,5 @@
 """Passwords and key files: from files, commands, the environment or a terminal; never from the command line."""
 
-import getpass
 import os
 import shlex
 import sys
@@ -111,6 +110,8 @@ def ask(prefix: str, what: str, *, twice: bool, password: str = "password") -> P
 
 
 def _typed(question: str) -> str:
+    import getpass
+
     try:
         password = getpass.getpass(question, stream=sys.stderr)
     except EOFError:  # Ctrl-D

@@ -39,10 +39,12 @@ class Settings:
 
     def options_for(self, url: str) -> dict[str, Any] | None:
         """fsspec's options for this URL."""
+        path = self.storage_options or os.environ.get("SNAPVAULT_STORAGE_OPTIONS")
+        if not path or "://" not in url:
+            return None
         from snapvault.cli.storage import load_options, options_for
 
-        path = self.storage_options or os.environ.get("SNAPVAULT_STORAGE_OPTIONS")
-        return options_for(load_options(path), url) if path and "://" in url else None
+        return options_for(load_options(path), url)
 
     def keys(self) -> "snapvault.KeyFile | None":
         """The key file; with one, a password is neither looked for nor asked."""

@@ -10,7 +10,6 @@ from snapvault.access.snapshot import Snapshot
 from snapvault.chunking import Chunking
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.ids import RepositoryId
-from snapvault.repository.create import create
 from snapvault.repository.credentials import KeyProvider, Secret, credential
 from snapvault.repository.repository import Vault, open_vault
 
@@ -115,6 +114,8 @@ def init(
     An init that was killed is taken up by the next one with the same password.
     """
     brought = credential(password, keys)
+    from snapvault.repository.create import create  # only here: every command pays for what is imported above
+
     created = create(url, brought, chunking, storage_options=storage_options)
     vault = open_vault(url, lambda: brought, storage_options=storage_options, cache=cache, state=state)
     return InitResult(Repository(vault, vault.address, cache, state), created.recovery_key.encode())
