@@ -42,7 +42,7 @@ def decompress_in_place(codec: int, data: bytes | memoryview, raw_length: int) -
         room = _local.room = bytearray(max(raw_length, _ROOM))
     out = memoryview(room)[:raw_length]
     try:
-        if zstandard.frame_content_size(data) != raw_length:
+        if zstandard.frame_content_size(data) != raw_length or _frame_length(data) != len(data):
             raise Damaged("compressed data states another length than was sealed")
         with _decompressor().stream_reader(data) as reader:
             if reader.readinto(out) != raw_length or reader.read(1):
@@ -79,3 +79,18 @@ def _decompressor() -> zstandard.ZstdDecompressor:
     if found is None:
         found = _local.d = zstandard.ZstdDecompressor()
     return found
+
+
+def _frame_length(data: bytes | memoryview) -> int:
+    """Bytes of the frame at the beginning of ``data`` by the headers of its blocks (RFC 8878, 3.1.1); -1: cut short.
+
+    A stream reader does not say whether it came to the end of a frame.
+    """
+    at = zstandard.frame_header_size(data)
+    checksum = 4 if data[4] & 4 else 0
+    while at + 3 <= len(data):
+        header = int.from_bytes(data[at : at + 3], "little")
+        at += 3 + (1 if header >> 1 & 3 == 1 else header >> 3)  # a block of one byte repeated has just that byte
+        if header & 1:
+            return at + checksum
+    return -1

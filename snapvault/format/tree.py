@@ -60,7 +60,7 @@ ROW = 10  # values without extras
 
 # Keys of the extra map.
 _TARGET, _DEVICE, _LINK, _XATTRS, _EXTENTS, _FLAGS = 1, 2, 3, 4, 5, 6
-_RACY, _CHANGED = 1, 2
+_RACY, _CHANGED, _INCOMPLETE = 1, 2, 4
 
 
 @dataclass(slots=True)
@@ -84,6 +84,7 @@ class Node:
     extents: tuple[tuple[int, int], ...] | None = None  # sparse files: (offset, length) of the data; None: no holes
     racy: bool = False  # changed in the same tick as it was read: never reused as unchanged
     changed: bool = False  # changed while it was read, twice: the stored bytes may be a mixture
+    incomplete: bool = False  # not all of its attributes could be read
 
     @property
     def stored(self) -> int:
@@ -142,8 +143,8 @@ def _row(n: Node) -> list[Any]:
         extra[_XATTRS] = dict(sorted(n.xattrs.items()))
     if n.extents is not None:
         extra[_EXTENTS] = b"".join(struct.pack("<QQ", *e) for e in n.extents)
-    if n.racy or n.changed:
-        extra[_FLAGS] = n.racy * _RACY | n.changed * _CHANGED
+    if n.racy or n.changed or n.incomplete:
+        extra[_FLAGS] = n.racy * _RACY | n.changed * _CHANGED | n.incomplete * _INCOMPLETE
     if extra:
         row.append(extra)
     return row
@@ -237,7 +238,7 @@ def _extras(node: Node, extra: dict[int, Any]) -> None:
     if type(target) is not bytes or b"\0" in target or type(device) is not int or device < 0 or type(flags) is not int:
         raise FormatError("a tree holds a malformed attribute")
     node.target, node.device = target, device
-    node.racy, node.changed = bool(flags & _RACY), bool(flags & _CHANGED)
+    node.racy, node.changed, node.incomplete = (bool(flags & bit) for bit in (_RACY, _CHANGED, _INCOMPLETE))
     if xattrs is not None:
         if not all(type(k) is bytes and type(v) is bytes and k and b"\0" not in k for k, v in xattrs.items()):
             raise FormatError("a tree holds a malformed extended attribute")

@@ -101,7 +101,7 @@ class TreeCheck:
         """Whether these files are whole, as a quick look at all of them together tells; False: look at each."""
         if not self._plain or any(n.content.depth for n in files):
             return False
-        lengths = self._index.lengths(b"".join(n.content.ids for n in files))
+        lengths = self._index.only_lengths(b"".join(n.content.ids for n in files))
         if lengths is None:
             return False
         rest = iter(lengths)

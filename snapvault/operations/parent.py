@@ -9,7 +9,7 @@ import logging
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, islice
 from operator import lt
 
 import zstandard
@@ -35,7 +35,7 @@ from snapvault.format.wire import FormatError, pack, unpack
 from snapvault.foundation.errors import Damaged, InvalidInput
 from snapvault.foundation.ids import BlobId, SnapshotId
 from snapvault.foundation.words import count
-from snapvault.operations.run import Run
+from snapvault.operations.run import Run, user_name
 from snapvault.repository.index import BlobIndex
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.repository import Vault
@@ -77,17 +77,33 @@ class Before:
         """
         return {n: tuple(row[: ROW - 1]) for n, row in self.rows.items() if len(row) == ROW and row[6]}
 
+    def holds_numbers(self) -> bool:
+        """Whether what should be whole numbers is: 1.0 and True are equal to 1, and no reader takes them."""
+        return all(set(map(type, column)) <= {int} for column in islice(zip(*self.rows.values(), strict=False), 1, 9))
+
 
 NOTHING = Before()
+
+
+def _names_alike(folder: Before, rows: list[Row], users: dict[int, str], groups: dict[int, str]) -> bool:
+    """Whether a piece of a folder names its owners as the others do."""
+    try:
+        return all(
+            names == {n: merged[n] for n in {row[place] for row in rows} if n in merged}
+            for place, names, merged in ((3, users, folder.users), (4, groups, folder.groups))
+        )
+    except TypeError:  # an owner that is no number
+        return False
 
 
 class Parent:
     """Looks folders up in the last snapshot; whatever cannot be read counts as not there."""
 
     def __init__(
-        self, snapshot: SnapshotId | None, root: Content, trees: "TreeReader | None", index: BlobIndex
+        self, snapshot: SnapshotId | None, root: Content, trees: "TreeReader | None", index: BlobIndex, user: str = ""
     ) -> None:
-        self.snapshot, self.content, self._trees, self._index = snapshot, root, trees, index
+        """``user``: whose run it was.  Another one may see more attributes."""
+        self.snapshot, self.content, self._trees, self._index, self.user = snapshot, root, trees, index, user
         self._unreadable = 0  # folders
         self._reason = ""
 
@@ -100,7 +116,7 @@ class Parent:
             return NOTHING
         try:
             ids = self._trees.expand(content)
-            found, last = Before(), b""
+            found, last, pieces = Before(), b"", []
             for i in range(0, len(ids), ID_SIZE):
                 rows, users, groups = decode_rows(self._trees.blob(BlobId(ids[i : i + ID_SIZE]), BlobType.TREE))
                 names = [row[0] for row in rows]
@@ -109,6 +125,9 @@ class Parent:
                 found.rows.update(zip(names, rows, strict=True))
                 found.users.update(users)
                 found.groups.update(groups)
+                pieces.append((rows, users, groups))
+            if len(pieces) > 1:
+                found.sound &= all(_names_alike(found, *piece) for piece in pieces)
             return found
         except Damaged as e:
             self._unreadable += 1
@@ -215,7 +234,7 @@ class KeepingTrees:
 
 def _place(vault: Vault, dataset: str, host: str, paths: tuple[bytes, ...]) -> tuple[str, bytes]:
     label = blake3(pack([dataset, host, paths])).hexdigest()[:32]
-    return f"parents/2-{label}", derive(vault.ring.signing.seeds, "parents", vault.ring.config_digest)
+    return f"parents/3-{label}", derive(vault.ring.signing.seeds, "parents", vault.ring.config_digest)
 
 
 def keep_trees(
@@ -225,7 +244,7 @@ def keep_trees(
     name, key = _place(vault, *details)
     # Three columns, not a map: a record may hold only so many values, and a backup any number of folders.
     columns = [b"".join(kept), array("I", map(len, kept.values())).tobytes(), b"".join(kept.values())]
-    body = zstandard.ZstdCompressor(level=1).compress(pack([sid, [root.depth, root.ids], *columns]))
+    body = zstandard.ZstdCompressor(level=1).compress(pack([sid, user_name(), [root.depth, root.ids], *columns]))
     vault.cache.put_sealed(name, key, [body])
 
 
@@ -261,7 +280,7 @@ def find_parent(run: Run, dataset: str, host: str, paths: tuple[bytes, ...] | No
             )
         return Parent(None, EMPTY, None, run.index)
     reader = BlobReader(vault.backend, vault.ring, vault.sessions, run.index)
-    return Parent(best[1], best[2].root, reader, run.index)
+    return Parent(best[1], best[2].root, reader, run.index, best[2].user)
 
 
 def _kept_parent(run: Run, dataset: str, host: str, paths: tuple[bytes, ...], wanted: str | None) -> Parent:
@@ -278,11 +297,13 @@ def _kept(run: Run, dataset: str, host: str, paths: tuple[bytes, ...]) -> Parent
     body = run.vault.cache.get_sealed(name, key)
     if body is None:
         return Parent(None, EMPTY, None, run.index)
-    sid, (depth, ids), names, sizes, data = unpack(zstandard.ZstdDecompressor().decompress(body), limit=4 * KEPT_MAX)
+    sid, user, (depth, ids), names, sizes, data = unpack(
+        zstandard.ZstdDecompressor().decompress(body), limit=4 * KEPT_MAX
+    )
     if sid not in {s.record.sid for s in run.slots}:
         return Parent(None, EMPTY, None, run.index)
     lengths = array("I")
     lengths.frombytes(sizes)
     ends = accumulate(lengths)
     blobs = {b: data[end - n : end] for b, n, end in zip(_ids(names), lengths, ends, strict=True)}
-    return Parent(sid, Content(depth, ids), KeptTrees(blobs, run.domain.id_keys), run.index)
+    return Parent(sid, Content(depth, ids), KeptTrees(blobs, run.domain.id_keys), run.index, user)

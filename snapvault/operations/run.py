@@ -142,7 +142,7 @@ class Run:
         ids: list[bytes] = []
         total = have = 0
         while True:
-            got = _fill(reader, buffer[have:])
+            got = self._fill(reader, buffer[have:])
             have, total = have + got, total + got
             final, start = have < capacity, 0
             for end in self.chunker.cuts(buffer[:have], final=final):
@@ -153,6 +153,20 @@ class Run:
             buffer[: have - start] = buffer[start:have]
             have -= start
             self.reporter.tick("read", self.counts.files, bytes_done=self.counts.bytes_read + total)
+
+    def _fill(self, reader: FileReader, out: memoryview) -> int:
+        """Read into ``out`` until it is full or the file ends: how many bytes."""
+        have = 0
+        if isinstance(reader, ReadsInto):
+            while have < len(out) and (got := reader.readinto(out[have:])):
+                have += got
+                self.reporter.check()
+            return have
+        while have < len(out) and (data := reader.read(min(READ_SIZE, len(out) - have))):
+            out[have : have + len(data)] = data
+            have += len(data)
+            self.reporter.check()
+        return have
 
     def store_bytes(self, data: bytes) -> bytes:
         """Store the chunks of a whole file in memory, not empty: their ids."""
@@ -224,19 +238,6 @@ class Run:
             self.blobs.close(keep=True)  # what was uploaded is indexed, so that the next run finds it
         finally:
             self.session.abort()
-
-
-def _fill(reader: FileReader, out: memoryview) -> int:
-    """Read into ``out`` until it is full or the file ends: how many bytes."""
-    have = 0
-    if isinstance(reader, ReadsInto):
-        while have < len(out) and (got := reader.readinto(out[have:])):
-            have += got
-        return have
-    while have < len(out) and (data := reader.read(min(READ_SIZE, len(out) - have))):
-        out[have : have + len(data)] = data
-        have += len(data)
-    return have
 
 
 class DryWriter:

@@ -7,7 +7,7 @@ from snapvault.format.tree import EMPTY, Content, Node, NodeKind
 from snapvault.foundation.clock import now_ns
 from snapvault.operations.awaited import AwaitedReader
 from snapvault.operations.parent import Before, Parent
-from snapvault.operations.run import READ_SIZE, Run, describe
+from snapvault.operations.run import READ_SIZE, Run, describe, user_name
 from snapvault.source.protocol import NOTHING_KNOWN, Listing, Problem, ReadsAhead, SourceTree
 from snapvault.source.stream import SingleFile
 
@@ -38,6 +38,7 @@ class Saver:
     def __init__(self, run: Run, source: SourceTree, parent: Parent, *, force_read: bool = False) -> None:
         self._run, self._source, self._parent, self._force = run, source, parent, force_read
         self._counts = run.counts
+        self._trusting = not force_read and parent.user == user_name()
         self._ahead = source.read_ahead if isinstance(source, ReadsAhead) else None
         self._held = 0  # bytes read ahead, in all folders above one another
         self._linked: dict[tuple[int, int], Node] = {}  # the first name of files with several
@@ -87,7 +88,7 @@ class Saver:
         old_content = old.content if old is not None and old.kind == NodeKind.DIRECTORY else EMPTY
         before = self._parent.entries(old_content)
         try:
-            listing: Listing = self._source.scan(path, NOTHING_KNOWN if self._force else before.plain())
+            listing: Listing = self._source.scan(path, before.plain() if self._trusting else NOTHING_KNOWN)
         except FileNotFoundError:
             self._counts.vanished += 1
             return None
@@ -99,7 +100,7 @@ class Saver:
             self._problem(problem)
         unmodified = self._parent.unmodified(before, listing.same)
         self._counts.files_unmodified += len(unmodified)
-        self._counts.bytes_total += sum(before.rows[name][8] for name in unmodified)
+        self._counts.bytes_total += sum(n.size for n in listing.nodes if n.name in unmodified)
         return _Folder(path, node, listing.nodes, before, old_content, listing.same, unmodified)
 
     def _leave(self, folder: _Folder) -> None:
@@ -119,6 +120,7 @@ class Saver:
             and all(n.name in folder.unmodified or self._same_folder(folder, n) for n in done)
             and before.users == {u: users[u] for u in {n.uid for n in done} if u in users}
             and before.groups == {g: groups[g] for g in {n.gid for n in done} if g in groups}
+            and before.holds_numbers()
             and self._parent.folder_is_stored(folder.old)
         )
 

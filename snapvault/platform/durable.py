@@ -103,7 +103,8 @@ def write_all(fd: int, data: Sequence[Buffer]) -> None:
     """Write all buffers without joining them; short writes are continued."""
     left = [view for view in (memoryview(part).cast("B") for part in data) if view.nbytes]
     if left:
-        left[0] = left[0][_write_direct(fd, left[0]) :]
+        done = _write_direct(fd, left[0])
+        left[:1] = [left[0][done:]] if done < left[0].nbytes else []
     first = 0
     while first < len(left):
         written = os.writev(fd, left[first : first + _IOV_MAX])

@@ -110,13 +110,10 @@ class IndexTable:
         each = [BlobId(ids[i : i + ID_SIZE]) for i in range(0, len(ids), ID_SIZE)]
         return b"".join(id_ for id_, at in zip(each, found, strict=True) if at < 0 or not (self.whole or self.has(id_)))
 
-    def lengths(self, ids: bytes) -> list[int] | None:
-        """Bytes of each of some concatenated ids; None if not all of them are here, in packs that count."""
-        found = struct.unpack(f"<{len(ids) // ID_SIZE}q", find_records(self.records, WIDTH, ids))
-        if not self.whole or min(found, default=0) < 0:
-            return None
-        records, unpack_from = self.records, _WORD.unpack_from
-        return [unpack_from(records, at * WIDTH + WIDTH - _WORD.size)[0] & _LENGTH_MASK for at in found]
+    def lengths(self, numbers: Iterable[int]) -> list[int]:
+        """Bytes of the blobs of these records."""
+        records, unpack_from, end = self.records, _WORD.unpack_from, WIDTH - _WORD.size
+        return [unpack_from(records, number * WIDTH + end)[0] & _LENGTH_MASK for number in numbers]
 
     def ids(self) -> Iterator[BlobId]:
         for at in range(0, len(self.records), WIDTH):
@@ -220,23 +217,32 @@ class BlobIndex:
             return found
         return [p for p in found if p.pack.domain == self.domain]
 
-    def only_places(self, ids: bytes) -> list[Place] | None:
-        """The place of each of some concatenated ids; None unless each has just one, all of them in the same table."""
-        home: IndexTable | None = None
-        numbers: tuple[int, ...] = ()
+    def _home(self, ids: bytes) -> tuple[IndexTable, tuple[int, ...]] | None:
+        """The table with all of some concatenated ids, and their records; None unless each stands once, all in one."""
+        home: tuple[IndexTable, tuple[int, ...]] | None = None
         for table in self.tables:
             found = table.find(ids)
             if max(found, default=-1) == -1 == min(found, default=-1):
                 continue
             if home is not None or min(found) < 0:
                 return None
-            home, numbers = table, found
+            home = table, found
+        return home
+
+    def only_places(self, ids: bytes) -> list[Place] | None:
+        """The place of each of some concatenated ids; None unless each has just one, all of them in the same table."""
+        home = self._home(ids)
         if home is None:
             return None
-        places = [home.place(number) for number in numbers]
+        places = [home[0].place(number) for number in home[1]]
         if self.domain is not None and any(p.pack.domain != self.domain for p in places):
             return None
         return places
+
+    def only_lengths(self, ids: bytes) -> list[int] | None:
+        """Bytes of each of some blobs, all of them in packs that count; None as of ``only_places``."""
+        home = self._home(ids)
+        return home[0].lengths(home[1]) if home is not None and home[0].whole else None
 
     def indexed(self, packs: Sequence[tuple[PackRow, Sequence[Segment]]]) -> None:
         """Blobs of this session that an index object names now: they move from the set into a table.
@@ -251,10 +257,6 @@ class BlobIndex:
         self.new.difference_update(
             BlobId(s.ids[i : i + ID_SIZE]) for _, parts in packs for s in parts for i in range(0, len(s.ids), ID_SIZE)
         )
-
-    def lengths(self, ids: bytes) -> list[int] | None:
-        """Bytes of each of some blobs; None if no single table has them all: then look for them one by one."""
-        return next((found for t in self.tables if (found := t.lengths(ids)) is not None), None)
 
     def length(self, blob: BlobId) -> int | None:
         """Bytes of a blob, or None if it is unknown."""

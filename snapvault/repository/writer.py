@@ -19,6 +19,7 @@ from blake3 import blake3
 from snapvault.compression import LEVEL
 from snapvault.format.pack import MAX_SEGMENT_RAW, Segment
 from snapvault.format.tree import BlobType
+from snapvault.foundation.errors import StoreUnavailable
 from snapvault.foundation.events import Limits
 from snapvault.foundation.ids import BlobId
 from snapvault.platform.memory import page_aligned
@@ -59,12 +60,26 @@ class BlobWriter:
         self._pending = {False: self._begin(), True: self._begin()}  # trees and lists apart from data
         self.written = Written()
         self._ids = domain.id_keys
+        self._broken: BaseException | None = None  # a put that was left in its middle
 
     def put(self, blob_type: int, data: bytes | memoryview) -> BlobId:
         """The id of this blob, which is stored unless a pack that counts has it already."""
         blob = BlobId(blake3(data, key=self._ids[blob_type]).digest())
         if blob in self.index:
             return blob
+        self._check()
+        try:
+            self._store(blob, blob_type, data)
+        except BaseException as e:  # whatever it is: nobody may go on and commit without this blob
+            self._broken = e
+            raise
+        return blob
+
+    def _check(self) -> None:
+        if self._broken is not None:
+            raise StoreUnavailable("what was read before could not be stored") from self._broken
+
+    def _store(self, blob: BlobId, blob_type: int, data: bytes | memoryview) -> None:
         self.index.new.add(blob)
         pending = self._pending[blob_type != BlobType.DATA]
         if pending.size and pending.size + len(data) > self._segment_size + (self._segment_size >> 2):
@@ -74,18 +89,23 @@ class BlobWriter:
         self.written.raw += len(data)
         if pending.size >= self._segment_size:
             self._seal(blob_type != BlobType.DATA)
-        return blob
 
     def _begin(self) -> "_Pending":
-        return _Pending(self._spare.pop() if self._spare else page_aligned(MAX_SEGMENT_RAW))
+        try:
+            return _Pending(self._spare.pop() if self._spare else page_aligned(MAX_SEGMENT_RAW))
+        except OSError as e:  # not one of the file that is being read
+            raise StoreUnavailable(
+                f"there is no memory for what is to be stored: {e.strerror}", hint="free some, or use fewer threads"
+            ) from e
 
     def _seal(self, which: bool) -> "_Pending":
         """Hand a segment over to the sealing threads and begin the next one."""
+        following = self._begin()
         while not self._slots.acquire(timeout=PATIENCE):
             self._packs.raise_error()
         self._packs.raise_error()
-        self._sealing.submit(self._work, self._pending[which])
-        self._pending[which] = following = self._begin()
+        full, self._pending[which] = self._pending[which], following  # before: two threads must never have it
+        self._sealing.submit(self._work, full)
         return following
 
     def _work(self, pending: "_Pending") -> None:
@@ -101,6 +121,7 @@ class BlobWriter:
 
     def flush(self) -> None:
         """Everything that was put is in packs, uploaded and indexed when this returns."""
+        self._check()
         for which, pending in self._pending.items():
             if pending.ids:
                 self._seal(which)

@@ -201,6 +201,7 @@ class FilesystemSource:
 
     def _attributes(self, path: bytes, node: Node, place: bytes, names: list[str], problems: list[Problem]) -> None:
         node.xattrs, failures = read_xattrs(place, names, False)
+        node.incomplete = bool(failures)
         for name, error in failures:
             if node.kind == NodeKind.FILE and error.errno == errno.EACCES:
                 continue  # the file itself is as unreadable, and will be named for that
@@ -297,7 +298,8 @@ class FilesystemReader:
             or st.st_size != node.size
         ):
             node = node_from_stat(node.name, st)
-            node.xattrs, _ = read_xattrs(fd, list_xattrs(fd))
+            node.xattrs, failures = read_xattrs(fd, list_xattrs(fd))
+            node.incomplete = bool(failures)
         size = st.st_size
         self._rest: list[tuple[int, int]] = []  # extents still to be read, the next one last
         self._left = size  # bytes still to be read of this extent

@@ -14,6 +14,7 @@ from snapvault.backend.local import LocalBackend
 from snapvault.backend.protocol import Exists, NotFound, ObjectInfo
 from snapvault.foundation.errors import Damaged, InvalidInput, RepositoryNotFound, StoreDenied, StoreUnavailable
 from snapvault.platform import durable
+from snapvault.platform.memory import page_aligned
 
 
 @pytest.fixture
@@ -212,3 +213,12 @@ def test_make_folders(tmp_path: Path) -> None:
     durable.make_folders(tmp_path / "a/b/c")
     durable.make_folders(tmp_path / "a/b/c")
     assert (tmp_path / "a/b/c").is_dir()
+
+
+@pytest.mark.parametrize("size", [1 << 20, (1 << 20) + 1, (1 << 20) + 4096, (1 << 20) - 1, 3_000_000])
+@pytest.mark.parametrize("rest", [[], [b"the end"]], ids=["alone", "with more"])
+def test_a_buffer_that_goes_past_the_page_cache(backend: LocalBackend, size: int, rest: list[bytes]) -> None:
+    memory = page_aligned(4 << 20)
+    memory[:size] = os.urandom(size)
+    backend.put("packs/ab/one", [memoryview(memory)[:size], *rest])
+    assert backend.get("packs/ab/one") == memory[:size] + b"".join(rest)

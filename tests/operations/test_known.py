@@ -1,18 +1,24 @@
 """A folder that is as it was is taken over whole; whatever differs in it is seen."""
 
+import contextlib
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
 from repos import back, make, save
 from trees import referee
 
-from snapvault import Repository
+import snapvault
+from snapvault import Repository, StoreUnavailable
 from snapvault.format.tree import TREE_VERSION, BlobType, Content
 from snapvault.format.wire import pack
 from snapvault.operations import parent, saver
+from snapvault.platform.memory import page_aligned
+from snapvault.repository import writer
 from snapvault.repository.index import BlobIndex
 from snapvault.repository.writer import BlobWriter
 
@@ -159,3 +165,88 @@ def test_what_has_no_change_time_is_not_known() -> None:
     more = [*row(b"b"), {6: 1}]
     before = parent.Before({b"a": timeless, b"b": more, b"c": row(b"c")})
     assert before.plain() == {b"c": tuple(row(b"c")[:9])}
+
+
+@pytest.mark.parametrize("number", [5000.0, True])
+def test_numbers_that_only_are_equal(number: object) -> None:
+    good, bad = row(b"a"), row(b"b")
+    bad[8] = number
+    assert parent.Before({b"a": good}).holds_numbers()
+    assert not parent.Before({b"a": good, b"b": bad}).holds_numbers()
+
+
+NAMES: dict[str, tuple[dict[int, str], dict[int, str], bool]] = {
+    "alike": ({0: "root"}, {0: "root"}, True),
+    "none": ({}, {}, True),
+    "another name": ({0: "mallory"}, {0: "root"}, False),
+    "one lacks it": ({}, {0: "root"}, False),
+    "one that nobody needs": ({0: "root", 7: "x"}, {0: "root"}, False),
+}
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_pieces_that_name_an_owner_differently(case: str) -> None:
+    """What restores by name would give the files of one piece to somebody else."""
+    first, second, good = NAMES[case]
+    blobs = [pack([TREE_VERSION, first, {}, [row(b"a")]]), pack([TREE_VERSION, second, {}, [row(b"b")]])]
+    ids = [blake3(b).digest() for b in blobs]
+    kept = parent.KeptTrees({}, (b"",) * 3)
+    kept.blob = lambda blob, _: blobs[ids.index(blob)]  # type: ignore[method-assign]
+    assert parent.Parent(None, Content(0, b"".join(ids)), kept, BlobIndex()).root().sound == good
+
+
+def test_an_attribute_that_could_not_be_read_is_looked_at_again(
+    repo: Repository, src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file and a folder; the error passes, and nothing else changes."""
+    for place in (src / "1" / "file 7", src / "1"):
+        os.setxattr(place, "user.note", b"kept")
+    real = os.getxattr
+
+    def broken(place: Any, name: Any, **options: Any) -> bytes:
+        if os.fsencode(name) == b"user.note":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(place, name, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getxattr", broken)
+        result = snapvault.backup(repo, src, dataset="d")
+        assert result.status == "partial" and len(result.issues) == 2
+    save(repo, src)
+    assert referee(src, back(repo, tmp_path / "out", src)) == []
+
+
+def test_another_user_may_see_more_attributes(
+    repo: Repository, src: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saver, "user_name", lambda: "somebody else")
+    save(repo, src)
+    assert len(encoded) == len(src.parts) - 1 + 3
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+def test_no_memory_for_a_segment(after: int, src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends the backup, and is not taken for an error of the file that was being read; nobody can go on after it."""
+    (src / "large").write_bytes(os.urandom(40 << 20))
+    repo = make(tmp_path / "other")
+    calls = []
+
+    def scarce(size: int) -> object:
+        calls.append(size)
+        if len(calls) > after:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return page_aligned(size)
+
+    monkeypatch.setattr(writer, "page_aligned", scarce)
+    with pytest.raises(StoreUnavailable, match="no memory"):
+        snapvault.backup(repo, src, dataset="d")
+    calls.clear()
+    if after > 1:
+        with pytest.raises(StoreUnavailable), snapvault.SnapshotWriter(repo, dataset="d") as snapshot:
+            for name in ("a", "b"):
+                with contextlib.suppress(StoreUnavailable), snapshot.open(name) as file:
+                    file.write(os.urandom(40 << 20))
+    assert not list(repo.snapshots())
+    monkeypatch.undo()
+    save(repo, src)
+    assert snapvault.check(repo, read_data=True).status == "ok"
