@@ -188,5 +188,5 @@ def test_large_backup(tmp_path: Path, serial: bool) -> None:
     source, root = tmp_path / "source", tmp_path / "work" / "base"
     model.make_source(source)
     root.mkdir(parents=True)
-    kills = kill_a_large_backup(Place(root, source), Ledger(source), serial=serial, every=5)
+    kills = kill_a_large_backup(Place(root, source), Ledger(source), serial=serial, every=11)
     assert kills >= (600 if serial else 100)
