@@ -156,6 +156,19 @@ class IndexLoader:
             self.problems.append(Untrusted(f"{name} is ignored: its writer's key was removed before", affected=[name]))
         return settled
 
+    def of_removed(self) -> list[Entry]:
+        """What index objects of removed holders say.
+
+        Nothing relies on it; but whoever verifies each blob by its id may look there when it is nowhere else.
+        """
+        found: list[Entry] = []
+        listed = [o.name for o in self._store.backend.list(names.INDEX)] if self._ring.removed else []
+        for name, data in zip(listed, self._store.immutables(listed), strict=True):
+            with contextlib.suppress(Damaged):
+                if isinstance(data, bytes) and self.author(data) in self._ring.removed:
+                    found += self.open(name, data)
+        return found
+
     def open(self, name: str, data: bytes) -> list[Entry]:
         """The packs and segments that an index object lists; empty for a domain that this holder does not know."""
         if names.content_digest(name) != blake3(data).digest():

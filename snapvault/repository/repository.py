@@ -29,7 +29,7 @@ from snapvault.repository.cache import Cache
 from snapvault.repository.careful import CarefulBackend
 from snapvault.repository.credentials import ClientKey, Credential
 from snapvault.repository.history import History, Slot
-from snapvault.repository.index import BlobIndex
+from snapvault.repository.index import BlobIndex, build_table
 from snapvault.repository.keyring import RECOVERY_ROLE, Keyring, open_keyring, recovery_key_pair
 from snapvault.repository.loader import IndexLoader
 from snapvault.repository.pins import Pins
@@ -163,7 +163,13 @@ class Vault:
         def reload(distrust: DomainId | None) -> BlobIndex:
             return view(self._reload_index(distrust=distrust))
 
-        reloads = [partial(reload, None)] + ([partial(reload, domain)] if domain is not None else [])
+        def last_resort() -> BlobIndex:
+            extra = build_table((), self.loader.of_removed())
+            return view(BlobIndex([*self._reload_index(distrust=domain).tables, extra]))
+
+        reloads: list[Callable[[], BlobIndex]] = [partial(reload, None)]
+        reloads += [partial(reload, domain)] if domain is not None else []
+        reloads += [last_resort] if self.ring.removed else []
         return BlobReader(self.backend, self.ring, self.sessions, view(self.index()), reloads)
 
     def shared_reader(self, domain: DomainId) -> BlobReader:

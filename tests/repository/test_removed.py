@@ -93,3 +93,22 @@ def test_what_a_removed_writer_stored_is_found_without_any_index(
     for file in (tmp_path / "repo" / "index").iterdir():
         file.unlink()
     assert contents(back(again(repo), tmp_path / "out", source)) == contents(source)
+
+
+def test_a_removed_writers_index_is_the_last_place_to_look(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """The owner's list of its packs is lost, and the header of a pack damaged: a restore finds what a check finds."""
+    writer = client(repo, Role.WRITER, tmp_path)
+    saved = save(writer, source)
+    store = repo.vault.backend
+    before = {o.name for o in store.list(names.INDEX)}
+    snapvault.remove_key(again(repo), Role.WRITER)
+    for name in {o.name for o in store.list(names.INDEX)} - before:
+        store.delete(name)
+    for pack in [o.name for o in store.list(names.PACKS)]:
+        data = bytearray(store.get(pack))
+        data[700] ^= 1
+        store.put(pack, [data])
+    later = again(repo)
+    assert not snapvault.check(later, read_data=True).lost
+    assert contents(back(again(repo), tmp_path / "out", source, saved.snapshot)) == contents(source)
+    assert not list(again(repo).vault.index().packs())  # nobody relies on it
