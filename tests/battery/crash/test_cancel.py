@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from time import sleep
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -197,6 +198,7 @@ def test_an_exception_in_the_progress_callback(
 
         def progress(event: events.Event, seen: list[events.Event] = seen, last: int = last) -> None:
             seen.append(event)
+            sleep(0.05)  # so that the other threads get ahead, and something is uploaded by then
             if len(seen) == last:
                 raise Own
 
