@@ -30,7 +30,7 @@ from snapvault.format.tree import (
     decode_content,
     decode_nodes,
     decode_rows,
-)  # fmt: skip
+)
 from snapvault.format.wire import FormatError, pack, unpack
 from snapvault.foundation.errors import Damaged, InvalidInput
 from snapvault.foundation.ids import BlobId, SnapshotId
