@@ -1,5 +1,6 @@
 """The chunker alone, and with the hash and the lookup that known data costs."""
 
+from array import array
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ def test_known_data(meter: Any, noise: bytes) -> None:
     chunker = Chunker(Chunking(), KEY)
     found = pieces(chunker, noise)
     ids = [blake3(piece, key=KEY).digest() for piece in found]
-    whole = Segment(0, 0, len(noise), b"".join(ids), [len(piece) for piece in found], bytes(len(ids)))
+    whole = Segment(0, 0, len(noise), b"".join(ids), array("I", map(len, found)), bytes(len(ids)))
     index = BlobIndex([build_table((), [(PACK, [whole])])])
 
     def again() -> bool:

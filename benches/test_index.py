@@ -1,6 +1,7 @@
 """The blob index: building it, opening it from the cache, looking blobs up, at 10^5, 10^6 and (long) 10^7 blobs."""
 
 import os
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ LOOKUPS = 10_000
 
 def packs(count: int) -> Iterator[tuple[PackRow, list[Segment]]]:
     """``count`` blobs with random ids, as an index object lists them."""
-    lengths, types = [LENGTH] * IN_SEGMENT, bytes(IN_SEGMENT)
+    lengths, types = array("I", [LENGTH] * IN_SEGMENT), bytes(IN_SEGMENT)
     for _ in range(0, count, IN_SEGMENT * IN_PACK):
         ids = os.urandom(ID_SIZE * IN_SEGMENT * IN_PACK)
         step = ID_SIZE * IN_SEGMENT

@@ -3,6 +3,8 @@
  *   cuts           the scan of the chunker                    (docs/format/chunking.md)
  *   sort_records   sort a table of fixed-width records        (the blob index)
  *   find_records   look ids up in such a table
+ *   blob_records   the records of the blobs of a segment
+ *   renumber       move the segments of such records
  *   same_bytes     compare two buffers                        (a segment and what it decompresses to)
  *   files.c        many files of a folder at a time
  *
@@ -468,6 +470,79 @@ static PyObject *native_find_record(PyObject *module, PyObject *args)
     return at < -1 ? NULL : PyLong_FromLongLong(at);
 }
 
+/* ------------------------------------------------------------------------------------------------ blob records */
+
+/* id | number of the segment | offset in its plaintext | type and length, words in little endian. */
+enum { SEGMENT_AT = KEY, RECORD = KEY + 12, LENGTH_BITS = 28 };
+
+static void store_little_endian_32(uint8_t *p, uint32_t value)
+{
+    for (int i = 0; i < 4; i++)
+        p[i] = (uint8_t)(value >> (8 * i));
+}
+
+static uint32_t little_endian_32(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static void fill_records(uint8_t *out, size_t count, uint32_t segment, const uint8_t *ids, const uint8_t *lengths,
+                         const uint8_t *types)
+{
+    uint32_t offset = 0, length;
+    for (size_t i = 0; i < count; i++, out += RECORD) {
+        memcpy(&length, lengths + 4 * i, sizeof length);
+        memcpy(out, ids + KEY * i, KEY);
+        store_little_endian_32(out + SEGMENT_AT, segment);
+        store_little_endian_32(out + SEGMENT_AT + 4, offset);
+        store_little_endian_32(out + SEGMENT_AT + 8, (uint32_t)types[i] << LENGTH_BITS | length);
+        offset += length;
+    }
+}
+
+static PyObject *native_blob_records(PyObject *module, PyObject *args)
+{
+    unsigned int segment;
+    Py_buffer ids, lengths, types;
+    PyObject *result = NULL;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "Iy*y*y*:blob_records", &segment, &ids, &lengths, &types))
+        return NULL;
+    Py_ssize_t count = types.len;
+    if (ids.len != KEY * count || lengths.len != 4 * count)
+        PyErr_SetString(PyExc_ValueError, "blob_records: an id of 32 bytes, a length of 4 and a type of 1 for each");
+    else if ((result = PyBytes_FromStringAndSize(NULL, RECORD * count)))
+        /* The GIL stays: a segment has few blobs. */
+        fill_records((uint8_t *)PyBytes_AsString(result), (size_t)count, segment, ids.buf, lengths.buf, types.buf);
+    PyBuffer_Release(&types);
+    PyBuffer_Release(&lengths);
+    PyBuffer_Release(&ids);
+    return result;
+}
+
+static PyObject *native_renumber(PyObject *module, PyObject *args)
+{
+    unsigned int by;
+    Py_buffer table;
+    int whole;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "w*I:renumber", &table, &by))
+        return NULL;
+    whole = table.len % RECORD == 0;
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t at = SEGMENT_AT; whole && at < table.len; at += RECORD) {
+        uint8_t *word = (uint8_t *)table.buf + at;
+        store_little_endian_32(word, little_endian_32(word) + by);
+    }
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&table);
+    if (!whole) {
+        PyErr_SetString(PyExc_ValueError, "renumber: records have 44 bytes each");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 /* -------------------------------------------------------------------------------------------------- same_bytes */
 
 static PyObject *native_same_bytes(PyObject *module, PyObject *args)
@@ -492,6 +567,8 @@ static PyMethodDef methods[] = {
     {"sort_records", native_sort_records, METH_VARARGS, "sort_records(table, width): sort the records in place"},
     {"find_record", native_find_record, METH_VARARGS, "find_record(table, width, key) -> index or -1"},
     {"find_records", native_find_records, METH_VARARGS, "find_records(table, width, keys, single=False) -> int64 little-endian"},
+    {"blob_records", native_blob_records, METH_VARARGS, "blob_records(segment, ids, lengths, types) -> bytes"},
+    {"renumber", native_renumber, METH_VARARGS, "renumber(records, by): add to the segment of each record in place"},
     {"same_bytes", native_same_bytes, METH_VARARGS, "same_bytes(a, b) -> whether two buffers hold the same"},
 #ifndef _WIN32
     {"list_names", native_list_names, METH_VARARGS, "list_names(folder) -> list of bytes, in no order"},

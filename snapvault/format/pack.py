@@ -8,6 +8,8 @@ segments there are.
 """
 
 import struct
+import sys
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -37,13 +39,13 @@ class Blob(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of blobs sealed together.  ``ids`` are 32 bytes each; ``lengths`` and ``types`` run beside them."""
+    """A run of blobs sealed together.  ``ids`` are 32 bytes each; ``lengths`` ("I") and ``types`` run beside them."""
 
     offset: int  # in the pack
     sealed: int  # bytes in the pack
     raw: int  # bytes of plaintext
     ids: bytes
-    lengths: Sequence[int]
+    lengths: "array[int]"
     types: bytes
 
     def blobs(self) -> Iterator[Blob]:
@@ -56,13 +58,17 @@ class Segment:
 def encode_segments(segments: Sequence[Segment]) -> list[bytes]:
     """The table of a pack's segments as four columns: rows, ids, lengths, types."""
     rows = b"".join(SEGMENT_ROW.pack(s.offset, s.sealed, s.raw, len(s.lengths)) for s in segments)
-    lengths = [n for s in segments for n in s.lengths]
-    return [
-        rows,
-        b"".join(s.ids for s in segments),
-        struct.pack(f"<{len(lengths)}I", *lengths),
-        b"".join(s.types for s in segments),
-    ]
+    lengths = array("I")
+    for s in segments:
+        lengths += s.lengths
+    return [rows, b"".join(s.ids for s in segments), _swapped(lengths).tobytes(), b"".join(s.types for s in segments)]
+
+
+def _swapped(words: "array[int]") -> "array[int]":
+    """From little endian to what this machine has, or back; in place."""
+    if sys.byteorder == "big":
+        words.byteswap()
+    return words
 
 
 def decode_segments(columns: Any, pack_size: int) -> list[Segment]:
@@ -70,7 +76,9 @@ def decode_segments(columns: Any, pack_size: int) -> list[Segment]:
 
     def build() -> list[Segment]:
         rows, ids, lengths_bin, types = (typed(c, bytes, "column") for c in columns)
-        lengths = struct.unpack(f"<{len(lengths_bin) // 4}I", lengths_bin)
+        lengths = array("I")
+        lengths.frombytes(lengths_bin)
+        lengths = _swapped(lengths)
         if len(ids) != ID_SIZE * len(lengths) or len(types) != len(lengths) or set(types) - set(BlobType.ALL):
             raise FormatError("the columns of a blob table do not fit together")
         segments, at = [], 0
@@ -87,7 +95,7 @@ def decode_segments(columns: Any, pack_size: int) -> list[Segment]:
 
     try:
         return shaped(build, "blob table")
-    except struct.error as e:
+    except (struct.error, ValueError) as e:  # a column that is not whole rows
         raise FormatError("a blob table is malformed") from e
 
 

@@ -14,6 +14,7 @@ from snapvault.format.signed import decode_signed
 from snapvault.format.slot import decode_slot
 from snapvault.format.snapshot import COMMIT, GC_DONE, merkle
 from snapvault.format.wire import FormatError, Kind, check_frame
+from snapvault.foundation.ahead import ahead
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Reporter
 from snapvault.foundation.ids import PackId, SessionId
@@ -22,7 +23,7 @@ from snapvault.repository.history import Slot
 from snapvault.repository.index import BlobIndex, build_table
 from snapvault.repository.loader import Entry
 from snapvault.repository.repository import Vault, verify_keyset
-from snapvault.repository.store import fetch
+from snapvault.repository.store import FETCHERS, fetch
 from snapvault.repository.trust import Untrusted, signed_by
 from snapvault.repository.verdicts import PREFIXES, trusted_verdict
 
@@ -81,15 +82,24 @@ class ObjectCheck:
 
     def _each(self, prefix: str, verify: Callable[[str, bytes], object]) -> None:
         """Fetch every object below a prefix and verify it."""
-        for name in self._names(prefix):
-            self._one(name, verify)
+        wanted = self._names(prefix)
+        for name, data in zip(wanted, ahead(self._fetch, wanted, FETCHERS), strict=True):
+            self._one(name, data, verify)
 
-    def _one(self, name: str, verify: Callable[[str, bytes], object]) -> None:
+    def _fetch(self, name: str) -> bytes | Damaged | NotFound:
+        listed = self._listing.get(name)
+        try:
+            return fetch(self._vault.backend, name, None if listed is None else listed.size)
+        except (Damaged, NotFound) as e:
+            return e
+
+    def _one(self, name: str, data: bytes | Damaged | NotFound, verify: Callable[[str, bytes], object]) -> None:
         self._done += 1
         self._reporter.tick("objects", self._done, len(self._listing), current=name)
         self._reporter.check()
         try:
-            data = fetch(self._vault.backend, name, self._listing[name].size)
+            if not isinstance(data, bytes):
+                raise data
             wanted = names.content_digest(name)
             if wanted is not None and blake3(data).digest() != wanted:
                 raise FormatError("its bytes are not those that its name states")
@@ -108,7 +118,7 @@ class ObjectCheck:
             if blake3(data).digest() != self._vault.ring.config_digest:
                 raise Untrusted("it was replaced since the repository was opened")
 
-        self._one(names.CONFIG, verify)
+        self._one(names.CONFIG, self._fetch(names.CONFIG), verify)
 
     def _keysets(self) -> None:
         """The chain from the first to the newest: none missing, each naming the digest of the one before."""

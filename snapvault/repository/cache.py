@@ -10,11 +10,13 @@ import mmap
 import os
 import secrets
 from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
 
 from blake3 import blake3
 
 MAC_SIZE = 32
+PIECE = 4 << 20  # what is read at once: enough for each core to hash a part of it
 MAX_BYTES = 2 << 30
 
 
@@ -75,18 +77,19 @@ class Cache:
     def get_sealed(self, name: str, key: bytes) -> memoryview | None:
         """What ``put_sealed`` kept under this key, mapped into memory; None if it is absent or altered."""
         path = self._path(name)
+        if path is None:
+            return None
         try:
-            if path is None or path.stat().st_size < MAC_SIZE:
-                return None
-            with path.open("rb") as f:
-                data = memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
+            with path.open("rb", buffering=0) as f:
+                size = os.fstat(f.fileno()).st_size - MAC_SIZE
+                digest = _keyed_digest(f, size, key)
+                data = memoryview(mmap.mmap(f.fileno(), size + MAC_SIZE, access=mmap.ACCESS_READ))
         except (OSError, ValueError):
             return None
-        body = data[:-MAC_SIZE]
-        if blake3(body, key=key).digest() != data[-MAC_SIZE:]:
+        if digest != data[size:]:
             self.remove(name)
             return None
-        return body
+        return data[:size]
 
     def put_sealed(self, name: str, key: bytes, parts: Iterable[bytes | memoryview | bytearray]) -> None:
         """Keep the bytes with a keyed BLAKE3 behind them."""
@@ -115,3 +118,18 @@ class Cache:
             with contextlib.suppress(OSError):
                 path.unlink()
             total -= size
+
+
+def _keyed_digest(file: FileIO, size: int, key: bytes) -> bytes:
+    """Of the first bytes of a file; read and not mapped, so that none of it stays in this process's memory.
+
+    ValueError if it has fewer.
+    """
+    digest, piece = blake3(key=key, max_threads=blake3.AUTO), memoryview(bytearray(min(PIECE, max(size, 0))))
+    while size > 0:
+        count = file.readinto(piece[: min(PIECE, size)])
+        if not count:
+            raise ValueError("the file ends early")
+        digest.update(piece[:count])
+        size -= count
+    return digest.digest()

@@ -1,6 +1,5 @@
-"""The blob index in memory: sorted fixed-width tables, and a dict for what this session adds.
+"""The blob index in memory: sorted tables of fixed-width records, and a set for what this session adds.
 
-A record is 44 bytes: id (32), number of the segment (4), offset in the segment's plaintext (4), type and length (4).
 Segments and packs stand in tables of their own, so that a blob's place costs 12 bytes.
 """
 
@@ -14,12 +13,16 @@ from snapvault.format.tree import ID_SIZE
 from snapvault.format.wire import pack, unpack
 from snapvault.foundation.ids import BlobId, DomainId, PackId, SessionId
 from snapvault.foundation.table import find_record, find_records, sort_records
-
-WIDTH = ID_SIZE + 12
-_PLACE = struct.Struct("<III")
-_WORD = struct.Struct("<I")  # the last of these
-_LENGTH_BITS = 28
-_LENGTH_MASK = (1 << _LENGTH_BITS) - 1
+from snapvault.repository.records import (
+    WIDTH,
+    Records,
+    blob_records,
+    lengths_in,
+    place_in,
+    renumber,
+    renumber_rows,
+    segment_in,
+)
 
 
 class PackRow(NamedTuple):
@@ -51,7 +54,7 @@ class IndexTable:
         names: frozenset[str],
         packs: Sequence[PackRow],
         segments: "array[int]",
-        records: bytes | memoryview | bytearray,
+        records: Records,
     ) -> None:
         self.names = names
         self.packs = packs
@@ -76,9 +79,8 @@ class IndexTable:
         return found
 
     def _place(self, at: int) -> Place:
-        segment, offset, word = _PLACE.unpack_from(self.records, at + ID_SIZE)
+        segment, offset, length, blob_type = place_in(self.records, at)
         s, row = self.segments, 4 * segment
-        length, blob_type = word & _LENGTH_MASK, word >> _LENGTH_BITS
         return Place(self.packs[s[row]], s[row + 1], s[row + 2], s[row + 3], offset, length, blob_type)
 
     def find(self, ids: bytes) -> tuple[int, ...]:
@@ -96,8 +98,7 @@ class IndexTable:
             return False
         at *= WIDTH
         while at < len(self.records) and self.records[at : at + ID_SIZE] == blob:
-            segment = int.from_bytes(self.records[at + ID_SIZE : at + ID_SIZE + 4], "little")
-            if self.usable[self.segments[4 * segment]]:
+            if self.usable[self.segments[4 * segment_in(self.records, at)]]:
                 return True
             at += WIDTH
         return False
@@ -112,14 +113,13 @@ class IndexTable:
 
     def lengths(self, numbers: Iterable[int]) -> list[int]:
         """Bytes of the blobs of these records."""
-        records, unpack_from, end = self.records, _WORD.unpack_from, WIDTH - _WORD.size
-        return [unpack_from(records, number * WIDTH + end)[0] & _LENGTH_MASK for number in numbers]
+        return lengths_in(self.records, numbers)
 
     def ids(self) -> Iterator[BlobId]:
         for at in range(0, len(self.records), WIDTH):
             yield BlobId(bytes(self.records[at : at + ID_SIZE]))
 
-    def dump(self) -> list[bytes | memoryview | bytearray]:
+    def dump(self) -> list[Records]:
         """The parts of a file that ``load`` reads."""
         head = pack([sorted(self.names), [list(p) for p in self.packs], len(self.segments)])
         return [len(head).to_bytes(4, "little"), head, self.segments.tobytes(), self.records]
@@ -135,45 +135,50 @@ class IndexTable:
         return cls(frozenset(names), rows, segments, data[end + 4 * count :])
 
 
+class TableBuilder:
+    """Makes a table of packs that come one by one, and keeps nothing of them but what the table needs."""
+
+    def __init__(self) -> None:
+        self.packs: list[PackRow] = []
+        self._segments = array("I")
+        self._records = bytearray()
+
+    def add(self, row: PackRow, segments: Sequence[Segment]) -> None:
+        """A pack."""
+        for s in segments:
+            self._records += blob_records(len(self._segments) // 4, s)
+            self._segments.extend((len(self.packs), s.offset, s.sealed, s.raw))
+        self.packs.append(row)
+
+    def add_table(self, table: IndexTable) -> None:
+        """All packs of another table."""
+        records, segments = bytearray(table.records), array("I", table.segments)
+        renumber(records, len(self._segments) // 4)
+        renumber_rows(segments, len(self.packs))
+        self._records += records
+        self._segments += segments
+        self.packs += table.packs
+
+    def built(self, names: Iterable[str]) -> IndexTable:
+        """The table; the builder is used up."""
+        sort_records(self._records, WIDTH)
+        return IndexTable(frozenset(names), self.packs, self._segments, self._records)
+
+
 def build_table(names: Iterable[str], packs: Iterable[tuple[PackRow, Sequence[Segment]]]) -> IndexTable:
     """The table of these packs."""
-    rows: list[PackRow] = []
-    segments = array("I")
-    records = bytearray()
-    number = 0
-    for row, parts in packs:
-        for s in parts:
-            segments.extend((len(rows), s.offset, s.sealed, s.raw))
-            offset, ids = 0, s.ids
-            for i, length in enumerate(s.lengths):
-                records += ids[i * ID_SIZE : (i + 1) * ID_SIZE]
-                records += _PLACE.pack(number, offset, s.types[i] << _LENGTH_BITS | length)
-                offset += length
-            number += 1
-        rows.append(row)
-    sort_records(records, WIDTH)
-    return IndexTable(frozenset(names), rows, segments, records)
+    builder = TableBuilder()
+    for row, segments in packs:
+        builder.add(row, segments)
+    return builder.built(names)
 
 
 def merge_tables(tables: Sequence[IndexTable]) -> IndexTable:
     """One table with everything that these hold."""
-    packs: list[PackRow] = []
-    segments = array("I")
-    records = bytearray()
-    for t in tables:
-        first_segment, first_pack = len(segments) // 4, len(packs)
-        part = bytearray(t.records)
-        if first_segment:
-            for at in range(ID_SIZE, len(part), WIDTH):
-                struct.pack_into("<I", part, at, struct.unpack_from("<I", part, at)[0] + first_segment)
-        records += part
-        moved = array("I", t.segments)
-        for i in range(0, len(moved), 4):
-            moved[i] += first_pack
-        segments.extend(moved)
-        packs.extend(t.packs)
-    sort_records(records, WIDTH)
-    return IndexTable(frozenset().union(*(t.names for t in tables)), packs, segments, records)
+    builder = TableBuilder()
+    for table in tables:
+        builder.add_table(table)
+    return builder.built(frozenset().union(*(t.names for t in tables)))
 
 
 class BlobIndex:

@@ -23,7 +23,7 @@ from snapvault.format.snapshot import GC_DONE, decode_snapshot
 from snapvault.format.wire import FormatError, Kind
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import DomainId, HolderId, PackId, SessionId
-from snapvault.repository.index import BlobIndex, IndexTable, PackRow, build_table, merge_tables
+from snapvault.repository.index import BlobIndex, IndexTable, PackRow, TableBuilder, build_table, merge_tables
 from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import fetch_directory, read_header
 from snapvault.repository.session import index_context
@@ -80,8 +80,7 @@ class IndexLoader:
         tables = self._cached(listed)
         missing = sorted(listed.difference(*(t.names for t in tables)))
         if missing:
-            entries, good = self._read(missing, {row.id for t in tables for row in t.packs})
-            table = build_table(good, entries)
+            table = self._read(missing, {row.id for t in tables for row in t.packs})
             tables.append(table)
             self._keep(tables, table)
         index = BlobIndex(tables)
@@ -122,18 +121,19 @@ class IndexLoader:
         segments = fetch_directory(backend, secrets, digest, size)
         return PackRow(digest, size, session.head.sid, secrets.domain), segments
 
-    def _read(self, wanted: Sequence[str], taken: set[PackId]) -> tuple[list[Entry], list[str]]:
+    def _read(self, wanted: Sequence[str], taken: set[PackId]) -> IndexTable:
         """The packs that index objects list, and the names of those that count; ``taken`` are known already."""
-        entries: list[Entry] = []
+        builder = TableBuilder()
         good = []
-        removed: dict[str, list[Entry]] = {}  # what holders wrote that were removed since
-        for name, data in zip(wanted, self._store.immutables(list(wanted)), strict=True):
+        removed: dict[str, set[PackId]] = {}  # packs in what holders wrote that were removed since
+        keep = self._key() is None  # what the cached tables hold need not be kept twice
+        for name, data in zip(wanted, self._store.each(wanted, keep=keep), strict=True):
             try:
                 if isinstance(data, Damaged):
                     raise data
                 found = self.open(name, data)
                 if self._ring.removed and self.author(data) in self._ring.removed:
-                    removed[name] = found
+                    removed[name] = {row.id for row, _ in found}
                     continue
             except Damaged as e:
                 reason = e.message.removeprefix(f"{name}: ")
@@ -141,16 +141,18 @@ class IndexLoader:
                 self.problems.append(type(e)(f"{name} is ignored: {reason}", affected=[name]))
                 continue
             good.append(name)
-            entries += found
-        return entries, good + self._settled(removed, taken | {row.id for row, _ in entries})
+            for entry in found:
+                builder.add(*entry)
+        settled = self._settled(removed, taken.union(row.id for row in builder.packs))
+        return builder.built(good + settled)
 
-    def _settled(self, removed: dict[str, list[Entry]], taken: set[PackId]) -> list[str]:
+    def _settled(self, removed: dict[str, set[PackId]], taken: set[PackId]) -> list[str]:
         """The index objects of removed holders that are replaced by the owner's; none of them counts.
 
         Nobody can tell from such an object whether it was written before the removal, so the owner lists in its own
         what they list then.  One that lists other packs came after.
         """
-        settled = [name for name, found in removed.items() if all(row.id in taken for row, _ in found)]
+        settled = [name for name, packs in removed.items() if packs <= taken]
         for name in removed.keys() - set(settled):
             log.warning("%s is ignored: its writer's key was removed before", name)
             self.problems.append(Untrusted(f"{name} is ignored: its writer's key was removed before", affected=[name]))

@@ -1,13 +1,13 @@
 """The backend together with the local cache of its immutable objects."""
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 
 from snapvault.backend.names import total
 from snapvault.backend.protocol import Backend, Buffer, NotFound
 from snapvault.format import names
 from snapvault.format.pack import MAX_PACK
 from snapvault.format.wire import MAX_RECORD, FormatError, check_frame
+from snapvault.foundation.ahead import ahead
 from snapvault.foundation.errors import Damaged
 from snapvault.repository.cache import Cache
 
@@ -55,8 +55,11 @@ class Store:
     def __init__(self, backend: Backend, cache: Cache) -> None:
         self.backend, self.cache = backend, cache
 
-    def immutable(self, name: str, size: int | None = None) -> bytes:
-        """A framed object that never changes under its name; from the cache if it verifies there."""
+    def immutable(self, name: str, size: int | None = None, *, keep: bool = True) -> bytes:
+        """A framed object that never changes under its name; from the cache if it verifies there.
+
+        ``keep``: put it there otherwise.
+        """
         kept = self.cache.get("objects/" + name)
         if kept is not None:
             try:
@@ -64,31 +67,35 @@ class Store:
                 return kept
             except Damaged:
                 self.cache.remove("objects/" + name)
-        return self.fresh(name, size)
+        return self.fresh(name, size, keep=keep)
 
-    def fresh(self, name: str, size: int | None = None) -> bytes:
+    def fresh(self, name: str, size: int | None = None, *, keep: bool = True) -> bytes:
         """The same, as the store has it now."""
         data = fetch(self.backend, name, size)
         try:
             check_frame(data)
         except Damaged as e:
             raise type(e)(f"{name}: {e.message}", affected=[name]) from e
-        self.cache.put("objects/" + name, data)
+        if keep:
+            self.cache.put("objects/" + name, data)
         return data
 
     def immutables(self, wanted: Sequence[str], sizes: Mapping[str, int] | None = None) -> list[bytes | Damaged]:
         """Several of them at once; what is damaged or missing stands in its place as the error."""
+        return list(self.each(wanted, sizes))
+
+    def each(
+        self, wanted: Sequence[str], sizes: Mapping[str, int] | None = None, *, keep: bool = True
+    ) -> Iterator[bytes | Damaged]:
+        """The same one by one, and fetched only a few ahead of who takes them."""
         known = sizes or {}
 
         def one(name: str) -> bytes | Damaged:
             try:
-                return self.immutable(name, known.get(name))
+                return self.immutable(name, known.get(name), keep=keep)
             except Damaged as e:
                 return e
             except NotFound:
                 return Damaged(f"{name} is gone", affected=[name])
 
-        if len(wanted) < 2:
-            return [one(n) for n in wanted]
-        with ThreadPoolExecutor(FETCHERS, thread_name_prefix="snapvault-fetch") as pool:
-            return list(pool.map(one, wanted))
+        return ahead(one, wanted, FETCHERS)

@@ -11,6 +11,7 @@ in the caller's thread at its next call.
 import mmap
 import os
 import threading
+from array import array
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -157,7 +158,7 @@ class _Pending:
         self.buffer, self._view = buffer, memoryview(buffer)
         self.size = 0
         self.ids: list[bytes] = []
-        self._lengths: list[int] = []
+        self._lengths = array("I")
         self._types = bytearray()
 
     def add(self, blob: BlobId, blob_type: int, data: bytes | memoryview) -> None:

@@ -1,5 +1,6 @@
 """Every record comes back as it went in, whatever an honest writer may put into it."""
 
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -196,7 +197,7 @@ def test_signed_objects(kind: int, payload: bytes, signatures: Any, sealed: byte
 def segments(draw: st.DrawFn) -> list[Segment]:
     found, offset = [], 100
     for _ in range(draw(st.integers(0, 4))):
-        lengths = tuple(draw(st.lists(st.integers(0, 5000), max_size=4)))
+        lengths = array("I", draw(st.lists(st.integers(0, 5000), max_size=4)))
         types = bytes(draw(st.integers(0, 2)) for _ in lengths)
         found.append(
             Segment(offset, draw(st.integers(0, 9000)), sum(lengths), draw(fixed(32 * len(lengths))), lengths, types)

@@ -1,6 +1,7 @@
 """The blob index against a dict."""
 
 import os
+from array import array
 
 import pytest
 from hypothesis import given, settings
@@ -8,6 +9,8 @@ from hypothesis import strategies as st
 
 from snapvault.format.pack import Segment
 from snapvault.foundation.ids import BlobId, DomainId, PackId, SessionId
+from snapvault.foundation.native import native
+from snapvault.repository import records as records_module
 from snapvault.repository.index import BlobIndex, IndexTable, PackRow, build_table, merge_tables
 
 SID = SessionId("a" * 32)
@@ -21,7 +24,7 @@ def entry(segments: list[list[tuple[bytes, int]]], size: int = 1 << 20) -> Entry
     made = [
         Segment(
             1000 * n, 900, sum(length for _, length in blobs), b"".join(i for i, _ in blobs),
-            [length for _, length in blobs], bytes(len(blobs)),
+            array("I", [length for _, length in blobs]), bytes(len(blobs)),
         )
         for n, blobs in enumerate(segments)
     ]  # fmt: skip
@@ -57,6 +60,30 @@ def test_every_place_of_every_blob_is_found(first: list[list[list[tuple[bytes, i
             assert blob in index
             assert found(index, blob) == places
         assert os.urandom(32) not in index
+
+
+@given(packs)
+@settings(max_examples=60, deadline=None)
+def test_native_records_are_those_of_the_twin(made: list[list[list[tuple[bytes, int]]]]) -> None:
+    entries = [entry(p) for p in made]
+    native = build_table(["x"], entries)
+    merged = merge_tables([native, native])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records_module, "native", None)
+        twin = build_table(["x"], entries)
+        assert (native.records, native.segments) == (twin.records, twin.segments)
+        again = merge_tables([twin, twin])
+        assert (merged.records, merged.segments) == (again.records, again.segments)
+
+
+def test_columns_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError):
+        native.blob_records(0, bytes(32), bytes(8), bytes(1))
+    with pytest.raises(ValueError):
+        native.blob_records(0, bytes(33), bytes(4), bytes(1))
+    for size in (1, 43, 45, 87):
+        with pytest.raises(ValueError):
+            native.renumber(bytearray(size), 1)
 
 
 def test_a_run_moves_its_blobs_into_few_tables_and_loses_none() -> None:

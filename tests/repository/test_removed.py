@@ -1,5 +1,6 @@
 """What a holder wrote before it was removed counts for ever; what it writes after does not."""
 
+from array import array
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def client(repo: Repository, role: str, tmp_path: Path) -> Repository:
 def lie(thief: Repository, domain: DomainId, sid: SessionId, blob: BlobId, row: PackRow) -> str:
     """An index object, signed by the thief in a session of its own, that says: this blob lies in this pack."""
     vault = thief.vault
-    segment = Segment(100, 60, 10, blob, [10], bytes((BlobType.DATA,)))
+    segment = Segment(100, 60, 10, blob, array("I", [10]), bytes((BlobType.DATA,)))
     name, data = encode_index(vault.ring, vault.ring.domains[domain], sid, [(row, [segment])])
     vault.backend.put_if_absent(name, [data])
     return name

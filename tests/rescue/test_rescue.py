@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -484,7 +485,7 @@ def test_garbage_under_a_known_id_is_never_restored(tmp_path: Path) -> None:
         start = len(pack_prefix(session.header))
         s = session.secrets
         sealed = seal(s.secret, "segment", s.context, *encode_segment(b"garbage"))
-        rows = [Segment(start, len(sealed), 7, blob, (7,), bytes((BlobType.DATA,)))]
+        rows = [Segment(start, len(sealed), 7, blob, array("I", (7,)), bytes((BlobType.DATA,)))]
         ending = pack_ending(session.secrets, rows, start + len(sealed), full=False)
         data = pack_prefix(session.header) + bytes(sealed) + ending
         session.put_object(names.pack(blake3(data).digest()), [data])  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """What the makers of vectors share."""
 
+from array import array
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -29,6 +30,6 @@ def plain(value: Any) -> Any:
         return {k: plain(v) for k, v in value._asdict().items()}
     if isinstance(value, dict):
         return {plain(k): plain(v) for k, v in value.items()}
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple | list | array):
         return [plain(v) for v in value]
     return value

@@ -1,5 +1,6 @@
 """records.json: what a decoder must give for these bytes, and what an encoder must make of it."""
 
+from array import array
 from collections.abc import Iterator
 from typing import Any
 
@@ -140,8 +141,8 @@ def _index() -> IndexRecord:
 
 
 def _segments() -> list[Segment]:
-    first = Segment(3200, 900, 30, secret("ids", 64), (10, 20), bytes((0, 0)))
-    return [first, Segment(4100, 300, 700, secret("tree id"), (700,), bytes((1,)))]
+    first = Segment(3200, 900, 30, secret("ids", 64), array("I", (10, 20)), bytes((0, 0)))
+    return [first, Segment(4100, 300, 700, secret("tree id"), array("I", (700,)), bytes((1,)))]
 
 
 def _nodes() -> list[Node]:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def plain(value: Any) -> Any:
         return {k: plain(v) for k, v in value._asdict().items()}
     if isinstance(value, dict):
         return {str(plain(k)): plain(v) for k, v in value.items()}
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple | list | array):
         return [plain(v) for v in value]
     return value
 

@@ -6,6 +6,7 @@ It opens nothing.  It loses and hides nothing of anybody else, and a check repor
 import contextlib
 import io
 import os
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -277,7 +278,7 @@ def put_pack(session: Session, blobs: list[tuple[bytes, int, bytes]], lie: list[
     sealed, raw = seal(s.secret, "segment", s.context, *encoded), encoded.raw_length
     lengths = [len(data) for _, _, data in blobs] if lie is None else lie
     ids, types = b"".join(i for i, _, _ in blobs), bytes(t for _, t, _ in blobs)
-    segment = Segment(len(prefix), len(sealed), sum(lengths), ids, lengths, types)
+    segment = Segment(len(prefix), len(sealed), sum(lengths), ids, array("I", lengths), types)
     body = prefix + sealed
     body += pack_ending(session.secrets, [segment], len(body), full=False)
     row = PackRow(PackId(blake3(body).digest()), len(body), session.sid, session.domain.id)

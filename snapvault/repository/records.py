@@ -1,0 +1,61 @@
+"""The records of the blob index: what a sorted table says of each blob.
+
+A record is 44 bytes: id (32), number of the segment (4), offset in the segment's plaintext (4), type and length (4);
+little endian.
+"""
+
+import struct
+from array import array
+from collections.abc import Iterable
+
+from snapvault.format.pack import Segment
+from snapvault.format.tree import ID_SIZE
+from snapvault.foundation.native import native, warn_about_twin
+
+WIDTH = ID_SIZE + 12
+_LENGTH_BITS = 28
+_LENGTH_MASK = (1 << _LENGTH_BITS) - 1
+_PLACE = struct.Struct("<III")
+_WORD = struct.Struct("<I")  # one of these
+Records = bytes | bytearray | memoryview
+
+
+def blob_records(number: int, segment: Segment) -> bytes:
+    """The records of the blobs of a segment, which is to have this number."""
+    if native is not None:
+        return bytes(native.blob_records(number, segment.ids, segment.lengths, segment.types))
+    warn_about_twin()
+    rows = [b.id + _PLACE.pack(number, b.offset, b.type << _LENGTH_BITS | b.length) for b in segment.blobs()]
+    return b"".join(rows)
+
+
+def place_in(records: Records, at: int) -> tuple[int, int, int, int]:
+    """Of the record at this byte: number of the segment, offset in it, length and type of the blob."""
+    number, offset, word = _PLACE.unpack_from(records, at + ID_SIZE)
+    return number, offset, word & _LENGTH_MASK, word >> _LENGTH_BITS
+
+
+def segment_in(records: Records, at: int) -> int:
+    """The number of the segment alone."""
+    return int.from_bytes(records[at + ID_SIZE : at + ID_SIZE + _WORD.size], "little")
+
+
+def lengths_in(records: Records, numbers: Iterable[int]) -> list[int]:
+    """Bytes of the blobs of some records."""
+    unpack_from, end = _WORD.unpack_from, WIDTH - _WORD.size
+    return [unpack_from(records, number * WIDTH + end)[0] & _LENGTH_MASK for number in numbers]
+
+
+def renumber(records: bytearray, by: int) -> None:
+    """Add to the number of each record's segment, in place."""
+    if native is not None:
+        native.renumber(records, by)
+        return
+    warn_about_twin()
+    for at in range(ID_SIZE, len(records), WIDTH):
+        _WORD.pack_into(records, at, _WORD.unpack_from(records, at)[0] + by)
+
+
+def renumber_rows(rows: "array[int]", by: int) -> None:
+    """Add to the first of every four numbers, in place."""
+    rows[::4] = array("I", [n + by for n in rows[::4]])
