@@ -1,6 +1,7 @@
 """The public handle of an open repository."""
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -10,7 +11,7 @@ from snapvault.access.snapshot import Snapshot
 from snapvault.chunking import Chunking
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.ids import RepositoryId
-from snapvault.repository.credentials import KeyProvider, Secret, credential
+from snapvault.repository.credentials import Credential, KeyProvider, Secret, credential
 from snapvault.repository.repository import Vault, open_vault
 
 if TYPE_CHECKING:
@@ -99,14 +100,14 @@ class InitResult:
 
 
 def init(
-    url: str,
+    url: str | os.PathLike[str],
     *,
     password: Secret | None = None,
     keys: KeyProvider | None = None,
     storage_options: Mapping[str, Any] | None = None,
     chunking: Chunking = DEFAULT,
-    cache: Path | None = None,
-    state: Path | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    state: str | os.PathLike[str] | None = None,
 ) -> InitResult:
     """Make a repository and open it.
 
@@ -116,19 +117,20 @@ def init(
     brought = credential(password, keys)
     from snapvault.repository.create import create  # only here: every command pays for what is imported above
 
-    created = create(url, brought, chunking, storage_options=storage_options)
-    vault = open_vault(url, lambda: brought, storage_options=storage_options, cache=cache, state=state)
-    return InitResult(Repository(vault, vault.address, cache, state), created.recovery_key.encode())
+    place, folders = os.fspath(url), (_folder(cache), _folder(state))
+    created = create(place, brought, chunking, storage_options=storage_options)
+    repository = _open(place, lambda: brought, storage_options, *folders)
+    return InitResult(repository, created.recovery_key.encode())
 
 
 def open(
-    url: str,
+    url: str | os.PathLike[str],
     *,
     password: Secret | None = None,
     keys: KeyProvider | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    cache: Path | None = None,
-    state: Path | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    state: str | os.PathLike[str] | None = None,
 ) -> Repository:
     """Open a repository.
 
@@ -136,7 +138,16 @@ def open(
     store which plays back an old state; None: no pins.  Raises RepositoryNotFound, KeyRejected, FormatTooNew, Damaged,
     StoreDenied, StoreUnavailable.
     """
-    vault = open_vault(
-        url, lambda: credential(password, keys), storage_options=storage_options, cache=cache, state=state
-    )
+    place = os.fspath(url)
+    return _open(place, lambda: credential(password, keys), storage_options, _folder(cache), _folder(state))
+
+
+def _folder(place: str | os.PathLike[str] | None) -> Path | None:
+    return None if place is None else Path(place)
+
+
+def _open(
+    url: str, bring: Callable[[], Credential], options: Mapping[str, Any] | None, cache: Path | None, state: Path | None
+) -> Repository:
+    vault = open_vault(url, bring, storage_options=options, cache=cache, state=state)
     return Repository(vault, vault.address, cache, state)

@@ -18,6 +18,7 @@ from blake3 import blake3
 MAC_SIZE = 32
 PIECE = 4 << 20  # what is read at once: enough for each core to hash a part of it
 MAX_BYTES = 2 << 30
+TABLES = "tables/"  # of the index: as large as it has to be, and too dear to make again
 
 
 class Cache:
@@ -101,11 +102,13 @@ class Cache:
         self.put(name, *kept, digest.digest())
 
     def trim(self, limit: int = MAX_BYTES) -> None:
-        """Remove the files that were not written for longest, until at most ``limit`` bytes are left."""
+        """Remove the files that were not written for longest, until ``limit`` bytes are left; tables do not count."""
         if self.folder is None:
             return
         files = []
-        for root, _, entries in os.walk(self.folder):
+        for root, folders, entries in os.walk(self.folder):
+            if Path(root) == self.folder:
+                folders[:] = [f for f in folders if f != TABLES.rstrip("/")]
             for entry in entries:
                 with contextlib.suppress(OSError):
                     path = Path(root, entry)

@@ -23,6 +23,7 @@ from snapvault.format.snapshot import GC_DONE, decode_snapshot
 from snapvault.format.wire import FormatError, Kind
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import DomainId, HolderId, PackId, SessionId
+from snapvault.repository.cache import TABLES
 from snapvault.repository.index import BlobIndex, IndexTable, PackRow, TableBuilder, build_table, merge_tables
 from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import fetch_directory, read_header
@@ -33,7 +34,6 @@ from snapvault.repository.trust import Untrusted, signed_by, trusted_certificate
 
 log = logging.getLogger("snapvault")
 
-TABLES = "tables/"
 MAX_TABLES = 6  # cached tables before they are merged into one
 Entry = tuple[PackRow, list[Segment]]
 

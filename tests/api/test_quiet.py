@@ -348,3 +348,12 @@ def test_streams_are_not_closed(repo: Repository) -> None:
     out = io.BytesIO()
     snapvault.archive(repo, "latest", "/", out)
     assert not out.closed and out.getvalue()
+
+
+def test_places_are_paths_or_text(tmp_path: Path) -> None:
+    """Of the repository and of its folders, as everywhere in Python."""
+    place, cache = tmp_path / "repository", tmp_path / "cache"
+    snapvault.init(place, password="pw", cache=str(cache), state=str(tmp_path / "state")).repository.close()
+    with snapvault.open(str(place), password="pw", cache=cache, state=tmp_path / "state") as repo:
+        assert not list(repo.snapshots())
+    assert cache.is_dir() and (tmp_path / "state").is_dir()

@@ -57,8 +57,10 @@ def test_trimming_keeps_the_newest(tmp_path: Path) -> None:
     for n in range(5):
         cache.put(f"f{n}", bytes(100))
         os.utime(tmp_path / f"f{n}", (n, n))
+    cache.put("tables/t", bytes(1000))
     cache.trim(250)
-    assert cache.names("") == ["f3", "f4"]
+    assert cache.names("") == ["f3", "f4", "tables"]
+    assert cache.names("tables/") == ["tables/t"]
 
 
 def test_pins_survive_and_are_kept_by_place(tmp_path: Path) -> None:
