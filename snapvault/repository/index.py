@@ -24,6 +24,8 @@ from snapvault.repository.records import (
     segment_in,
 )
 
+MERGED_MAX = 1 << 21  # blobs of a table that a run makes of smaller ones
+
 
 class PackRow(NamedTuple):
     """A pack, its size in the store, the session that wrote it, and the domain of whoever says so."""
@@ -152,10 +154,12 @@ class TableBuilder:
 
     def add_table(self, table: IndexTable) -> None:
         """All packs of another table."""
-        records, segments = bytearray(table.records), array("I", table.segments)
-        renumber(records, len(self._segments) // 4)
+        segments = array("I", table.segments)
         renumber_rows(segments, len(self.packs))
-        self._records += records
+        begin = len(self._records)
+        self._records += table.records
+        with memoryview(self._records)[begin:] as added:
+            renumber(added, len(self._segments) // 4)
         self._segments += segments
         self.packs += table.packs
 
@@ -252,11 +256,14 @@ class BlobIndex:
     def indexed(self, packs: Sequence[tuple[PackRow, Sequence[Segment]]]) -> None:
         """Blobs of this session that an index object names now: they move from the set into a table.
 
-        Tables of like size are merged, so that there are few.  In this order, another thread always finds a blob in
-        one of the two.
+        Tables of like size are merged, so that there are few, but not into ones that take much memory to make.  In this
+        order, another thread always finds a blob in one of the two.
         """
         tables = [*self.tables, build_table((), packs)]
-        while len(tables) - self._loaded > 1 and 2 * len(tables[-1]) >= len(tables[-2]):
+        while len(tables) - self._loaded > 1:
+            before, last = map(len, tables[-2:])
+            if before > 2 * last or before + last > MERGED_MAX:
+                break
             tables[-2:] = [merge_tables(tables[-2:])]
         self.tables = tables
         self.new.difference_update(

@@ -291,12 +291,19 @@ class IndexLoader:
         key = self._key()
         if key is None or not fresh.names:
             return
-        cache = self._store.cache
+        new = [fresh]
         if len(tables) > MAX_TABLES:
-            merged = merge_tables(tables)
-            for name in cache.names(TABLES):
-                cache.remove(name)
-            tables[:] = [merged]
-            fresh = merged
-        label = blake3("\n".join(sorted(fresh.names)).encode()).hexdigest()[:32]
-        cache.put_sealed(TABLES + label, key, fresh.dump())
+            tables.sort(key=len)
+            # The largest alone is often most of the index: it is written again only once the rest is as large.
+            few = len(tables) if len(tables[-1]) < sum(map(len, tables[:-1])) else len(tables) - 1
+            for name in map(self._label, tables[:few]):
+                self._store.cache.remove(name)
+            merged = merge_tables(tables[:few])
+            new = [merged] if fresh in tables[:few] else [fresh, merged]
+            tables[:few] = [merged]
+        for table in new:
+            self._store.cache.put_sealed(self._label(table), key, table.dump())
+
+    @staticmethod
+    def _label(table: IndexTable) -> str:
+        return TABLES + blake3("\n".join(sorted(table.names)).encode()).hexdigest()[:32]

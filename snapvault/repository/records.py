@@ -46,7 +46,7 @@ def lengths_in(records: Records, numbers: Iterable[int]) -> list[int]:
     return [unpack_from(records, number * WIDTH + end)[0] & _LENGTH_MASK for number in numbers]
 
 
-def renumber(records: bytearray, by: int) -> None:
+def renumber(records: bytearray | memoryview, by: int) -> None:
     """Add to the number of each record's segment, in place."""
     if native is not None:
         native.renumber(records, by)

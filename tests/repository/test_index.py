@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from snapvault.format.pack import Segment
 from snapvault.foundation.ids import BlobId, DomainId, PackId, SessionId
 from snapvault.foundation.native import native
+from snapvault.repository import index as index_module
 from snapvault.repository import records as records_module
 from snapvault.repository.index import BlobIndex, IndexTable, PackRow, build_table, merge_tables
 
@@ -97,6 +98,16 @@ def test_a_run_moves_its_blobs_into_few_tables_and_loses_none() -> None:
     assert not index.new
     assert len(index.tables) < 10
     assert all(found(index, blob) for blob in known)
+
+
+def test_no_table_that_a_run_makes_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Merging takes as much memory again as what comes out of it."""
+    monkeypatch.setattr(index_module, "MERGED_MAX", 400)
+    index = BlobIndex()
+    for _ in range(100):
+        index.indexed([entry([[(os.urandom(32), 5) for _ in range(50)]])])
+    sizes = [len(table) for table in index.tables]
+    assert max(sizes) == 400 and sum(sizes) == 5000 and len(sizes) < 20, sizes
 
 
 @pytest.mark.parametrize("present", ["missing", "cut short", "condemned"])
