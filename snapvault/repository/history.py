@@ -157,9 +157,9 @@ class History:
         for info in list(self._store.backend.list(names.TOMBSTONES)):
             try:
                 try:
-                    record = self._tombstone(info.name, self._store.immutable(info.name))
+                    record = self._tombstone(info.name, self._store.immutable(info.name, info.size))
                 except Untrusted:  # the owner signs those of a maintainer anew who is removed
-                    record = self._tombstone(info.name, self._store.fresh(info.name))
+                    record = self._tombstone(info.name, self._store.fresh(info.name, info.size))
                 found[record.sid] = record
             except Damaged as e:
                 reason = e.message.removeprefix(f"{info.name}: ")

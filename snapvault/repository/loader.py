@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from blake3 import blake3
@@ -51,9 +51,8 @@ class IndexLoader:
         """Packs that may be of a session whose own object is lost: by what is in clear in indexes and packs."""
         if self._by_session is None:
             found: dict[SessionId, list[PackId]] = defaultdict(list)
-            listed = [o.name for o in self._store.backend.list(names.INDEX)]
             known = set()
-            for data in self._store.immutables(listed):
+            for data in self._store.immutables(*self._listed()):
                 with contextlib.suppress(Damaged):
                     if isinstance(data, bytes):
                         for pack, _, of in decode_index(decode_signed(Kind.INDEX, data).payload).packs:
@@ -76,17 +75,22 @@ class IndexLoader:
         as unknown, so a backup stores them again and a reader looks elsewhere.
         """
         self.problems = []
-        listed = frozenset(o.name for o in self._store.backend.list(names.INDEX))
-        tables = self._cached(listed)
-        missing = sorted(listed.difference(*(t.names for t in tables)))
+        listed, sizes = self._listed()
+        tables = self._cached(frozenset(listed))
+        missing = sorted(frozenset(listed).difference(*(t.names for t in tables)))
         if missing:
-            table = self._read(missing, {row.id for t in tables for row in t.packs})
+            table = self._read(missing, sizes, {row.id for t in tables for row in t.packs})
             tables.append(table)
             self._keep(tables, table)
         index = BlobIndex(tables)
         if scan and self._ring.can_read:
             self._scan(index, distrust=distrust)
         return index
+
+    def _listed(self) -> tuple[list[str], dict[str, int]]:
+        """Index objects, and their sizes."""
+        sizes = {o.name: o.size for o in self._store.backend.list(names.INDEX)}
+        return list(sizes), sizes
 
     def _scan(self, index: BlobIndex, *, distrust: DomainId | None) -> None:
         known = {(row.id, row.sid) for row in index.packs()}
@@ -121,13 +125,13 @@ class IndexLoader:
         segments = fetch_directory(backend, secrets, digest, size)
         return PackRow(digest, size, session.head.sid, secrets.domain), segments
 
-    def _read(self, wanted: Sequence[str], taken: set[PackId]) -> IndexTable:
+    def _read(self, wanted: Sequence[str], sizes: Mapping[str, int], taken: set[PackId]) -> IndexTable:
         """The packs that index objects list, and the names of those that count; ``taken`` are known already."""
         builder = TableBuilder()
         good = []
         removed: dict[str, set[PackId]] = {}  # packs in what holders wrote that were removed since
         keep = self._key() is None  # what the cached tables hold need not be kept twice
-        for name, data in zip(wanted, self._store.each(wanted, keep=keep), strict=True):
+        for name, data in zip(wanted, self._store.each(wanted, sizes, keep=keep), strict=True):
             try:
                 if isinstance(data, Damaged):
                     raise data
@@ -164,8 +168,8 @@ class IndexLoader:
         Nothing relies on it; but whoever verifies each blob by its id may look there when it is nowhere else.
         """
         found: list[Entry] = []
-        listed = [o.name for o in self._store.backend.list(names.INDEX)] if self._ring.removed else []
-        for name, data in zip(listed, self._store.immutables(listed), strict=True):
+        listed, sizes = self._listed() if self._ring.removed else ([], {})
+        for name, data in zip(listed, self._store.immutables(listed, sizes), strict=True):
             with contextlib.suppress(Damaged):
                 if isinstance(data, bytes) and self.author(data) in self._ring.removed:
                     found += self.open(name, data)

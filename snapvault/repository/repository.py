@@ -263,17 +263,17 @@ def newest_keyset(
     A newer one may be damage, or somebody's invention that must not lock everybody out.  So readers go on with what is
     signed; writers must not, since a damaged one may have removed a key.
     """
-    numbers = keyset_numbers(backend)
-    if not numbers:
+    listed = _keysets(backend)
+    if not listed:
         raise RepositoryNotFound(
             f"the repository at {backend.url} has no keyset: its init never finished, or keysets were deleted",
             hint="run 'snapvault init' again, or open it with the recovery key",
         )
     problem: Damaged | None = None
-    for number in reversed(numbers):
+    for number, size in sorted(listed.items(), reverse=True):
         name = names.keyset(number)
         try:
-            data = fetch(backend, name)
+            data = fetch(backend, name, size)
             return verify_keyset(data, number, config, config_digest), blake3(data).digest(), problem
         except NotFound:
             continue
@@ -291,12 +291,17 @@ def newest_keyset(
 
 
 def keyset_numbers(backend: Backend) -> list[int]:
-    """The numbers of all keysets, ascending; names that are none are left to check."""
-    found = []
+    """The numbers of all keysets, ascending."""
+    return sorted(_keysets(backend))
+
+
+def _keysets(backend: Backend) -> dict[int, int]:
+    """Numbers and sizes of all keysets; names that are none are left to check."""
+    found = {}
     for info in backend.list(names.KEYSETS):
         with contextlib.suppress(FormatError):
-            found.append(names.keyset_number(info.name))
-    return sorted(found)
+            found[names.keyset_number(info.name)] = info.size
+    return found
 
 
 def verify_keyset(data: bytes, number: int, config: ConfigRecord, config_digest: bytes) -> KeysetRecord:
