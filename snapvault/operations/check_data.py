@@ -1,18 +1,18 @@
 """Reading packs: every byte against the name, every segment opened, every blob's id recomputed."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from snapvault.backend.protocol import NotFound
 from snapvault.format import names
-from snapvault.format.pack import Segment
 from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Damaged, SnapvaultError
 from snapvault.foundation.events import Reporter
 from snapvault.foundation.ids import BlobId, PackId
 from snapvault.operations.check_objects import ObjectCheck
+from snapvault.operations.claims import Claim
 from snapvault.operations.results import Finding
 from snapvault.repository.index import PackRow, Place, build_table
 from snapvault.repository.loader import Entry
@@ -137,14 +137,15 @@ class DataCheck:
 
     def _read(self, pack: PackId, size: int) -> _Outcome:
         outcome = _Outcome(pack, size)
-        entries = self._objects.entries.get(pack, [])
+        claims = self._objects.claims.of(pack)
         try:
             data = memoryview(fetch(self._vault.backend, names.pack(pack), size))
         except (NotFound, Damaged) as e:
             outcome.size = 0
             outcome.problems.append(f"cannot be read: {e.message}")
             outcome.rotten = isinstance(e, Damaged)
-            outcome.bad.segments.update((row, s.offset, s.sealed) for row, segments in entries for s in segments)
+            for row, segments in self._entries(outcome, claims):
+                outcome.bad.segments.update((row, s.offset, s.sealed) for s in segments)
             return outcome
         try:
             check_pack_name(pack, data)
@@ -152,18 +153,26 @@ class DataCheck:
             outcome.problems.append(e.message)
             outcome.rotten = True
         own = self._own_directory(outcome, data)
-        if own is not None and all(row.domain != own[0].domain for row, _ in entries):
-            outcome.unnamed = own
-            outcome.rotten |= not self._segments(outcome, data, own)
-        for entry in entries:
-            whole = self._segments(outcome, data, entry)
-            if own is None:
-                continue
-            if not _same(entry, own):
+        if own is not None:
+            if all(claim.row.domain != own[0].domain for claim in claims):
+                outcome.unnamed = own
+            agreeing = [claim for claim in claims if claim.is_that_of(own)]
+            if agreeing or outcome.unnamed:  # where it is wrong: its writer sealed other bytes than it meant to
+                outcome.rotten |= not self._segments(outcome, data, own)
+            claims = [claim for claim in claims if claim not in agreeing]
+        for entry in self._entries(outcome, claims):
+            self._segments(outcome, data, entry)
+            if own is not None:
                 outcome.problems.append(f"its directory and an index of session {entry[0].sid} disagree")
-            else:  # what it says of itself is wrong: its writer sealed other bytes than it meant to
-                outcome.rotten |= not whole
         return outcome
+
+    def _entries(self, outcome: _Outcome, claims: Sequence[Claim]) -> Iterator[Entry]:
+        """What is said of a pack, in full."""
+        for claim in claims:
+            try:
+                yield self._objects.claims.entry(claim)
+            except (NotFound, Damaged) as e:
+                outcome.problems.append(f"what {claim.source or 'its directory'} said of it is gone: {e.message}")
 
     def _own_directory(self, outcome: _Outcome, data: memoryview) -> Entry | None:
         """What a pack says of itself; None if that cannot be read."""
@@ -172,10 +181,10 @@ class DataCheck:
             sid = sessions.verify(parse_header(data))[0].head.sid
         except Damaged as e:
             outcome.problems.append(f"its session header: {e.message}")
-            entries = self._objects.entries.get(outcome.pack)
-            if not entries:
+            claims = self._objects.claims.of(outcome.pack)
+            if not claims:
                 return None
-            sid = entries[0][0].sid
+            sid = claims[0].row.sid
         try:
             secrets = sessions.secrets(sid, outcome.pack)
             row = PackRow(outcome.pack, len(data), sid, secrets.domain)
@@ -236,12 +245,3 @@ class DataCheck:
             replace_verdicts(backend, ring, level, kept, before.records)
         elif fresh:
             put_verdicts(backend, ring, level, fresh)
-
-
-def _same(a: Entry, b: Entry) -> bool:
-    """Whether two descriptions of a pack agree."""
-    return a[0] == b[0] and [_shape(s) for s in a[1]] == [_shape(s) for s in b[1]]
-
-
-def _shape(s: Segment) -> tuple[int, int, int, bytes, tuple[int, ...], bytes]:
-    return s.offset, s.sealed, s.raw, s.ids, tuple(s.lengths), s.types

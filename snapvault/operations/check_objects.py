@@ -18,10 +18,10 @@ from snapvault.foundation.ahead import ahead
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Reporter
 from snapvault.foundation.ids import PackId, SessionId
+from snapvault.operations.claims import Claims
 from snapvault.operations.results import Finding
 from snapvault.repository.history import Slot
-from snapvault.repository.index import BlobIndex, build_table
-from snapvault.repository.loader import Entry
+from snapvault.repository.index import BlobIndex, TableBuilder, build_table
 from snapvault.repository.repository import Vault, verify_keyset
 from snapvault.repository.store import FETCHERS, fetch
 from snapvault.repository.trust import Untrusted, signed_by
@@ -50,7 +50,7 @@ class ObjectCheck:
         self.present: dict[PackId, int] = {}  # packs in the store
         self.index = BlobIndex()
         self.misfits = False  # packs are missing, or of another size than the index states
-        self.entries: dict[PackId, list[Entry]] = defaultdict(list)  # what indexes (or its directory) say of each pack
+        self.claims = Claims(vault)
         self._written: dict[SessionId, set[tuple[str, int]]] = defaultdict(set)
         self._suspicious = False  # the index is not whole, so what it says of packs may be somebody's invention
         self._done = 0
@@ -190,18 +190,20 @@ class ObjectCheck:
                 self.present[PackId(digest)] = self._listing[name].size
 
     def _indexes(self) -> None:
-        found: list[Entry] = []
+        table = TableBuilder()
 
         def verify(name: str, data: bytes) -> None:
             entries = self._vault.loader.open(name, data)
             record, _ = self._vault.loader.verify(data)
             self._written[record.sid].add((name, len(data)))
-            found.extend(entries)
+            for entry in entries:
+                table.add(*entry)
+                self.claims.add(entry, name)
 
         before = len(self.findings)
         self._each(names.INDEX, verify)
         self._suspicious = len(self.findings) > before
-        for row, segments in found:
+        for row in table.packs:
             name = names.pack(row.id)
             size = self.present.get(row.id)
             if size is None:
@@ -209,8 +211,7 @@ class ObjectCheck:
             elif size != row.size:
                 self.find(f"{name} has {size} bytes instead of {row.size}", name)
             self._written[row.sid].add((name, row.size))
-            self.entries[row.id].append((row, segments))
-        self.index = BlobIndex([build_table((), found)])
+        self.index = BlobIndex([table.built(())])
         self.misfits = bool(self.index.restrict(self.present, ()))
 
     def _scan_unindexed(self) -> None:
@@ -218,7 +219,7 @@ class ObjectCheck:
         committed = {s.record.sid for s in self.slots if s.record.kind == COMMIT}
         found = []
         for digest, size in self.present.items():
-            indexed = {row.domain for row, _ in self.entries.get(digest, ())}
+            indexed = {claim.row.domain for claim in self.claims.of(digest)}
             if indexed and not self._suspicious:
                 continue
             name = names.pack(digest)
@@ -232,7 +233,7 @@ class ObjectCheck:
                 continue
             if entry[0].sid in committed:
                 self.find(f"{name} belongs to snapshot {entry[0].sid}, but no index names it", name)
-            self.entries[digest].append(entry)
+            self.claims.add(entry, "")
             found.append(entry)
         if found:
             self.index.tables.append(build_table((), found))

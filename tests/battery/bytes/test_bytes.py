@@ -91,7 +91,7 @@ def test_every_byte_of_a_pack_is_held_by_a_check(made: Lab) -> None:
         check = DataCheck(repo.vault, objects, Reporter("check"), 1)
         smallest = sorted(objects.present, key=lambda p: (objects.present[p], p))[:2]
         for pack in smallest:
-            name, (_, segments) = names.pack(pack), objects.entries[pack][0]
+            name, (_, segments) = names.pack(pack), objects.claims.entry(objects.claims.of(pack)[0])
             data = copy.store.objects[name]
             assert not check._read(pack, len(data)).problems
             changed = bytearray(data)
