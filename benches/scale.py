@@ -34,11 +34,11 @@ with snapvault.open(sys.argv[1], keys=lambda: open(sys.argv[2], "rb").read(), ca
     opened = time.perf_counter()
     index = repo.vault.index()
     looked = time.perf_counter()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with repo.snapshot("latest").open(sys.argv[4]) as file:
         data = file.read()
     read = time.perf_counter()
 assert data == open(sys.argv[4], "rb").read()
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(opened - begin, looked - opened, read - looked, peak * 1024, sum(map(len, index.tables)))
 """
 
@@ -116,7 +116,7 @@ class Round:
         subprocess.run([sys.executable, "-c", made, self._repository, self._key], check=True)
 
     def _opened(self, name: str, cache: str) -> None:
-        """The library alone: open, load the index, read one file."""
+        """The library alone: open, load the index (and how much memory that took), read one file."""
         some = str(next(self._tree.glob("*/*/*")))
         folder = self._home / cache
         if cache == "cache":  # of this key
@@ -127,7 +127,7 @@ class Round:
         self._found[name] = {"open": float(opened), "index": float(index), "read": float(read), "peak": int(peak)}
         print(
             f"  {name:20} {float(opened):8.2f} s to open, {float(index):.2f} s for the index of {int(blobs):,} blobs, "
-            f"{float(read):.2f} s for a file, {int(peak) / 1e6:.0f} MB",
+            f"{int(peak) / 1e6:.0f} MB, {float(read):.2f} s for a file",
             flush=True,
         )
 
