@@ -27,6 +27,12 @@ _HOME = {
     "LostPath": "operations.results",
     "forget_snapshots": "operations.forget",
     "ForgetResult": "operations.forget",
+    "plan_forget": "operations.forget",
+    "ForgetPlan": "operations.forget",
+    "Retention": "operations.retention",
+    "set_tags": "operations.annotate",
+    "set_hold": "operations.annotate",
+    "NoteResult": "operations.annotate",
     "list_keys": "operations.keys",
     "add_key": "operations.keys",
     "remove_key": "operations.keys",
@@ -75,15 +81,17 @@ if TYPE_CHECKING:
         StoreUnavailable,
     )
     from snapvault.foundation.events import Control, Event, Limits
+    from snapvault.operations.annotate import NoteResult, set_hold, set_tags
     from snapvault.operations.archive import archive
     from snapvault.operations.backup import backup
     from snapvault.operations.check import check
     from snapvault.operations.diff import diff
-    from snapvault.operations.forget import ForgetResult, forget_snapshots
+    from snapvault.operations.forget import ForgetPlan, ForgetResult, forget_snapshots, plan_forget
     from snapvault.operations.keys import KeyInfo, KeyResult, add_key, change_password, list_keys, remove_key, rotate
     from snapvault.operations.repository import InitResult, Repository, init, open
     from snapvault.operations.restore import restore
     from snapvault.operations.results import BackupResult, Change, CheckReport, Finding, Issue, LostPath, RestoreResult
+    from snapvault.operations.retention import Retention
     from snapvault.operations.scrub import scrub
     from snapvault.operations.writer import SnapshotWriter
     from snapvault.repository.credentials import KeyFile
@@ -91,11 +99,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BackupResult", "Cancelled", "Change", "CheckReport", "Chunking", "Command", "Conflict", "Control", "Damaged",
-    "Entry", "Event", "Finding", "ForgetResult", "FormatTooNew", "InitResult", "InvalidInput", "Issue", "KeyFile",
-    "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LostPath", "Repository", "RepositoryNotFound", "RestoreResult",
-    "RoleRequired", "Snapshot", "SnapshotWriter", "SnapvaultError", "SourceError", "StoreDenied", "StoreFull",
-    "StoreUnavailable", "add_key", "archive", "backup", "change_password", "check", "diff", "forget_snapshots",
-    "init", "list_keys", "open", "remove_key", "restore", "rotate", "scrub",
+    "Entry", "Event", "Finding", "ForgetPlan", "ForgetResult", "FormatTooNew", "InitResult", "InvalidInput", "Issue",
+    "KeyFile", "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LostPath", "NoteResult", "Repository",
+    "RepositoryNotFound", "RestoreResult", "Retention", "RoleRequired", "Snapshot", "SnapshotWriter",
+    "SnapvaultError", "SourceError", "StoreDenied", "StoreFull", "StoreUnavailable", "add_key", "archive", "backup",
+    "change_password", "check", "diff", "forget_snapshots", "init", "list_keys", "open", "plan_forget", "remove_key",
+    "restore", "rotate", "scrub", "set_hold", "set_tags",
 ]  # fmt: skip
 
 

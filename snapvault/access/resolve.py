@@ -9,6 +9,7 @@ from snapvault.format import names
 from snapvault.format.snapshot import COMMIT
 from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Damaged, InvalidInput
+from snapvault.repository.notes import NOTHING
 from snapvault.repository.repository import Vault
 
 log = logging.getLogger("snapvault")
@@ -39,6 +40,7 @@ def _find(vault: Vault) -> tuple[list[Snapshot], list[Damaged]]:
     """All snapshots that are not forgotten, and what was found wrong."""
     slots, problems = vault.commit_slots()
     tombstones, more = vault.history.tombstones()
+    notes, strange = vault.notes.read({s.record.sid: s.holder for s in slots if s.record.kind == COMMIT})
     found = []
     for slot in slots:
         if slot.record.kind != COMMIT:
@@ -52,8 +54,8 @@ def _find(vault: Vault) -> tuple[list[Snapshot], list[Damaged]]:
             affected = [names.snapshot(slot.record.sid), *e.affected]
             problems.append(type(e)(f"snapshot {slot.record.sid} cannot be opened: {e.message}", affected=affected))
             continue
-        found.append(Snapshot(vault, slot, details, details.tags))
-    return sorted(found, key=lambda s: (s.time_ns, s.slot.record.number, s.id)), problems + more
+        found.append(Snapshot(vault, slot, details, notes.get(slot.record.sid, NOTHING)))
+    return sorted(found, key=lambda s: (s.time_ns, s.slot.record.number, s.id)), problems + more + strange
 
 
 def resolve(vault: Vault, ref: str) -> Snapshot:

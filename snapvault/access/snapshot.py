@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any
 
+from snapvault.format.local import NoteDetails
 from snapvault.format.snapshot import SnapshotDetails
 from snapvault.format.tree import ID_SIZE, BlobType, Node, NodeKind
 from snapvault.foundation.errors import Damaged, InvalidInput
@@ -67,12 +68,14 @@ class Entry:
 class Snapshot:
     """A committed snapshot.  Immutable."""
 
-    def __init__(self, vault: Vault, slot: Slot, details: SnapshotDetails, tags: tuple[str, ...]) -> None:
+    def __init__(self, vault: Vault, slot: Slot, details: SnapshotDetails, note: NoteDetails) -> None:
         self._vault, self.slot, self.details = vault, slot, details
         self.id: SnapshotId = slot.record.sid
         self.dataset, self.host, self.partial = details.dataset, details.host, details.partial
         self.holder = vault.ring.name_of(slot.holder)  # whose key signed it; dataset and host are what that key said
-        self.tags = tags
+        self.tags = details.tags if note.tags is None else note.tags
+        self.held = bool(note.hold)  # no retention rule forgets it
+        self.lost = tuple("/" + os.fsdecode(path) for path in note.lost)  # to damage, as a repair found
         self.time = datetime.fromtimestamp(details.time / 1e9, UTC)
         self.time_ns = details.time
         self.paths = tuple(os.fsdecode(p) for p in details.paths)
@@ -92,7 +95,8 @@ class Snapshot:
         return {
             "id": self.id, "dataset": self.dataset, "host": self.host, "user": d.user, "holder": self.holder,
             "holder_id": self.slot.holder.hex(), "time": self.time.isoformat(), "paths": list(self.paths),
-            "tags": list(self.tags), "partial": self.partial, "counts": dict(d.counts),
+            "tags": list(self.tags), "partial": self.partial, "held": self.held, "lost": list(self.lost),
+            "counts": dict(d.counts),
         }  # fmt: skip
 
     @property

@@ -1,28 +1,107 @@
 """``snapvault forget``"""
 
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
 import click
 
 import snapvault
 from snapvault.cli.common import verb
 from snapvault.cli.settings import Settings
+from snapvault.cli.text import local_time, parse_duration, printable, table
+from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.words import count
+
+if TYPE_CHECKING:
+    from snapvault.operations.forget import ForgetPlan
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _duration(context: click.Context, parameter: click.Parameter, value: str) -> timedelta:
+    return parse_duration(value)
+
+
+def _keep(name: str, unit: str) -> Callable[[F], F]:
+    what = f"The newest of each of the last N {unit} that have one." if unit else "The newest N."
+    return click.option(f"--keep-{name}", name, metavar="N", type=click.IntRange(min=0), default=0, help=what)
 
 
 @click.command()
 @click.argument("snapshots", metavar="[SNAP]...", nargs=-1)
-@click.option("-n", "--dry-run", is_flag=True, help="Only show which snapshots the names mean.")
+@click.option("--dataset", metavar="NAME", help="Apply the rules to this dataset only.")
+@_keep("last", "")
+@_keep("hourly", "hours")
+@_keep("daily", "days")
+@_keep("weekly", "weeks")
+@_keep("monthly", "months")
+@_keep("yearly", "years")
+@click.option(
+    "--keep-within", metavar="DURATION", callback=_duration, default="0d",
+    help="All that are no more than this (36h, 30d, 1y6m) older than the newest.",
+)  # fmt: skip
+@click.option("--keep-tag", "tags", metavar="TAG", multiple=True, help="All with this tag.")
+@click.option(
+    "--keep-minimum", metavar="N", type=click.IntRange(min=0), default=1, show_default=True,
+    help="Never fewer than N of each dataset, host and key.",
+)  # fmt: skip
+@click.option(
+    "--undelete-window", metavar="DURATION", callback=_duration, default="24h", show_default=True,
+    help="What is forgotten now is not removed before.",
+)  # fmt: skip
+@click.option("-n", "--dry-run", is_flag=True, help="Only show what would be forgotten.")
 @verb
-def forget(settings: Settings, snapshots: tuple[str, ...], dry_run: bool) -> int:
-    """Forget snapshots: they are no longer listed.  No space is freed by that.
+def forget(
+    settings: Settings, snapshots: tuple[str, ...], dataset: str | None, dry_run: bool, undelete_window: timedelta,
+    keep_within: timedelta, tags: tuple[str, ...], keep_minimum: int,
+    last: int, hourly: int, daily: int, weekly: int, monthly: int, yearly: int,
+) -> int:  # fmt: skip
+    """Forget snapshots, by name or by rules.
+
+    They are no longer listed; no space is freed by that.  Rules count separately for each dataset, host and key.  What
+    no rule keeps is forgotten; what is held never is.
 
     \b
     snapvault forget 3f2a91c0 home@2026-10-01
+    snapvault forget --dataset home --keep-daily 7 --keep-weekly 5 --keep-monthly 12
     """
-    with settings.open() as repository:
-        result = snapvault.forget_snapshots(repository, snapshots, dry_run=dry_run)
-    for snapshot in result.forgotten:
-        settings.out.item({"snapshot": snapshot}, snapshot[:8])
+    ruled = any((last, hourly, daily, weekly, monthly, yearly, keep_within, tags))
+    if ruled and snapshots:
+        raise InvalidInput("rules and names of snapshots do not go together", hint="do one after the other")
+    if not ruled and dataset is not None:
+        raise InvalidInput("--dataset needs a rule", hint="such as --keep-daily 7; or name the snapshots")
+    with settings.open("plan_forget", "forget_snapshots") as repository:
+        if not ruled:
+            result = snapvault.forget_snapshots(repository, snapshots, dry_run=dry_run, undelete_window=undelete_window)
+            forgotten, problems, lines = result.forgotten, 0, list[str]()
+            for snapshot in forgotten:
+                settings.out.item({"snapshot": snapshot}, snapshot[:8])
+        else:
+            policy = snapvault.Retention(
+                last, hourly, daily, weekly, monthly, yearly, keep_within, tags, minimum=keep_minimum
+            )
+            plan = snapvault.plan_forget(repository, policy, dataset=dataset)
+            lines = _show(settings, plan)
+            forgotten, problems = tuple(s.id for s in plan.forget), len(plan.problems)
+            if not dry_run:
+                plan.execute(undelete_window=undelete_window)
     end = "would be forgotten; no space is freed by that" if dry_run else "forgotten; no space was freed"
-    content = {"forgotten": len(result.forgotten), "dry_run": dry_run, "status": result.status}
-    settings.out.summary(content, [f"{count(len(result.forgotten), 'snapshot')} {end}"])
-    return 0
+    status = "damaged" if problems else "ok"
+    content = {"forgotten": len(forgotten), "dry_run": dry_run, "damaged": problems, "status": status}
+    settings.out.summary(content, [*lines, f"{count(len(forgotten), 'snapshot')} {end}"])
+    return 20 if problems else 0
+
+
+def _show(settings: Settings, plan: "ForgetPlan") -> list[str]:
+    """Every snapshot, oldest first, with what keeps it: lines for people."""
+    rows = []
+    for s in sorted((*plan.keep, *plan.forget), key=lambda s: (s.dataset, s.time_ns)):
+        reasons = plan.reasons.get(s.id, ())
+        what = "keep" if reasons else "forget"
+        rows.append((what, s.id[:8], local_time(s.time), s.dataset, printable(s.host), ", ".join(reasons)))
+        if settings.out.as_json:
+            settings.out.item({"snapshot": s.id, "action": what, "reasons": list(reasons)}, "")
+    for problem in plan.problems:
+        settings.out.error(problem)
+    return table(("", "ID", "Time", "Dataset", "Host", "Kept by"), rows) if rows else []

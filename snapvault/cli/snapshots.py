@@ -15,7 +15,7 @@ from snapvault.foundation.words import count
 HEADER = ("ID", "Time", "Dataset", "Host", "Written by", "Files", "Size", "Tags", "")
 
 
-@click.command()
+@click.group(invoke_without_command=True, short_help="List the snapshots; tag, hold and release them.")
 @click.option("--dataset", metavar="NAME", help="Only those of this dataset.")
 @click.option("--host", metavar="NAME", help="Only those of this host.")
 @verb
@@ -27,7 +27,10 @@ def snapshots(settings: Settings, dataset: str | None, host: str | None) -> int:
 
     \b
     snapvault snapshots --dataset home
+    snapvault snapshots hold home@latest
     """
+    if click.get_current_context().invoked_subcommand is not None:
+        return 0
     problems: list[Damaged] = []
     with settings.open() as repository:
         found = list_snapshots(repository.vault, dataset=dataset, host=host, on_problem=problems.append)
@@ -43,6 +46,46 @@ def snapshots(settings: Settings, dataset: str | None, host: str | None) -> int:
     return 20 if problems else 0
 
 
+@snapshots.command("tag")
+@click.argument("snapshot", metavar="SNAP")
+@click.argument("tags", metavar="TAG...", nargs=-1)
+@click.option("--remove", metavar="TAG", multiple=True, help="Take this one away.")
+@verb
+def tag(settings: Settings, snapshot: str, tags: tuple[str, ...], remove: tuple[str, ...]) -> int:
+    """Give a snapshot more tags, or take some away.
+
+    \b
+    snapvault snapshots tag home@latest release --remove draft
+    """
+    with settings.open("set_tags") as repository:
+        return _tell(settings, snapvault.set_tags(repository, snapshot, add=tags, remove=remove))
+
+
+@snapshots.command("hold")
+@click.argument("snapshot", metavar="SNAP")
+@verb
+def hold(settings: Settings, snapshot: str) -> int:
+    """Hold a snapshot: no rule of 'forget' forgets it."""
+    with settings.open("set_hold") as repository:
+        return _tell(settings, snapvault.set_hold(repository, snapshot))
+
+
+@snapshots.command("release")
+@click.argument("snapshot", metavar="SNAP")
+@verb
+def release(settings: Settings, snapshot: str) -> int:
+    """Hold a snapshot no longer."""
+    with settings.open("set_hold") as repository:
+        return _tell(settings, snapvault.set_hold(repository, snapshot, held=False))
+
+
+def _tell(settings: Settings, result: "snapvault.NoteResult") -> int:
+    tags = f", tags: {', '.join(result.tags)}" if result.tags else ""
+    text = f"{result.snapshot[:8]} is {'held' if result.held else 'not held'}{tags}"
+    settings.out.summary(result.to_dict(), [text])
+    return 0
+
+
 def _table(found: list[snapvault.Snapshot]) -> list[str]:
     rows: list[Sequence[str]] = [HEADER, *(_row(s) for s in found)]
     right = (5, 6)
@@ -56,5 +99,10 @@ def _row(s: snapvault.Snapshot) -> tuple[str, ...]:
     counts = s.details.counts
     return (
         s.id[:8], local_time(s.time), s.dataset, printable(s.host), printable(s.holder), f"{counts.get('files', 0):,}",
-        human_size(counts.get("bytes", 0)), printable(",".join(s.tags)), "partial" if s.partial else "",
+        human_size(counts.get("bytes", 0)), printable(",".join(s.tags)), ", ".join(_state(s)),
     )  # fmt: skip
+
+
+def _state(s: snapvault.Snapshot) -> list[str]:
+    marks = (("held", s.held), ("partial", s.partial), ("damaged", bool(s.lost)))
+    return [word for word, holds in marks if holds]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from snapvault.foundation.errors import InvalidInput
 
@@ -10,6 +10,11 @@ EXAMPLES = 10  # lines of a long list that are shown
 _ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[\\ntr])")
 _LETTERS = {"\\": "\\", "n": "\n", "t": "\t", "r": "\r"}
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_DURATION = re.compile(r"(\d+)([hdwmy])")
+_SPANS = {
+    "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1), "m": timedelta(days=31),
+    "y": timedelta(days=366),
+}  # fmt: skip
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
 
 
@@ -70,6 +75,20 @@ def parse_size(text: str) -> int:
         raise InvalidInput(f"{text!r} is no size", hint="write it like 500K, 10M or 1.5GiB")
     factor = 1024 ** " kmgtp".index(found[2].lower() or " ")
     return int(float(found[1]) * factor)
+
+
+def parse_duration(text: str) -> timedelta:
+    """A span of time from ``36h``, ``30d``, ``1y6m``: hours, days, weeks, months of 31 and years of 366 days.
+
+    InvalidInput.
+    """
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise InvalidInput(f"{text!r} is no span of time", hint="write it like 36h, 30d, 8w or 1y6m")
+    try:
+        return sum((int(number) * _SPANS[unit] for number, unit in parts), timedelta(0))
+    except OverflowError:
+        raise InvalidInput(f"{text!r} is longer than anybody keeps anything") from None
 
 
 def human_seconds(seconds: float) -> str:

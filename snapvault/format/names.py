@@ -54,6 +54,14 @@ def index(digest: bytes) -> str:
     return INDEX + digest.hex()
 
 
+def note_prefix(sid: SessionId) -> str:
+    return f"{NOTES}{sid}/"
+
+
+def note(sid: SessionId, digest: bytes) -> str:
+    return note_prefix(sid) + digest.hex()
+
+
 def tombstone(sid: SessionId) -> str:
     return TOMBSTONES + sid
 

@@ -8,12 +8,10 @@ from blake3 import blake3
 
 from snapvault.backend.protocol import NotFound, ObjectInfo
 from snapvault.format import names
-from snapvault.format.keyset import Role
-from snapvault.format.local import decode_capabilities, decode_note
-from snapvault.format.signed import decode_signed
+from snapvault.format.local import decode_capabilities
 from snapvault.format.slot import decode_slot
 from snapvault.format.snapshot import COMMIT, GC_DONE, merkle
-from snapvault.format.wire import FormatError, Kind, check_frame
+from snapvault.format.wire import FormatError, check_frame
 from snapvault.foundation.ahead import ahead
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Reporter
@@ -24,7 +22,7 @@ from snapvault.repository.history import Slot
 from snapvault.repository.index import BlobIndex, TableBuilder, build_table
 from snapvault.repository.repository import Vault, verify_keyset
 from snapvault.repository.store import FETCHERS, fetch
-from snapvault.repository.trust import Untrusted, signed_by
+from snapvault.repository.trust import Untrusted
 from snapvault.repository.verdicts import PREFIXES, trusted_verdict
 
 PASSING = (names.SLOTS, names.LOCAL)  # where objects come and go while others work
@@ -72,7 +70,7 @@ class ObjectCheck:
         self._indexes()
         self._sessions_complete()
         self._scan_unindexed()
-        self._each(names.NOTES, self._note)
+        self._notes()
         self._local()
         self._rescue()
         self._unknown()
@@ -254,17 +252,10 @@ class ObjectCheck:
 
     # -- the rest -----------------------------------------------------------------------------------------------
 
-    def _note(self, name: str, data: bytes) -> None:
-        signed = decode_signed(Kind.NOTE, data)
-        decode_note(signed.payload)
-        self._require_maintainer(Kind.NOTE, data)
-
-    def _require_maintainer(self, kind: int, data: bytes) -> None:
-        ring, signed = self._vault.ring, decode_signed(kind, data)
-        holders = () if ring.keyset is None else ring.keyset.holders
-        publics = [ring.config.owner_sign, *(h.sign for h in holders if h.role in Role.MAINTAINERS)]
-        if not any(signed_by(kind, signed, p) for p in publics):
-            raise Untrusted("it is not signed by a maintainer or the owner")
+    def _notes(self) -> None:
+        writers = {s.record.sid: s.holder for s in self.slots if s.record.kind == COMMIT}
+        for problem in self._vault.notes.read(writers)[1]:
+            self.find(problem.message, *problem.affected)
 
     def _local(self) -> None:
         self._each(names.CAPABILITIES, lambda _, data: decode_capabilities(data))

@@ -1,13 +1,14 @@
 """Forget: tombstones beside commit slots.  It frees nothing; until the undelete window is over it can be taken back."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from snapvault.access.resolve import resolve
+from snapvault.access.resolve import list_snapshots, resolve
+from snapvault.access.snapshot import Snapshot
 from snapvault.backend.protocol import Exists
 from snapvault.format import names
 from snapvault.format.keyset import Role
@@ -15,9 +16,10 @@ from snapvault.format.local import TombstoneRecord, decode_tombstone
 from snapvault.format.signed import decode_signed
 from snapvault.format.wire import Kind
 from snapvault.foundation.clock import now_ns
-from snapvault.foundation.errors import Conflict, Damaged
+from snapvault.foundation.errors import Conflict, Damaged, InvalidInput
 from snapvault.foundation.ids import SnapshotId
-from snapvault.operations.results import Result
+from snapvault.operations.results import DAMAGED, OK, Result
+from snapvault.operations.retention import Dated, Retention
 from snapvault.repository.repository import Vault
 from snapvault.repository.store import fetch
 from snapvault.repository.trust import sign
@@ -47,9 +49,74 @@ def forget_snapshots(
     vault = repo.vault
     vault.ring.require_role(Role.MAINTAINERS, "forget snapshots")
     chosen = dict(_record(vault, ref) for ref in refs)
+    if not dry_run:
+        _bury(vault, chosen, undelete_window)
+    return ForgetResult(tuple(chosen), dry_run)
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetPlan(Result):
+    """What a policy keeps, and why; ``execute`` forgets the rest."""
+
+    keep: tuple[Snapshot, ...]
+    forget: tuple[Snapshot, ...]
+    reasons: Mapping[str, tuple[str, ...]]  # by id, of what is kept
+    problems: tuple[Damaged, ...]  # snapshots and notes that could not be read; whatever they are, they stay
+    _vault: Vault = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "keep": [{"snapshot": s.id, "reasons": list(self.reasons[s.id])} for s in self.keep],
+            "forget": [s.id for s in self.forget], "problems": [str(p) for p in self.problems], "status": self.status,
+        }  # fmt: skip
+
+    @property
+    def status(self) -> str:
+        return DAMAGED if self.problems else OK
+
+    def execute(self, *, undelete_window: timedelta = UNDELETE_WINDOW) -> ForgetResult:
+        """Forget what the plan does not keep; as ``forget_snapshots``."""
+        _bury(self._vault, {s.id: s.slot.digest for s in self.forget}, undelete_window)
+        return ForgetResult(tuple(s.id for s in self.forget))
+
+
+def plan_forget(repo: "Repository", policy: Retention, *, dataset: str | None = None) -> ForgetPlan:
+    """Apply a policy to the snapshots of one dataset, or of all; nothing is forgotten yet.
+
+    Rules count by dataset, host and key (``Retention``).  A snapshot with a note that cannot be read is kept.
+    RoleRequired unless owner or maintainer; InvalidInput if there is no such dataset.
+    """
+    vault = repo.vault
+    vault.ring.require_role(Role.MAINTAINERS, "forget snapshots")
+    problems: list[Damaged] = []
+    snapshots = list_snapshots(vault, on_problem=problems.append)
+    if dataset is not None:
+        known = ", ".join(sorted({s.dataset for s in snapshots}))
+        snapshots = [s for s in snapshots if s.dataset == dataset]
+        if not snapshots:
+            raise InvalidInput(f"there is no snapshot of the dataset {dataset!r}; there are {known or 'none at all'}")
+    reasons = policy.reasons([_dated(s) for s in snapshots], now_ns())
+    unread = {name for p in problems for name in p.affected}
+    for s in snapshots:
+        if any(name.startswith(names.note_prefix(s.id)) for name in unread):
+            reasons[s.id] += ("a note on it cannot be read",)
+    keep = tuple(s for s in snapshots if reasons[s.id])
+    forget = tuple(s for s in snapshots if not reasons[s.id])
+    return ForgetPlan(keep, forget, {s.id: reasons[s.id] for s in keep}, tuple(problems), vault)
+
+
+def _dated(s: Snapshot) -> Dated:
+    return Dated(s.id, s.dataset, s.host, s.slot.holder, s.slot.record.number, s.time_ns, s.tags, s.partial, s.held)
+
+
+def _bury(vault: Vault, chosen: Mapping[SnapshotId, bytes], undelete_window: timedelta) -> None:
+    """Put a tombstone for each of these records."""
     keys, now = vault.ring.signing, now_ns()
     window = int(undelete_window.total_seconds()) * 10**9
-    for sid, digest in () if dry_run else chosen.items():
+    if window < 0:
+        raise InvalidInput("the time in which a snapshot can be brought back cannot be negative")
+    for sid, digest in chosen.items():
         record = TombstoneRecord(vault.ring.config_digest, sid, digest, now, now + window)
         data = sign(Kind.TOMBSTONE, record.encode(), keys.id, keys.signer)
         name = names.tombstone(sid)
@@ -57,7 +124,6 @@ def forget_snapshots(
             vault.backend.put_if_absent(name, [data])
         except Exists:
             _check_other(fetch(vault.backend, name), record, name)
-    return ForgetResult(tuple(chosen), dry_run)
 
 
 def _record(vault: Vault, ref: str) -> tuple[SnapshotId, bytes]:

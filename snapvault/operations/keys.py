@@ -16,6 +16,7 @@ from snapvault.format import names
 from snapvault.format.keyset import Holder, Revocation, Role
 from snapvault.format.signed import decode_signed
 from snapvault.format.slot import ARGON2ID, RECOVERY, SlotRecord
+from snapvault.format.snapshot import COMMIT
 from snapvault.format.wire import Kind
 from snapvault.foundation.errors import Conflict, Damaged, InvalidInput, KeyRejected, SnapvaultError, StoreUnavailable
 from snapvault.foundation.ids import DomainId, HolderId, SessionId
@@ -182,6 +183,8 @@ def remove_key(repo: "Repository", who: str) -> KeyResult:
         editor.add_epoch(vault.ring.current.epochs[-1].recovery)
     if holder.role in Role.MAINTAINERS:
         _take_over_tombstones(vault, holder)
+        slots = vault.history.all_slots()
+        vault.notes.take_over(holder.sign, {s.record.sid: s.holder for s in slots if s.record.kind == COMMIT})
     kept = editor.record.revocations
     heads: tuple[SessionId, ...] | None = None
     listed: set[str] = set()

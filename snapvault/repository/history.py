@@ -12,7 +12,7 @@ from snapvault.crypto.envelope import unseal
 from snapvault.format import names
 from snapvault.format.keyset import Role
 from snapvault.format.local import TombstoneRecord, decode_tombstone
-from snapvault.format.signed import Signed, decode_signed
+from snapvault.format.signed import decode_signed
 from snapvault.format.snapshot import ABORT, COMMIT, SnapshotDetails, SnapshotRecord, decode_details, decode_snapshot
 from snapvault.format.wire import Kind
 from snapvault.foundation.errors import Damaged
@@ -173,15 +173,9 @@ class History:
         record = decode_tombstone(signed.payload)
         if record.config != self._ring.config_digest or names.tombstone(record.sid) != name:
             raise Untrusted("it does not belong here")
-        if not self._by_maintainer(Kind.TOMBSTONE, signed):
+        if not any(signed_by(Kind.TOMBSTONE, signed, public) for public in self._ring.maintainers()):
             raise Untrusted("it is not signed by a maintainer or the owner")
         return record
-
-    def _by_maintainer(self, kind: int, signed: Signed) -> bool:
-        publics = [self._ring.config.owner_sign]
-        if self._ring.keyset is not None:
-            publics += [h.sign for h in self._ring.keyset.holders if h.role in Role.MAINTAINERS]
-        return any(signed_by(kind, signed, p) for p in publics)
 
     def details(self, slot: Slot) -> SnapshotDetails:
         """The sealed part of a commit; RoleRequired, Damaged."""

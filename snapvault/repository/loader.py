@@ -130,7 +130,7 @@ class IndexLoader:
         builder = TableBuilder()
         good = []
         removed: dict[str, set[PackId]] = {}  # packs in what holders wrote that were removed since
-        keep = self._key() is None  # what the cached tables hold need not be kept twice
+        keep = self._place() is None  # what the cached tables hold need not be kept twice
         for name, data in zip(wanted, self._store.each(wanted, sizes, keep=keep), strict=True):
             try:
                 if isinstance(data, Damaged):
@@ -269,20 +269,23 @@ class IndexLoader:
 
     # -- the cached tables ---------------------------------------------------------------------------------------
 
-    def _key(self) -> bytes | None:
+    def _place(self) -> tuple[str, bytes] | None:
+        """The folder of this holder's tables, and the key that they are sealed with; None: nothing is cached."""
         own = self._ring.own
         if own is None or self._store.cache.folder is None:
             return None
         # Another set of domains, and of those whose index objects count, sees other tables.
         known = b"".join([*sorted(self._ring.domains), b"/", *sorted(self._ring.removed)])
-        return derive(own.seeds, "cache", context_digest(self._ring.config_digest, known))
+        key = derive(own.seeds, "cache", context_digest(self._ring.config_digest, known))
+        return f"{TABLES}{own.id.hex()[:16]}/", key
 
     def _cached(self, listed: frozenset[str]) -> list[IndexTable]:
-        key = self._key()
         tables: list[IndexTable] = []
-        if key is None:
+        place = self._place()
+        if place is None:
             return tables
-        for name in self._store.cache.names(TABLES):
+        folder, key = place
+        for name in self._store.cache.names(folder):
             data = self._store.cache.get_sealed(name, key)
             table = None if data is None else IndexTable.load(data)
             if table is not None and table.names <= listed and not any(table.names & t.names for t in tables):
@@ -292,22 +295,23 @@ class IndexLoader:
         return tables
 
     def _keep(self, tables: list[IndexTable], fresh: IndexTable) -> None:
-        key = self._key()
-        if key is None or not fresh.names:
+        place = self._place()
+        if place is None or not fresh.names:
             return
+        folder, key = place
         new = [fresh]
         if len(tables) > MAX_TABLES:
             tables.sort(key=len)
             # The largest alone is often most of the index: it is written again only once the rest is as large.
             few = len(tables) if len(tables[-1]) < sum(map(len, tables[:-1])) else len(tables) - 1
-            for name in map(self._label, tables[:few]):
-                self._store.cache.remove(name)
+            for table in tables[:few]:
+                self._store.cache.remove(folder + _label(table))
             merged = merge_tables(tables[:few])
             new = [merged] if fresh in tables[:few] else [fresh, merged]
             tables[:few] = [merged]
         for table in new:
-            self._store.cache.put_sealed(self._label(table), key, table.dump())
+            self._store.cache.put_sealed(folder + _label(table), key, table.dump())
 
-    @staticmethod
-    def _label(table: IndexTable) -> str:
-        return TABLES + blake3("\n".join(sorted(table.names)).encode()).hexdigest()[:32]
+
+def _label(table: IndexTable) -> str:
+    return blake3("\n".join(sorted(table.names)).encode()).hexdigest()[:32]

@@ -32,6 +32,7 @@ from snapvault.repository.history import History, Slot
 from snapvault.repository.index import BlobIndex, build_table
 from snapvault.repository.keyring import RECOVERY_ROLE, Keyring, open_keyring, recovery_key_pair
 from snapvault.repository.loader import IndexLoader
+from snapvault.repository.notes import Notes
 from snapvault.repository.pins import Pins
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.sessions import Sessions
@@ -96,6 +97,7 @@ class Vault:
         view = Vault(backend, self.ring, self.cache, self.pins, self.rollback)
         view.sessions = self.sessions.through(view._store)
         view.history = self.history.through(view._store, view.sessions)
+        view.notes = Notes(view._store, self.ring, view.sessions)
         view.loader = IndexLoader(view._store, self.ring, view.sessions)
         view._index, view._origin = self._index, self
         return view
@@ -133,6 +135,7 @@ class Vault:
         self.ring = ring
         self.sessions = Sessions(self._store, ring)
         self.history = History(self._store, ring, self.sessions)
+        self.notes = Notes(self._store, ring, self.sessions)
         self.loader = IndexLoader(self._store, ring, self.sessions)
         self._index: BlobIndex | None = None
         self._readers: dict[DomainId, tuple[tuple[BlobIndex, Backend], BlobReader]] = {}

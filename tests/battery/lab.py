@@ -17,12 +17,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
-from blake3 import blake3
-
 import snapvault
 from snapvault.backend.memory import MemoryBackend
 from snapvault.format import names
-from snapvault.format.local import GcRecord, NoteDetails, NoteRecord, encode_heartbeat
+from snapvault.format.local import GcRecord, NoteDetails, encode_heartbeat
 from snapvault.format.session import GC
 from snapvault.format.tree import Content, Node, NodeKind
 from snapvault.format.wire import Kind
@@ -173,25 +171,14 @@ def build(home: Path) -> Lab:
         with lab.open((home / "writer.json").read_bytes()) as writer:
             lab.backup(writer, make_tree(9), dataset="other")
         snapvault.check(repo, read_data=True)  # writes down what it verified
-        put_note(repo.vault, next(iter(lab.trees)))
+        held = repo.snapshot(next(iter(lab.trees)))
+        repo.vault.notes.add(held.id, held.slot.holder, NoteDetails(hold=True))
         put_gc(repo.vault, [])
         lab.store.put(names.heartbeat(SessionId("0" * 32), 1), [encode_heartbeat(SessionId("0" * 32), 1)])
         snapvault.check(repo)
         repo.snapshots()
         repo.close()
     return lab
-
-
-def put_note(vault: Vault, sid: str) -> str:
-    """A note on a snapshot; no verb writes them yet."""
-    record = NoteRecord(
-        vault.ring.config_digest, SessionId(sid), 1, (), blake3(NoteDetails(hold=True).encode()).digest()
-    )
-    keys = vault.ring.signing
-    data = sign(Kind.NOTE, record.encode(), keys.id, keys.signer, NoteDetails(hold=True).encode())
-    name = f"{names.NOTES}{sid}/{blake3(data).hexdigest()}"
-    vault.backend.put(name, [data])
-    return name
 
 
 def gc_session(vault: Vault) -> session.Session:

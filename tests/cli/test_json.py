@@ -63,7 +63,11 @@ def test_every_verb(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> N
     run("restore", "d@latest", "-t", tmp_path / "out")
     run("check", "--read-data")
     run("check", "--no-key")
+    run("snapshots tag", "d@latest", "good")
+    run("snapshots hold", "d@latest")
+    run("snapshots release", "d@latest")
     run("forget", snapshots[0]["id"])
+    run("forget", "--keep-last", 1, item="item (of rules)")
     run("key add", "reader", "--role", "reader", "--file", tmp_path / "reader.key")
     cli.env["SNAPVAULT_NEW_PASSWORD"] = "new"
     run("key add", "other", "--role", "site")
@@ -73,6 +77,7 @@ def test_every_verb(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> N
     run("key rotate")
     run("key rotate", "--new-recovery-key")
     verbs = {*VERBS, *(f"key {v}" for v in ("list", "add", "remove", "change", "rotate"))} - {"key"}
+    verbs |= {f"snapshots {v}" for v in ("tag", "hold", "release")}
     assert {v for v, _ in documented()} == verbs | {"all", "command"}  # "command" heads the table
 
 

@@ -225,6 +225,43 @@ def test_forget(cli: Machine, repo: Path, source: Path) -> None:
     assert unknown.code == 2 and "feed" in unknown.err and cli("snapshots", "--json").summary["snapshots"] == 1
 
 
+def test_forget_by_rules(cli: Machine, repo: Path, source: Path) -> None:
+    made = [save(cli, "--time", f"2026-01-0{day}T10:00", source) for day in range(1, 7)]
+    assert cli("snapshots", "hold", made[0]).out == f"{made[0][:8]} is held\n"
+    assert cli("snapshots", "tag", made[1], "release", "v1").out == f"{made[1][:8]} is not held, tags: release, v1\n"
+    rules = ("--dataset", "d", "--keep-last", 1, "--keep-daily", 2, "--keep-tag", "release")
+    plan = cli("forget", *rules, "--dry-run", "--json")
+    reasons = {r["snapshot"]: r["reasons"] for r in plan.records[:-1]}
+    assert reasons == {
+        made[0]: ["held"], made[1]: ["tag"], made[2]: [], made[3]: [], made[4]: ["daily"],
+        made[5]: ["last", "daily", "minimum"],
+    }  # fmt: skip
+    assert cli("snapshots", "--json").summary["snapshots"] == 6
+    done = cli("forget", *rules)
+    assert done.code == 0 and "2 snapshots forgotten" in done.out and done.out.count("\nforget") == 2, done
+    assert {r["id"] for r in cli("snapshots", "--json").records[:-1]} == set(made) - {made[2], made[3]}
+    listed = cli("snapshots").out
+    assert "held" in listed and "release,v1" in listed
+    assert cli("snapshots", "release", made[0]).code == 0
+    assert cli("snapshots", "tag", made[1], "--remove", "release").code == 0
+    assert "4 snapshots" not in cli("forget", *rules).out and cli("snapshots", "--json").summary["snapshots"] == 2
+
+
+def test_rules_that_make_no_sense(cli: Machine, repo: Path, source: Path) -> None:
+    a = save(cli, source)
+    for argv, said in (
+        (["--keep-last", 1, a], "do not go together"),
+        (["--dataset", "d"], "needs a rule"),
+        (["--keep-last", 1, "--dataset", "e"], "there are d"),
+        (["--keep-last", -1], "-1"),
+        (["--keep-within", "tomorrow"], "36h"),
+        (["--keep-within", "99999999999y"], "longer"),
+    ):
+        done = cli("forget", *argv)
+        assert done.code == 2 and said in done.err, done
+    assert cli("snapshots", "--json").summary["snapshots"] == 1
+
+
 def test_keys(cli: Machine, repo: Path, tmp_path: Path) -> None:
     assert cli("key", "add", "auditor", "--role", "reader", "--file", tmp_path / "auditor.key").code == 0
     listed = cli("key", "list").out

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+import snapvault
 from snapvault.format import names
 from snapvault.repository.cache import TABLES
 from snapvault.repository.loader import MAX_TABLES
-from tests.repos import again, back, contents, make, save, traced
+from tests.repos import SEED, again, back, contents, make, save, traced
 
 
 @pytest.fixture
@@ -27,7 +28,8 @@ def test_what_others_store_is_read_once(tmp_path: Path, source: Path, large: int
         save(repo, source)
         other = again(repo, cache=tmp_path / "cache")
         other.vault.index()
-        cached = other.vault.cache.names(TABLES)
+        (folder,) = other.vault.cache.names(TABLES)
+        cached = other.vault.cache.names(folder + "/")
         assert len(cached) <= MAX_TABLES
         sizes.add(len(cached))
         later = again(repo, cache=tmp_path / "cache")
@@ -38,3 +40,18 @@ def test_what_others_store_is_read_once(tmp_path: Path, source: Path, large: int
         assert not [c for c in calls.log if c.name.startswith(names.INDEX) and c.method == "get"]
     assert max(sizes) > 2, "nothing was merged"
     assert contents(back(later, tmp_path / "out", source)) == contents(source)
+
+
+def test_two_holders_who_share_a_cache(tmp_path: Path, source: Path) -> None:
+    """Neither takes the other's tables for altered."""
+    repo = make(tmp_path / "repo")
+    snapvault.add_key(repo, "reader", "other", file=tmp_path / "key")
+    (source / "f").write_bytes(os.urandom(100))
+    save(repo, source)
+    for number in range(3):
+        for keys in (lambda: SEED, snapvault.KeyFile(tmp_path / "key")):
+            one = snapvault.open(repo.url, cache=tmp_path / "cache", keys=keys)
+            calls = traced(one)
+            one.vault.index()
+            read = [c for c in calls.log if c.name.startswith(names.INDEX) and c.method == "get"]
+            assert bool(read) == (number == 0)
