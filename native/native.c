@@ -3,7 +3,9 @@
  *   cuts           the scan of the chunker                    (docs/format/chunking.md)
  *   sort_records   sort a table of fixed-width records        (the blob index)
  *   find_records   look ids up in such a table
+ *   mark_records   remember which records were asked for
  *   blob_records   the records of the blobs of a segment
+ *   add_marked     bytes of the blobs that were marked, by segment
  *   renumber       move the segments of such records
  *   same_bytes     compare two buffers                        (a segment and what it decompresses to)
  *   files.c        many files of a folder at a time
@@ -470,6 +472,45 @@ static PyObject *native_find_record(PyObject *module, PyObject *args)
     return at < -1 ? NULL : PyLong_FromLongLong(at);
 }
 
+/* Sets a bit in the mark of every record of an id: 0 there is none, 1 the bit was not set before, 2 it was. */
+static uint8_t mark(const Table *t, const uint8_t *key, uint8_t *marks, uint8_t bit)
+{
+    int64_t found = find(t, key);
+    if (found < 0)
+        return 0;
+    uint8_t before = marks[found] & bit;
+    for (size_t at = (size_t)found; at < t->count && memcmp(t->at + at * t->width, key, KEY) == 0; at++)
+        marks[at] |= bit;
+    return before ? 2 : 1;
+}
+
+static PyObject *native_mark_records(PyObject *module, PyObject *args)
+{
+    Py_buffer table, keys, marks;
+    Py_ssize_t width;
+    unsigned char bit;
+    PyObject *result = NULL;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*ny*w*b:mark_records", &table, &width, &keys, &marks, &bit))
+        return NULL;
+    if (check_table(&table, width) < 0)
+        ;
+    else if (keys.len % KEY || marks.len != table.len / width)
+        PyErr_SetString(PyExc_ValueError, "mark_records: keys have 32 bytes each, and each record has a mark");
+    else if ((result = PyBytes_FromStringAndSize(NULL, keys.len / KEY))) {
+        Table t = {table.buf, (size_t)(table.len / width), (size_t)width};
+        uint8_t *out = (uint8_t *)PyBytes_AsString(result);
+        Py_BEGIN_ALLOW_THREADS
+        for (Py_ssize_t i = 0; i < keys.len / KEY; i++)
+            out[i] = mark(&t, (const uint8_t *)keys.buf + KEY * i, marks.buf, bit);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&marks);
+    PyBuffer_Release(&keys);
+    PyBuffer_Release(&table);
+    return result;
+}
+
 /* ------------------------------------------------------------------------------------------------ blob records */
 
 /* id | number of the segment | offset in its plaintext | type and length, words in little endian. */
@@ -543,6 +584,42 @@ static PyObject *native_renumber(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
+static int add_marked(const Py_buffer *table, const uint8_t *marks, uint64_t *sums, size_t segments)
+{
+    const uint8_t *record = table->buf;
+    for (Py_ssize_t i = 0; i < table->len / RECORD; i++, record += RECORD) {
+        if (!marks[i])
+            continue;
+        uint32_t segment = little_endian_32(record + SEGMENT_AT);
+        if (segment >= segments)
+            return -1;
+        sums[segment] += little_endian_32(record + SEGMENT_AT + 8) & ((1u << LENGTH_BITS) - 1);
+    }
+    return 0;
+}
+
+static PyObject *native_add_marked(PyObject *module, PyObject *args)
+{
+    Py_buffer table, marks, sums;
+    int failed = -1;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*y*w*:add_marked", &table, &marks, &sums))
+        return NULL;
+    if (table.len % RECORD == 0 && marks.len == table.len / RECORD && sums.len % 8 == 0) {
+        Py_BEGIN_ALLOW_THREADS
+        failed = add_marked(&table, marks.buf, sums.buf, (size_t)(sums.len / 8));
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&sums);
+    PyBuffer_Release(&marks);
+    PyBuffer_Release(&table);
+    if (failed) {
+        PyErr_SetString(PyExc_ValueError, "add_marked: a mark for each record, and a sum for each segment");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 /* -------------------------------------------------------------------------------------------------- same_bytes */
 
 static PyObject *native_same_bytes(PyObject *module, PyObject *args)
@@ -567,6 +644,8 @@ static PyMethodDef methods[] = {
     {"sort_records", native_sort_records, METH_VARARGS, "sort_records(table, width): sort the records in place"},
     {"find_record", native_find_record, METH_VARARGS, "find_record(table, width, key) -> index or -1"},
     {"find_records", native_find_records, METH_VARARGS, "find_records(table, width, keys, single=False) -> int64 little-endian"},
+    {"mark_records", native_mark_records, METH_VARARGS, "mark_records(table, width, keys, marks, bit) -> a byte for each key"},
+    {"add_marked", native_add_marked, METH_VARARGS, "add_marked(records, marks, sums): lengths by segment, as uint64"},
     {"blob_records", native_blob_records, METH_VARARGS, "blob_records(segment, ids, lengths, types) -> bytes"},
     {"renumber", native_renumber, METH_VARARGS, "renumber(records, by): add to the segment of each record in place"},
     {"same_bytes", native_same_bytes, METH_VARARGS, "same_bytes(a, b) -> whether two buffers hold the same"},

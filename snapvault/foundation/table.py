@@ -16,7 +16,7 @@ from snapvault.foundation.native import NATIVE, native, warn_about_twin
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["NATIVE", "WIDTH_MAX", "find_record", "find_records", "sort_records"]
+__all__ = ["NATIVE", "WIDTH_MAX", "find_record", "find_records", "mark_records", "sort_records"]
 
 WIDTH_MAX = 256
 
@@ -67,6 +67,32 @@ def find_records(table: "Buffer", width: int, keys: "Buffer", *, single: bool = 
     find = _find_single if single else _find
     found = [find(view, width, ids[at : at + ID_SIZE]) for at in range(0, len(ids), ID_SIZE)]
     return struct.pack(f"<{len(found)}q", *found)
+
+
+def mark_records(table: "Buffer", width: int, keys: "Buffer", marks: bytearray, bit: int) -> bytes:
+    """Set a bit in the marks (a byte for each record) of all records of some ids, given one after the other.
+
+    Gives for each id 0 if no record has it, 1 if the bit was not set before, 2 if it was.  Raises InvalidInput if the
+    table is not whole records, the keys are not 32 bytes each, or there is not one mark for each record.
+    """
+    view, ids = _check(table, width), _check_keys(keys)
+    if len(marks) != len(view) // width:
+        raise InvalidInput(f"{len(marks)} marks are not one for each of {len(view) // width} records")
+    if native is not None:
+        return bytes(native.mark_records(view, width, ids, marks, bit))
+    warn_about_twin()
+    return bytes(_mark(view, width, ids[at : at + ID_SIZE], marks, bit) for at in range(0, len(ids), ID_SIZE))
+
+
+def _mark(view: memoryview, width: int, id_: memoryview, marks: bytearray, bit: int) -> int:
+    at = _find(view, width, id_)
+    if at < 0:
+        return 0
+    before = marks[at] & bit
+    while at < len(marks) and view[at * width : at * width + ID_SIZE] == id_:
+        marks[at] |= bit
+        at += 1
+    return 2 if before else 1
 
 
 def _check(table: "Buffer", width: int) -> memoryview:

@@ -46,6 +46,18 @@ def lengths_in(records: Records, numbers: Iterable[int]) -> list[int]:
     return [unpack_from(records, number * WIDTH + end)[0] & _LENGTH_MASK for number in numbers]
 
 
+def add_marked(records: Records, marks: bytes | bytearray, sums: "array[int]") -> None:
+    """Add the bytes of each marked blob to the sum ("Q") of its segment."""
+    if native is not None:
+        native.add_marked(records, marks, sums)
+        return
+    warn_about_twin()
+    for number, marked in enumerate(marks):
+        if marked:
+            segment, _, length, _ = place_in(records, number * WIDTH)
+            sums[segment] += length
+
+
 def renumber(records: bytearray | memoryview, by: int) -> None:
     """Add to the number of each record's segment, in place."""
     if native is not None:

@@ -195,3 +195,25 @@ def test_a_table_changed_by_another_thread_while_it_is_sorted_does_no_harm() -> 
     stop.set()
     other.join()
     assert outcomes <= {"sorted", "noticed"} and len(table) == 20_000 * WIDTH
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(ids, max_size=60), st.lists(st.tuples(st.sampled_from([1, 2]), ids), max_size=60))
+def test_marks_against_a_dict(present: list[bytes], asked: list[tuple[int, bytes]]) -> None:
+    """Every record of an id gets the bit; the answer says whether it had it."""
+    table = bytearray(b"".join(id_ + bytes(WIDTH - 32) for id_ in present))
+    sort_records(table, WIDTH)
+    rows = [row[:32] for row in split(table, WIDTH)]
+    asked += [(bit, id_) for bit, id_ in zip([1, 2, 1] * len(present), present, strict=False)]
+    for native in (table_module.native, None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(table_module, "native", native)
+            marks, model = bytearray(len(rows)), dict.fromkeys(rows, 0)
+            for bit, id_ in asked:
+                expected = 0 if id_ not in model else 2 if model[id_] & bit else 1
+                assert table_module.mark_records(table, WIDTH, id_, marks, bit) == bytes([expected])
+                if id_ in model:
+                    model[id_] |= bit
+            assert list(marks) == [model[row] for row in rows]
+    with pytest.raises(InvalidInput):
+        table_module.mark_records(table, WIDTH, bytes(32), bytearray(len(rows) + 1), 1)
