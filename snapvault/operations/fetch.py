@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from snapvault.backend.protocol import NotFound
@@ -27,6 +28,16 @@ class Piece(NamedTuple, Generic[T]):
 
 
 Delivery = Sequence[tuple[T, memoryview]]
+Key = tuple[bytes, int]  # of a segment: its pack, and where it begins there
+
+
+@dataclass(slots=True, eq=False)
+class _Last:
+    """The last segment of a batch, of which the next one mostly wants the rest."""
+
+    key: Key
+    opened: bytes | None = None  # once ``task`` is done, if all went well
+    task: Future[None] | None = None
 
 
 class Fetcher(Generic[T]):
@@ -44,13 +55,22 @@ class Fetcher(Generic[T]):
     ) -> None:
         self._reader, self._deliver, self._fail = reader, deliver, fail
         self._pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)), thread_name_prefix="snapvault-fetch")
+        self._last: _Last | None = None
 
     def start(self, pieces: Iterable[Piece[T]]) -> list[Future[None]]:
-        """Begin to deliver all of these; ``finish`` waits for it."""
-        segments: dict[tuple[bytes, int], list[Piece[T]]] = {}
+        """Begin to deliver all of these, best in the order in which they were stored; ``finish`` waits for it."""
+        segments: dict[Key, list[Piece[T]]] = {}
         for piece in pieces:
             segments.setdefault((piece.place.pack.id, piece.place.start), []).append(piece)
-        return [self._pool.submit(self._run, run) for run in _runs([segments[k] for k in sorted(segments)])]
+        before, tasks = self._last, []
+        if before is not None and before.key in segments:
+            tasks.append(self._pool.submit(self._rest, before, segments.pop(before.key)))
+        self._last = last = _Last(next(reversed(segments))) if segments else before
+        for run in _runs([segments[k] for k in sorted(segments)]):
+            tasks.append(self._pool.submit(self._run, run, last))
+            if last is not None and any(_key(segment) == last.key for segment in run):
+                last.task = tasks[-1]
+        return tasks
 
     def finish(self, tasks: Sequence[Future[None]]) -> None:
         """Returns when every chunk was delivered or failed.  Errors of the store are raised."""
@@ -62,7 +82,16 @@ class Fetcher(Generic[T]):
                 task.cancel()
             raise
 
-    def _run(self, run: list[list[Piece[T]]]) -> None:
+    def _rest(self, before: _Last, segment: list[Piece[T]]) -> None:
+        """Of a segment that the batch before opened.  Its task was submitted earlier, so it is done or at work."""
+        if before.task is not None:
+            wait([before.task])
+        if before.opened is None:
+            self._run([segment], None)
+        else:
+            self._deliver_from(segment, memoryview(before.opened))
+
+    def _run(self, run: list[list[Piece[T]]], kept: _Last | None) -> None:
         first, last = run[0][0].place, run[-1][0].place
         length = last.start + last.sealed - first.start
         try:
@@ -76,20 +105,30 @@ class Fetcher(Generic[T]):
             start = place.start - first.start
             try:
                 opened = self._reader.open_segment(place, data[start : start + place.sealed], in_place=True)
-                keys = self._reader.keys(place)
             except (Damaged, NotFound) as e:
                 self._rescue(segment, e)
                 continue
-            whole, broken = [], []
-            for piece in segment:
-                chunk = part(keys, piece.blob, BlobType.DATA, piece.place, opened)
-                if chunk is None:
-                    broken.append(piece)
-                else:
-                    whole.append((piece.use, chunk))
-            self._deliver(whole)
-            if broken:
-                self._rescue(broken, self._reader.mismatch(place))
+            if kept is not None and _key(segment) == kept.key:
+                kept.opened = bytes(opened)  # what is opened in place lasts until this thread opens the next
+            self._deliver_from(segment, opened)
+
+    def _deliver_from(self, segment: list[Piece[T]], opened: memoryview) -> None:
+        place = segment[0].place
+        try:
+            keys = self._reader.keys(place)
+        except (Damaged, NotFound) as e:
+            self._rescue(segment, e)
+            return
+        whole, broken = [], []
+        for piece in segment:
+            chunk = part(keys, piece.blob, BlobType.DATA, piece.place, opened)
+            if chunk is None:
+                broken.append(piece)
+            else:
+                whole.append((piece.use, chunk))
+        self._deliver(whole)
+        if broken:
+            self._rescue(broken, self._reader.mismatch(place))
 
     def _rescue(self, pieces: Sequence[Piece[T]], error: SnapvaultError) -> None:
         """Try every other place of these chunks, also by the index as it is now; then give them up."""
@@ -104,6 +143,10 @@ class Fetcher(Generic[T]):
     def close(self) -> None:
         """Stop the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _key(segment: list[Piece[T]]) -> Key:
+    return segment[0].place.pack.id, segment[0].place.start
 
 
 def _runs(segments: list[list[Piece[T]]]) -> list[list[list[Piece[T]]]]:
