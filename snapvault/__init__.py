@@ -33,6 +33,8 @@ _HOME = {
     "set_tags": "operations.annotate",
     "set_hold": "operations.annotate",
     "NoteResult": "operations.annotate",
+    "undelete": "operations.undelete",
+    "UndeleteResult": "operations.undelete",
     "list_keys": "operations.keys",
     "add_key": "operations.keys",
     "remove_key": "operations.keys",
@@ -93,6 +95,7 @@ if TYPE_CHECKING:
     from snapvault.operations.results import BackupResult, Change, CheckReport, Finding, Issue, LostPath, RestoreResult
     from snapvault.operations.retention import Retention
     from snapvault.operations.scrub import scrub
+    from snapvault.operations.undelete import UndeleteResult, undelete
     from snapvault.operations.writer import SnapshotWriter
     from snapvault.repository.credentials import KeyFile
     from snapvault.source.command import Command
@@ -102,9 +105,9 @@ __all__ = [
     "Entry", "Event", "Finding", "ForgetPlan", "ForgetResult", "FormatTooNew", "InitResult", "InvalidInput", "Issue",
     "KeyFile", "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LostPath", "NoteResult", "Repository",
     "RepositoryNotFound", "RestoreResult", "Retention", "RoleRequired", "Snapshot", "SnapshotWriter",
-    "SnapvaultError", "SourceError", "StoreDenied", "StoreFull", "StoreUnavailable", "add_key", "archive", "backup",
-    "change_password", "check", "diff", "forget_snapshots", "init", "list_keys", "open", "plan_forget", "remove_key",
-    "restore", "rotate", "scrub", "set_hold", "set_tags",
+    "SnapvaultError", "SourceError", "StoreDenied", "StoreFull", "StoreUnavailable", "UndeleteResult", "add_key",
+    "archive", "backup", "change_password", "check", "diff", "forget_snapshots", "init", "list_keys", "open",
+    "plan_forget", "remove_key", "restore", "rotate", "scrub", "set_hold", "set_tags", "undelete",
 ]  # fmt: skip
 
 

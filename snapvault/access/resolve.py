@@ -36,8 +36,15 @@ def list_snapshots(
     return [s for s in found if (dataset is None or s.dataset == dataset) and (host is None or s.host == host)]
 
 
-def _find(vault: Vault) -> tuple[list[Snapshot], list[Damaged]]:
-    """All snapshots that are not forgotten, and what was found wrong."""
+def list_forgotten(vault: Vault) -> list[tuple[Snapshot, int]]:
+    """Snapshots that were forgotten and can still be opened, oldest first, with the time (ns) until which they stay."""
+    vault.ring.require_read("list snapshots")
+    tombstones, _ = vault.history.tombstones()
+    return [(s, tombstones[s.id].not_before) for s in _find(vault, forgotten=True)[0]]
+
+
+def _find(vault: Vault, *, forgotten: bool = False) -> tuple[list[Snapshot], list[Damaged]]:
+    """All snapshots that are not forgotten (or those that are), and what was found wrong."""
     slots, problems = vault.commit_slots()
     tombstones, more = vault.history.tombstones()
     notes, strange = vault.notes.read({s.record.sid: s.holder for s in slots if s.record.kind == COMMIT})
@@ -46,7 +53,7 @@ def _find(vault: Vault) -> tuple[list[Snapshot], list[Damaged]]:
         if slot.record.kind != COMMIT:
             continue
         buried = tombstones.get(slot.record.sid)
-        if buried is not None and buried.record == slot.digest:
+        if (buried is not None and buried.record == slot.digest) != forgotten:
             continue
         try:
             details = vault.history.details(slot)

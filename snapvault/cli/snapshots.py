@@ -1,12 +1,14 @@
 """``snapvault snapshots``"""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import click
 
 import snapvault
-from snapvault.access.resolve import list_snapshots
+from snapvault.access.resolve import list_forgotten, list_snapshots
 from snapvault.cli.common import verb
+from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
 from snapvault.cli.text import human_size, local_time, printable, table
 from snapvault.foundation.errors import Damaged
@@ -18,8 +20,9 @@ HEADER = ("ID", "Time", "Dataset", "Host", "Written by", "Files", "Size", "Tags"
 @click.group(invoke_without_command=True, short_help="List the snapshots; tag, hold and release them.")
 @click.option("--dataset", metavar="NAME", help="Only those of this dataset.")
 @click.option("--host", metavar="NAME", help="Only those of this host.")
+@click.option("--forgotten", is_flag=True, help="Those that were forgotten and are still there.")
 @verb
-def snapshots(settings: Settings, dataset: str | None, host: str | None) -> int:
+def snapshots(settings: Settings, dataset: str | None, host: str | None, forgotten: bool) -> int:
     """List the snapshots, oldest first.
 
     Times are local.  "partial" marks a snapshot that lacks files which could not be read.  Whose key wrote a snapshot
@@ -31,6 +34,8 @@ def snapshots(settings: Settings, dataset: str | None, host: str | None) -> int:
     """
     if click.get_current_context().invoked_subcommand is not None:
         return 0
+    if forgotten:
+        return _list_forgotten(settings, dataset, host)
     problems: list[Damaged] = []
     with settings.open() as repository:
         found = list_snapshots(repository.vault, dataset=dataset, host=host, on_problem=problems.append)
@@ -77,6 +82,38 @@ def release(settings: Settings, snapshot: str) -> int:
     """Hold a snapshot no longer."""
     with settings.open("set_hold") as repository:
         return _tell(settings, snapvault.set_hold(repository, snapshot, held=False))
+
+
+@snapshots.command("undelete")
+@click.argument("snapshot", metavar="SNAP")
+@verb
+def undelete(settings: Settings, snapshot: str) -> int:
+    """Bring a forgotten snapshot back, as a new one with the same content.
+
+    \b
+    snapvault snapshots --forgotten
+    snapvault snapshots undelete 3f2a91c0
+    """
+    with settings.open("undelete") as repository, long_operation(settings.out) as control:
+        result = snapvault.undelete(repository, snapshot, control=control)
+    text = f"Snapshot {result.snapshot[:8]} brings back {result.original[:8]}"
+    settings.out.summary(result.to_dict(), [f"{text}; {human_size(result.bytes_stored)} had to be stored again"])
+    return 0
+
+
+def _list_forgotten(settings: Settings, dataset: str | None, host: str | None) -> int:
+    with settings.open() as repository:
+        found = [
+            (s, datetime.fromtimestamp(until / 1e9, UTC))
+            for s, until in list_forgotten(repository.vault)
+            if dataset in (None, s.dataset) and host in (None, s.host)
+        ]
+    for s, until in found if settings.out.as_json else ():
+        settings.out.item({**s.to_dict(), "until": until.isoformat()}, "")
+    rows = [(s.id[:8], local_time(s.time), s.dataset, printable(s.host), local_time(until)) for s, until in found]
+    lines = table(("ID", "Time", "Dataset", "Host", "Not removed before"), rows) if rows else []
+    settings.out.summary({"snapshots": len(found), "status": "ok"}, [*lines, count(len(found), "forgotten snapshot")])
+    return 0
 
 
 def _tell(settings: Settings, result: "snapvault.NoteResult") -> int:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from snapvault.format.wire import FormatError, pack, unpack
+from snapvault.foundation.ids import BlobId
 
 TREE_VERSION = 1
 ID_SIZE = 32
@@ -255,6 +256,11 @@ def _extras(node: Node, extra: dict[int, Any]) -> None:
             if offset < end or not length or offset + length > node.size:
                 raise FormatError("a tree holds a malformed sparse map")
             end = offset + length
+
+
+def each_id(ids: bytes) -> list[BlobId]:
+    """Concatenated ids, one by one."""
+    return [BlobId(ids[i : i + ID_SIZE]) for i in range(0, len(ids), ID_SIZE)]
 
 
 def split_ids(ids: bytes) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ from snapvault.format.signed import decode_signed
 from snapvault.format.wire import Kind
 from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Conflict, Damaged, InvalidInput
-from snapvault.foundation.ids import SnapshotId
+from snapvault.foundation.ids import SessionId, SnapshotId
 from snapvault.operations.results import DAMAGED, OK, Result
 from snapvault.operations.retention import Dated, Retention
 from snapvault.repository.repository import Vault
@@ -96,7 +96,7 @@ def plan_forget(repo: "Repository", policy: Retention, *, dataset: str | None = 
         snapshots = [s for s in snapshots if s.dataset == dataset]
         if not snapshots:
             raise InvalidInput(f"there is no snapshot of the dataset {dataset!r}; there are {known or 'none at all'}")
-    reasons = policy.reasons([_dated(s) for s in snapshots], now_ns())
+    reasons = policy.reasons(_dated(vault, snapshots), now_ns())
     unread = {name for p in problems for name in p.affected}
     for s in snapshots:
         if any(name.startswith(names.note_prefix(s.id)) for name in unread):
@@ -106,8 +106,17 @@ def plan_forget(repo: "Repository", policy: Retention, *, dataset: str | None = 
     return ForgetPlan(keep, forget, {s.id: reasons[s.id] for s in keep}, tuple(problems), vault)
 
 
-def _dated(s: Snapshot) -> Dated:
-    return Dated(s.id, s.dataset, s.host, s.slot.holder, s.slot.record.number, s.time_ns, s.tags, s.partial, s.held)
+def _dated(vault: Vault, snapshots: Sequence[Snapshot]) -> list[Dated]:
+    """What the rules look at; a snapshot that was brought back stands where it stood before."""
+    slots = {s.record.sid: s for s in vault.history.all_slots()}
+    trusted = {h.id for h in vault.ring.current.holders if h.role in Role.MAINTAINERS}
+    found = []
+    for s in snapshots:
+        before = slots.get(SessionId(s.details.original)) if s.slot.holder in trusted else None
+        slot = before or s.slot
+        place = slot.holder, slot.record.number
+        found.append(Dated(s.id, s.dataset, s.host, *place, s.time_ns, s.tags, s.partial, s.held))
+    return found
 
 
 def _bury(vault: Vault, chosen: Mapping[SnapshotId, bytes], undelete_window: timedelta) -> None:

@@ -30,6 +30,7 @@ from snapvault.format.tree import (
     decode_content,
     decode_nodes,
     decode_rows,
+    each_id,
 )
 from snapvault.format.wire import FormatError, pack, unpack
 from snapvault.foundation.errors import Damaged, InvalidInput
@@ -180,17 +181,13 @@ class Parent:
             assert self._trees is not None
             level = content
             while level.depth:
-                below = b"".join(self._trees.blob(b, BlobType.LIST) for b in _ids(level.ids))
+                below = b"".join(self._trees.blob(b, BlobType.LIST) for b in each_id(level.ids))
                 if not self._index.has_all(below):
                     return False
                 level = Content(level.depth - 1, below)
             return True
         except Damaged:
             return False
-
-
-def _ids(ids: bytes) -> list[BlobId]:
-    return [BlobId(ids[i : i + ID_SIZE]) for i in range(0, len(ids), ID_SIZE)]
 
 
 class KeptTrees:
@@ -209,7 +206,7 @@ class KeptTrees:
     def expand(self, content: Content) -> bytes:
         depth, ids = content
         while depth:
-            ids, depth = b"".join(self.blob(b, BlobType.LIST) for b in _ids(ids)), depth - 1
+            ids, depth = b"".join(self.blob(b, BlobType.LIST) for b in each_id(ids)), depth - 1
         return ids
 
 
@@ -305,5 +302,5 @@ def _kept(run: Run, dataset: str, host: str, paths: tuple[bytes, ...]) -> Parent
     lengths = array("I")
     lengths.frombytes(sizes)
     ends = accumulate(lengths)
-    blobs = {b: data[end - n : end] for b, n, end in zip(_ids(names), lengths, ends, strict=True)}
+    blobs = {b: data[end - n : end] for b, n, end in zip(each_id(names), lengths, ends, strict=True)}
     return Parent(sid, Content(depth, ids), KeptTrees(blobs, run.domain.id_keys), run.index, user)

@@ -27,6 +27,7 @@ from snapvault.operations.results import Issue, text_path
 from snapvault.platform.metadata import Owners
 from snapvault.repository.history import Slot
 from snapvault.repository.index import BlobIndex
+from snapvault.repository.keyring import DomainKeys
 from snapvault.repository.loader import IndexLoader
 from snapvault.repository.repository import Vault
 from snapvault.repository.session import Session
@@ -74,13 +75,22 @@ class Run:
     Leaving the context without a commit aborts: there is no snapshot, and what was uploaded is found by the next run.
     """
 
-    def __init__(self, vault: Vault, operation: str, control: Control | None, *, dry_run: bool = False) -> None:
-        vault.ring.require_role(Role.WRITERS, "back up")
+    def __init__(
+        self,
+        vault: Vault,
+        operation: str,
+        control: Control | None,
+        *,
+        dry_run: bool = False,
+        domain: DomainKeys | None = None,
+    ) -> None:
+        if domain is None:  # else whoever asks has seen to it
+            vault.ring.require_role(Role.WRITERS, "back up")
         if vault.rollback is not None:
             raise vault.rollback  # new data would be sealed to keys of an old keyset
         self.vault = vault = vault.limited(control)
         self.dry_run = dry_run
-        self.domain = vault.ring.write_domain
+        self.domain = domain or vault.ring.write_domain
         self.chunker: Chunker = self.domain.chunker(vault.ring.chunking)
         # What follows the last cut is scanned again with the next bytes, so it is to be a small part of the buffer.
         self._buffer = memoryview(bytearray(max(2 * READ_SIZE, 4 * vault.ring.chunking.maximum)))
@@ -207,14 +217,18 @@ class Run:
         time: int | None,
     ) -> str:
         """Everything is durable and acknowledged when this returns: the snapshot's id ("" on a dry run)."""
-        self.blobs.flush()
-        self.reporter.check()
-        if self.session is None:
-            return ""
         details = SnapshotDetails(
             dataset, host, root, paths, self.started if time is None else time, now_ns(), tags,
             bool(self.counts.issues), user_name(), PROGRAM, self.counts.stored(),
         )  # fmt: skip
+        return self.acknowledge(details)
+
+    def acknowledge(self, details: SnapshotDetails) -> str:
+        """Commit a snapshot whose blobs were all put: its id ("" on a dry run)."""
+        self.blobs.flush()
+        self.reporter.check()
+        if self.session is None:
+            return ""
         holder = self.vault.ring.signing.id
         heads = self.vault.history.heads(self.slots, holder)
         numbers = {s.record.sid: s.record.number for s in self.slots}

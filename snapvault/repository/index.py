@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from snapvault.format.pack import Segment
-from snapvault.format.tree import ID_SIZE
+from snapvault.format.tree import ID_SIZE, each_id
 from snapvault.format.wire import pack, unpack
 from snapvault.foundation.ids import BlobId, DomainId, PackId, SessionId
 from snapvault.foundation.table import find_record, find_records, sort_records
@@ -110,7 +110,7 @@ class IndexTable:
         found = struct.unpack(f"<{len(ids) // ID_SIZE}q", find_records(self.records, WIDTH, ids))
         if self.whole and min(found, default=0) >= 0:
             return b""
-        each = [BlobId(ids[i : i + ID_SIZE]) for i in range(0, len(ids), ID_SIZE)]
+        each = each_id(ids)
         return b"".join(id_ for id_, at in zip(each, found, strict=True) if at < 0 or not (self.whole or self.has(id_)))
 
     def lengths(self, numbers: Iterable[int]) -> list[int]:

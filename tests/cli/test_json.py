@@ -68,6 +68,8 @@ def test_every_verb(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> N
     run("snapshots release", "d@latest")
     run("forget", snapshots[0]["id"])
     run("forget", "--keep-last", 1, item="item (of rules)")
+    gone = run("snapshots", "--forgotten", item="item (--forgotten)", summary="summary (--forgotten)")
+    run("snapshots undelete", gone[0]["id"])
     run("key add", "reader", "--role", "reader", "--file", tmp_path / "reader.key")
     cli.env["SNAPVAULT_NEW_PASSWORD"] = "new"
     run("key add", "other", "--role", "site")
@@ -77,7 +79,7 @@ def test_every_verb(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> N
     run("key rotate")
     run("key rotate", "--new-recovery-key")
     verbs = {*VERBS, *(f"key {v}" for v in ("list", "add", "remove", "change", "rotate"))} - {"key"}
-    verbs |= {f"snapshots {v}" for v in ("tag", "hold", "release")}
+    verbs |= {f"snapshots {v}" for v in ("tag", "hold", "release", "undelete")}
     assert {v for v, _ in documented()} == verbs | {"all", "command"}  # "command" heads the table
 
 

@@ -1,0 +1,87 @@
+"""Bringing back a forgotten snapshot: a new one with the same content, by a session like any other writer's.
+
+Its tombstone stays, since a prune may have acted on it already.  So each blob is looked for in what this session may
+rely on (rule W2); what is only in packs that are about to go is stored again while it can be read.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from snapvault.access.resolve import PREFIX_MIN, list_forgotten, list_snapshots
+from snapvault.access.snapshot import Snapshot
+from snapvault.format.keyset import Role
+from snapvault.format.tree import BlobType, each_id
+from snapvault.foundation.errors import Damaged, InvalidInput
+from snapvault.foundation.events import Control
+from snapvault.foundation.ids import BlobId
+from snapvault.operations.needed import Needed
+from snapvault.operations.results import Result
+from snapvault.operations.run import Run
+from snapvault.repository.reader import BlobReader
+from snapvault.repository.repository import Vault
+
+if TYPE_CHECKING:
+    from snapvault.operations.repository import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class UndeleteResult(Result):
+    """The new snapshot, the one that it brings back, and the bytes that had to be stored again."""
+
+    snapshot: str
+    original: str
+    bytes_stored: int
+
+
+def undelete(repo: "Repository", ref: str, *, control: Control | None = None) -> UndeleteResult:
+    """Bring back the forgotten snapshot whose id begins with ``ref``.
+
+    RoleRequired unless owner or maintainer; InvalidInput if no forgotten snapshot is meant, or it is back already;
+    Damaged if a part of it is gone, and then there is no snapshot.
+    """
+    vault = repo.vault
+    vault.ring.require_role(Role.MAINTAINERS, "bring snapshots back")
+    snapshot = _forgotten(vault, ref)
+    domain = vault.ring.domains.get(snapshot.domain)
+    if domain is None:
+        raise Damaged(f"the keyset does not name the domain of snapshot {snapshot.id}")
+    with Run(vault, "undelete", control, domain=domain) as run:
+        reader = run.vault.reader(snapshot.domain)
+        Needed(reader, _Keeper(run, reader).visit).walk(snapshot.details.root)
+        sid = run.acknowledge(replace(snapshot.details, tags=snapshot.tags, original=snapshot.id))
+        return UndeleteResult(sid, snapshot.id, run.blobs.written.stored)
+
+
+def _forgotten(vault: Vault, ref: str) -> Snapshot:
+    forgotten = [s for s, _ in list_forgotten(vault)]
+    meant = [s for s in forgotten if len(ref) >= PREFIX_MIN and s.id.startswith(ref.lower())]
+    if len(meant) != 1:
+        known = ", ".join(f"{s.id[:8]} ({s.dataset})" for s in forgotten)
+        raise InvalidInput(
+            f"{ref!r} names {'several forgotten snapshots' if meant else 'no forgotten snapshot'}",
+            hint=f"forgotten, and not removed yet: {known or 'none'}",
+        )
+    for s in list_snapshots(vault):
+        if s.details.original == meant[0].id:
+            raise InvalidInput(f"snapshot {meant[0].id[:8]} is back already: it is {s.id[:8]} now")
+    return meant[0]
+
+
+class _Keeper:
+    """Puts what the session cannot rely on."""
+
+    def __init__(self, run: Run, reader: BlobReader) -> None:
+        self._run, self._reader = run, reader
+        self._seen: set[BlobId] = set()  # pieces of folders
+
+    def visit(self, ids: bytes, kind: int) -> list[bool]:
+        """Some blobs of the snapshot; of folders, which were not here before."""
+        self._run.reporter.check()
+        if not self._run.index.has_all(ids):
+            for blob in each_id(ids):
+                if blob not in self._run.index and self._run.blobs.put(kind, self._reader.blob(blob, kind)) != blob:
+                    raise Damaged(f"blob {blob.hex()[:16]} is of another domain")
+        new = [blob not in self._seen for blob in each_id(ids)] if kind == BlobType.TREE else []
+        if new:
+            self._seen.update(each_id(ids))
+        return new
