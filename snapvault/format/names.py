@@ -66,8 +66,12 @@ def tombstone(sid: SessionId) -> str:
     return TOMBSTONES + sid
 
 
+def heartbeat_prefix(sid: SessionId) -> str:
+    return f"{HEARTBEATS}{sid}/"
+
+
 def heartbeat(sid: SessionId, number: int) -> str:
-    return f"{HEARTBEATS}{sid}/{number}"
+    return f"{heartbeat_prefix(sid)}{number}"
 
 
 def session_id(name: str, prefix: str) -> SessionId:

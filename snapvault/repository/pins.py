@@ -31,6 +31,11 @@ class Pins:
         self._url = url
         self.site = self._site(self._read())
 
+    @property
+    def folder(self) -> Path | None:
+        """Where other things may be remembered that only this client saw."""
+        return None if self._path is None else self._path.parent
+
     def _read(self) -> dict[str, Any]:
         if self._path is not None:
             with contextlib.suppress(OSError, ValueError, TypeError):

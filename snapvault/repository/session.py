@@ -23,7 +23,7 @@ from snapvault.format.index import IndexRecord, encode_table
 from snapvault.format.local import encode_heartbeat
 from snapvault.format.pack import Segment
 from snapvault.format.session import READ, RECOVERY, WRITER, SessionHead, SessionRecord, Stanza
-from snapvault.format.snapshot import ABORT, COMMIT, REVOKED, Objects, SnapshotDetails, SnapshotRecord, merkle
+from snapvault.format.snapshot import ABORT, COMMIT, GC_DONE, REVOKED, Objects, SnapshotDetails, SnapshotRecord, merkle
 from snapvault.format.wire import Kind
 from snapvault.foundation.errors import Conflict, InvalidInput, SnapvaultError
 from snapvault.foundation.ids import DomainId, SessionId
@@ -95,6 +95,11 @@ class Session:
         with self._lock:
             self._objects.append((name, sum(len(p) for p in parts)))
 
+    @property
+    def wrote(self) -> bool:
+        """Whether there are objects that need this session's header."""
+        return bool(self._objects)
+
     def put_index(self, packs: Sequence[tuple[PackRow, Sequence[Segment]]]) -> None:
         """W4: an index object for packs that are all in the store."""
         name, data = encode_index(self.ring, self.domain, self.sid, packs)
@@ -115,6 +120,14 @@ class Session:
         self._heart.stop()
         return record
 
+    def finish_gc(self, removed: Sequence[str]) -> None:
+        """G7: fill the slot of a GC's session with what it removes for ever; Conflict if it was revoked before."""
+        with self._lock:
+            put = tuple(sorted(name for name, _ in self._objects))
+        settle(self._store.backend, (names.INDEX, names.SNAPSHOTS))
+        self._fill(GC_DONE, b"", removed=tuple(removed), put=put)
+        self._heart.stop()
+
     def abort(self) -> None:
         """Fill the slot with "abort", so that a GC need not wait for this session.  Failures are left to the lease."""
         self._heart.stop()
@@ -129,6 +142,8 @@ class Session:
         objects: Objects | None = None,
         prevs: tuple[tuple[SessionId, bytes], ...] = (),
         number: int = 0,
+        removed: tuple[str, ...] = (),
+        put: tuple[str, ...] = (),
     ) -> bytes:
         ring, keys = self.ring, self.ring.signing
         certificate = ring.holder.certificate if ring.holder is not None else b""
@@ -136,7 +151,7 @@ class Session:
         summary = objects or merkle([])
         header = self.header if kind == COMMIT else b""
         record = SnapshotRecord(
-            ring.config_digest, kind, self.sid, certificate, number, prevs, ring.current.number, summary, (), (),
+            ring.config_digest, kind, self.sid, certificate, number, prevs, ring.current.number, summary, removed, put,
             digest, header,
         )  # fmt: skip
         data = sign(Kind.SNAPSHOT, record.encode(), keys.id, keys.signer, sealed)

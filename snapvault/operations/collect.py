@@ -1,0 +1,230 @@
+"""Removing packs by a fence instead of a clock: rules G3 to G7 (docs/concurrency.md).
+
+Nothing is deleted before the slot of this session says so for ever; and it says so only after every session that may
+rely on what goes has ended, and what snapshots need of it was copied.
+"""
+
+import secrets
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from snapvault.backend.protocol import NotFound
+from snapvault.format import names
+from snapvault.format.local import GcRecord
+from snapvault.format.pack import Segment
+from snapvault.format.session import GC
+from snapvault.format.wire import Kind
+from snapvault.foundation.errors import Damaged
+from snapvault.foundation.events import Limits, Reporter
+from snapvault.foundation.ids import BlobId, PackId, SessionId
+from snapvault.operations.claims import table_digest
+from snapvault.operations.fence import Fence, Yield
+from snapvault.operations.survey import Survey
+from snapvault.repository.index import BlobIndex, PackRow, Place
+from snapvault.repository.keyring import DomainKeys
+from snapvault.repository.loader import Entry
+from snapvault.repository.repository import Vault
+from snapvault.repository.session import Session
+from snapvault.repository.store import fetch
+from snapvault.repository.trust import sign
+from snapvault.repository.writer import BlobWriter
+
+INDEX_BLOBS = 1 << 19  # of an index object that stands in place of others
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What one GC did.  ``waits_for``: sessions that have not ended, so that it did nothing."""
+
+    packs: int = 0
+    bytes_removed: int = 0
+    bytes_copied: int = 0
+    waits_for: tuple[SessionId, ...] = ()
+
+
+class GarbageCollection:
+    """One GC of one domain: condemns these packs, and puts others in the place of these index objects too."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        domain: DomainKeys,
+        condemned: Collection[PackId],
+        merged: Collection[str],
+        reporter: Reporter,
+        limits: Limits,
+    ) -> None:
+        self._vault, self._domain, self._reporter, self._limits = vault, domain, reporter, limits
+        self._condemned, self._merged = frozenset(condemned), frozenset(merged)
+        sid = SessionId(names.GC_PREFIX + secrets.token_hex(16))
+        self._session = Session(vault.store, vault.ring, domain, purpose=GC, sid=sid)
+
+    def run(self, *, wait: float, lease: float) -> Collected:
+        """All of it, or nothing: an error, or a session that does not end in time, leaves everything as it was."""
+        try:
+            self._session.announce()
+            self._vault.check_holder()
+            self._publish()
+            fence = Fence(self._vault, self._session.sid, lease)
+            try:
+                waits_for = fence.wait(wait, self._reporter)
+            except Yield as e:
+                waits_for = (e.other,)
+            if waits_for:
+                self._give_up()
+                return Collected(waits_for=waits_for)
+            survey = Survey(self._vault, self._domain.id)
+            replaced, copied = self._copy(survey)
+            removed = [*map(names.pack, sorted(self._condemned)), *replaced]
+            self._session.finish_gc(removed)
+        except BaseException:
+            self._give_up()
+            raise
+        self._delete(replaced)
+        size = sum(survey.present.get(pack, 0) for pack in self._condemned)
+        return Collected(len(self._condemned), size, copied)
+
+    def _publish(self) -> None:
+        """G3: nobody who announces itself from now on relies on these packs."""
+        keys = self._vault.ring.signing
+        record = GcRecord(self._vault.ring.config_digest, self._session.sid, tuple(sorted(self._condemned)))
+        name = names.GC + self._session.sid
+        self._vault.backend.put_if_absent(name, [sign(Kind.GC, record.encode(), keys.id, keys.signer)])
+
+    def _give_up(self) -> None:
+        """Fill the slot, then take the record away: its packs are given back."""
+        self._session.abort()
+        if names.snapshot(self._session.sid) in {o.name for o in self._vault.backend.list(names.SNAPSHOTS)}:
+            self._remove_traces()
+
+    def _remove_traces(self) -> None:
+        """What a GC needs as long as its slot is empty; the header for as long as something of it is in the store."""
+        self._vault.backend.delete(names.GC + self._session.sid)
+        if not self._session.wrote:
+            self._vault.backend.delete(names.session(self._session.sid))
+
+    # -- G6 and G7 -----------------------------------------------------------------------------------------------
+
+    def _copy(self, survey: Survey) -> tuple[list[str], int]:
+        """Copy what is needed of condemned packs, and list anew what old index objects say of others.
+
+        The index objects that go, and the bytes that were put.
+        """
+        writer = BlobWriter(self._session, BlobIndex(), self._domain, limits=self._limits)
+        copier = _Copier(survey, self._condemned, writer)
+        anew = _IndexWriter(self._session)
+        replaced, listed = [], set[PackId]()
+        try:
+            for name, entries in self._index_objects():
+                condemned = [e for e in entries if e[0].id in self._condemned]
+                if not condemned and name not in self._merged:
+                    continue
+                replaced.append(name)
+                for row, segments in entries:
+                    self._reporter.check()
+                    if row.id in self._condemned:
+                        listed.add(row.id)
+                        copier.copy(row, segments)
+                    elif row.id not in survey.removed:
+                        anew.add(row, segments)
+            for pack in sorted(self._condemned - listed):  # that no index object names
+                if pack in survey.present:
+                    copier.copy(*self._vault.loader.read_directory(pack, survey.present[pack]))
+            stored = copier.finish()
+        except BaseException:
+            copier.close()
+            raise
+        anew.flush()
+        return replaced, stored
+
+    def _index_objects(self) -> Iterator[tuple[str, list[Entry]]]:
+        for info in list(self._vault.backend.list(names.INDEX)):
+            try:
+                data = fetch(self._vault.backend, info.name, info.size)
+                if self._vault.loader.verify(data)[0].domain == self._domain.id:
+                    yield info.name, self._vault.loader.open(info.name, data)
+            except (Damaged, NotFound):
+                continue  # what it may have said was found in the packs themselves
+
+    def _delete(self, replaced: Sequence[str]) -> None:
+        """The slot says GC done: from here on any maintainer may finish this."""
+        for name in (*replaced, *map(names.pack, sorted(self._condemned))):
+            self._vault.backend.delete(name)
+        self._remove_traces()
+
+
+class _Copier:
+    """Copies needed blobs out of packs that go."""
+
+    def __init__(self, survey: Survey, condemned: frozenset[PackId], writer: BlobWriter) -> None:
+        self._survey, self._condemned, self._writer = survey, condemned, writer
+        self._settled: set[BlobId] = set()
+        self._lost: dict[BlobId, Damaged | NotFound] = {}  # by what was said of it; somebody else may say it right
+
+    def copy(self, row: PackRow, segments: Sequence[Segment]) -> None:
+        """Everything that a pack holds, as somebody says, that is needed and has no copy that survives."""
+        for segment in segments:
+            needed = set(self._survey.needed(segment.ids)) - self._settled
+            for b in segment.blobs() if needed else ():
+                if b.id in needed:
+                    place = Place(row, segment.offset, segment.sealed, segment.raw, b.offset, b.length, b.type)
+                    try:
+                        if not self._survey.survives(b.id, b.type, self._condemned):
+                            self._writer.put(b.type, self._plaintext(b.id, place))
+                        self._settled.add(b.id)
+                    except (Damaged, NotFound) as e:
+                        self._lost[b.id] = e
+
+    def _plaintext(self, blob: BlobId, place: Place) -> memoryview:
+        """From here, or from any other place."""
+        reader = self._survey.reader
+        try:
+            return reader.verified(blob, place.type, place, reader.segment(place))
+        except (Damaged, NotFound):
+            return reader.blob(blob, place.type)
+
+    def finish(self) -> int:
+        """Everything is in packs and indexed when this returns: bytes of the packs.  Damaged if something is lost."""
+        lost = self._lost.keys() - self._settled
+        if lost:
+            error = self._lost[min(lost)]
+            raise Damaged(
+                f"nothing is removed: {len(lost)} chunks that snapshots need cannot be read: {error.message}",
+                hint="'snapvault check --read-data' names the paths; forget the snapshots that cannot be mended",
+                affected=error.affected,
+            )
+        self._writer.flush()
+        stored = self._writer.written.stored
+        self._writer.close()
+        return stored
+
+    def close(self) -> None:
+        """Stop; what was put is garbage."""
+        self._writer.close()
+
+
+class _IndexWriter:
+    """Index objects in place of others."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._batch: list[Entry] = []
+        self._blobs = 0
+        self._known: set[tuple[PackRow, bytes]] = set()
+
+    def add(self, row: PackRow, segments: list[Segment]) -> None:
+        """What was said of a pack; once is enough."""
+        said = row, table_digest(segments)
+        if said in self._known:
+            return
+        self._known.add(said)
+        self._batch.append((row, segments))
+        self._blobs += sum(len(s.lengths) for s in segments)
+        if self._blobs >= INDEX_BLOBS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put what is left."""
+        if self._batch:
+            self._session.put_index(self._batch)
+        self._batch, self._blobs = [], 0

@@ -1,0 +1,107 @@
+"""Waiting until every session that may rely on what is condemned has ended: rules G4 and G5 (docs/concurrency.md)."""
+
+import json
+import os
+import secrets
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from snapvault.format import names
+from snapvault.foundation.errors import Damaged
+from snapvault.foundation.events import Reporter
+from snapvault.foundation.ids import SessionId
+from snapvault.repository.repository import Vault
+from snapvault.repository.session import revoke
+
+POLL = 0.5  # seconds between looks
+
+
+class Yield(Exception):
+    """Another GC, whose id is smaller, is alive: this one gives way."""
+
+    def __init__(self, other: SessionId) -> None:
+        super().__init__(other)
+        self.other = other
+
+
+class Watch:
+    """Since when the heartbeat of each session stands still, by this machine's clock; kept between runs.
+
+    What is lost of it, or a clock that jumps, costs time, or a writer that is revoked and runs again; never data.
+    """
+
+    def __init__(self, folder: Path | None, url: str) -> None:
+        self._path = None if folder is None else folder / "watch.json"
+        self._url = url
+        self._seen: dict[str, Any] = self._read().get(url, {})  # session -> [heartbeats, since]
+
+    def _read(self) -> dict[str, Any]:
+        if self._path is not None:
+            with suppress(OSError, ValueError, TypeError):
+                return dict(json.loads(self._path.read_text()))
+        return {}
+
+    def still_for(self, sid: SessionId, beats: list[str]) -> float:
+        """Seconds for which these were the heartbeats of a session, as far as this client knows."""
+        now, known = time.time(), self._seen.get(sid)
+        if not isinstance(known, list) or len(known) != 2 or known[0] != beats or known[1] > now:
+            self._seen[sid] = known = [beats, now]
+        return now - float(known[1])
+
+    def save(self, sessions: set[SessionId]) -> None:
+        """Keep what is known of these sessions, and of no other."""
+        if self._path is None:
+            return
+        everything = {**self._read(), self._url: {sid: v for sid, v in self._seen.items() if sid in sessions}}
+        temporary = self._path.with_name(f".watch-{secrets.token_hex(8)}")
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            temporary.write_text(json.dumps(everything))
+            os.replace(temporary, self._path)
+
+
+class Fence:
+    """The sessions that there are when this is made, but for one's own."""
+
+    def __init__(self, vault: Vault, own: SessionId, lease: float) -> None:
+        self._vault, self._own, self._lease = vault, own, lease
+        self._watch = Watch(vault.pins.folder, vault.address)
+        self._open: set[SessionId] = set()
+        for info in list(vault.backend.list(names.SESSIONS)):
+            with suppress(Damaged):  # a name that no session can have: nobody commits under it
+                self._open.add(names.session_id(info.name, names.SESSIONS))
+        self._open.discard(own)
+
+    def wait(self, seconds: float, reporter: Reporter) -> tuple[SessionId, ...]:
+        """Who has not ended after so many seconds; nobody: the fence holds.
+
+        A session whose heartbeat stood still for the lease is revoked.  Raises Yield, and errors of the store.
+        """
+        end = time.monotonic() + seconds
+        try:
+            while True:
+                self._look()
+                if not self._open or time.monotonic() >= end:
+                    return tuple(sorted(self._open))
+                reporter.tick("wait", 0, len(self._open), current=min(self._open))
+                reporter.check()
+                time.sleep(POLL)
+        finally:
+            self._watch.save(self._open)
+
+    def _look(self) -> None:
+        self._drop_ended()
+        for sid in sorted(self._open):
+            beats = sorted(o.name for o in self._vault.backend.list(names.heartbeat_prefix(sid)))
+            if self._watch.still_for(sid, beats) >= self._lease:
+                revoke(self._vault.store, self._vault.ring, sid)
+            elif sid.startswith(names.GC_PREFIX) and sid < self._own:
+                raise Yield(sid)
+        self._drop_ended()
+
+    def _drop_ended(self) -> None:
+        if self._open:
+            filled = {o.name for o in self._vault.backend.list(names.SNAPSHOTS)}
+            self._open = {sid for sid in self._open if names.snapshot(sid) not in filled}

@@ -1,0 +1,153 @@
+"""What a prune sees of one domain at one moment: snapshots, packs, how much of each is needed (rules G2 and G6)."""
+
+import struct
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from snapvault.format import names
+from snapvault.format.snapshot import COMMIT, GC_DONE
+from snapvault.format.tree import each_id
+from snapvault.foundation.clock import now_ns
+from snapvault.foundation.errors import Damaged
+from snapvault.foundation.ids import BlobId, DomainId, PackId, SessionId
+from snapvault.foundation.table import find_records
+from snapvault.operations.liveness import Liveness
+from snapvault.repository.history import Slot
+from snapvault.repository.index import PackRow
+from snapvault.repository.loader import IndexLoader
+from snapvault.repository.reader import BlobReader
+from snapvault.repository.records import WIDTH
+from snapvault.repository.repository import Vault
+
+
+@dataclass(slots=True)
+class Use:
+    """A pack that is there, and the plaintext in it: all, and needed."""
+
+    row: PackRow
+    raw: int = 0
+    live: int = 0
+
+    @property
+    def unused(self) -> int:
+        """Bytes of the pack that nobody needs, about."""
+        return self.row.size - (self.row.size * self.live // self.raw if self.raw else 0)
+
+
+class Survey:
+    """Everything is read when this is made; any error of the store is raised.
+
+    Damaged if a snapshot cannot be read, or names what is in no index: nobody can tell then what it needs.
+    """
+
+    def __init__(self, vault: Vault, domain: DomainId, *, waiting: bool = True) -> None:
+        self.vault, self.domain = vault, domain
+        slots, self.waiting = _roots(vault)  # of these some are forgotten, but not yet to be removed
+        if not waiting:
+            slots = [s for s in slots if s.record.sid not in self.waiting]
+        self.filled = {s.record.sid for s in vault.history.all_slots()}
+        loader = IndexLoader(vault.store, vault.ring, vault.sessions)
+        done = vault.history.all_slots()
+        self.removed = set[PackId]().union(*map(removed_packs, done))
+        # They go without a new fence; what a removed maintainer named does not.
+        self._going = set[PackId]().union(*(removed_packs(s) for s in done if is_trusted_gc(vault, s)))
+        # In this order: a pack that is indexed when the index is read is there when packs are listed.
+        self.index = loader.load(scan=True)
+        self.present = loader.packs_present()
+        self.problems = loader.problems
+        self.reader = BlobReader(vault.backend, vault.ring, vault.sessions, self.index.of(domain))
+        self._live = Liveness(self.index.tables, self.reader)
+        for slot in slots:
+            self._add(slot)
+
+    def _add(self, slot: Slot) -> None:
+        sessions = self.vault.sessions
+        if sessions.secrets(slot.record.sid, holder=slot.holder).domain == self.domain:
+            try:
+                self._live.add(self.vault.history.details(slot).root)
+            except Damaged as e:
+                raise Damaged(
+                    f"nothing is removed: what snapshot {slot.record.sid} needs cannot be told: {e.message}",
+                    hint="'snapvault check' names what is lost; forget the snapshot if it cannot be mended",
+                    affected=[names.snapshot(slot.record.sid), *e.affected],
+                ) from e
+
+    def uses(self) -> dict[PackId, Use]:
+        """Packs of this domain that are there, but for those that a prune already removes."""
+        found: dict[PackId, Use] = {}
+        for table, live in zip(self.index.tables, self._live.live_bytes(), strict=True):
+            mine: dict[int, Use] = {}
+            for number, row in enumerate(table.packs):
+                if row.domain == self.domain and row.id not in self._going and self.present.get(row.id) == row.size:
+                    mine[number] = Use(row)
+            rows = table.segments
+            for segment in range(len(live)):
+                use = mine.get(rows[4 * segment])
+                if use is not None:
+                    use.raw += rows[4 * segment + 3]
+                    use.live += live[segment]
+            for use in mine.values():
+                other = found.setdefault(use.row.id, use)
+                if use.live > other.live:
+                    found[use.row.id] = use
+        return found
+
+    def needed(self, ids: bytes) -> list[BlobId]:
+        """Those of some concatenated ids that a snapshot needs."""
+        blobs = each_id(ids)
+        live = [False] * len(blobs)
+        for table, marks in zip(self.index.tables, self._live.marks, strict=True):
+            found = struct.unpack(f"<{len(blobs)}q", find_records(table.records, WIDTH, ids))
+            live = [known or (at >= 0 and marks[at] != 0) for known, at in zip(live, found, strict=True)]
+        return [blob for blob, needed in zip(blobs, live, strict=True) if needed]
+
+    def survives(self, blob: BlobId, kind: int, condemned: Iterable[PackId]) -> bool:
+        """Whether a copy outside these packs, and outside what was removed, is there and is what its id says."""
+        for place in self.reader.index.places(blob):
+            pack = place.pack
+            if pack.id in condemned or pack.id in self.removed or self.present.get(pack.id) != pack.size:
+                continue
+            with suppress(Damaged):
+                self.reader.verified(blob, kind, place, self.reader.segment(place))
+                return True
+        return False
+
+
+def removed_packs(slot: Slot) -> list[PackId]:
+    """The packs that a slot with "GC done" names for ever."""
+    if slot.record.kind != GC_DONE:
+        return []
+    return [PackId(bytes.fromhex(n.rsplit("/", 1)[-1])) for n in slot.record.removed if n.startswith(names.PACKS)]
+
+
+def is_trusted_gc(vault: Vault, slot: Slot) -> bool:
+    """Whether anybody may delete what a slot names as removed for ever."""
+    return slot.record.kind == GC_DONE and slot.holder not in vault.ring.removed
+
+
+def _roots(vault: Vault) -> tuple[list[Slot], set[SessionId]]:
+    """Snapshots that need their data, and those of them that are forgotten."""
+    tombstones, _ = vault.history.tombstones()
+    slots, problems = vault.commit_slots()
+    verified = {names.snapshot(s.record.sid) for s in vault.history.all_slots()}
+    buried = {names.snapshot(sid) for sid in tombstones}
+    for problem in problems:
+        unknown = [n for n in problem.affected if n.startswith(names.SNAPSHOTS) and n not in verified | buried]
+        if unknown:
+            raise Damaged(
+                f"nothing is removed: {problem.message}",
+                hint="mend this snapshot from a copy of the repository, or forget it by its id",
+                affected=problem.affected,
+            )
+    now, roots, waiting = now_ns(), [], set()
+    for slot in slots:
+        tombstone = tombstones.get(slot.record.sid)
+        if slot.record.kind != COMMIT:
+            continue
+        if tombstone is not None and tombstone.record == slot.digest:
+            if tombstone.not_before <= now:
+                continue
+            waiting.add(slot.record.sid)
+        roots.append(slot)
+    return roots, waiting

@@ -1,0 +1,227 @@
+"""Prune removes what no snapshot needs, and nothing else."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+import snapvault
+from snapvault import Repository
+from snapvault.chunking import Chunking
+from snapvault.format import names
+from snapvault.foundation.errors import Damaged, RoleRequired
+from snapvault.operations import prune as prune_module
+from snapvault.operations.collect import GarbageCollection
+from snapvault.operations.prune import PruneLimits, PruneResult, plan_prune
+from snapvault.repository import create
+from snapvault.repository.session import Session, revoke
+from tests.repos import again, back, contents, damage, make, objects, save
+
+NOW = timedelta(0)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "source").mkdir()
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """Packs of few segments of few files."""
+    monkeypatch.setattr(create, "SEGMENT_SIZE", 4096)
+    monkeypatch.setattr(create, "PACK_SIZE", 16384)
+    return make(tmp_path / "repo", chunking=Chunking(64, 128, 256))
+
+
+def fill(source: Path, number: int, *, files: range = range(40)) -> None:
+    """Contents that nothing else has."""
+    for i in files:
+        (source / f"{i:02}").write_bytes(b"".join(b"%d.%d.%d;" % (number, i, k) for k in range(200)))
+
+
+def prune(repo: Repository, limits: PruneLimits | None = None, **options: timedelta) -> PruneResult:
+    return plan_prune(again(repo), limits=limits).execute(**{"wait": NOW, **options})
+
+
+def forget(repo: Repository, *snapshots: str) -> None:
+    snapvault.forget_snapshots(again(repo), snapshots, undelete_window=NOW)
+
+
+def all_whole(repo: Repository, expected: dict[str, dict[str, bytes | str]], source: Path, tmp_path: Path) -> None:
+    assert {s.id for s in again(repo).snapshots()} == set(expected)
+    for sid, tree in expected.items():
+        assert contents(back(again(repo), tmp_path / f"out-{sid}", source, sid)) == tree
+    report = snapvault.check(again(repo), read_data=True)
+    assert report.status == "ok", report.findings
+
+
+def packs(repo: Repository) -> dict[str, int]:
+    return {n: size for n, size in objects(repo).items() if n.startswith(names.PACKS)}
+
+
+def test_what_nobody_needs_goes(repo: Repository, source: Path, tmp_path: Path) -> None:
+    expected = {}
+    for number in range(3):
+        fill(source, number)
+        expected[save(repo, source).snapshot] = contents(source)
+    before = packs(repo)
+    assert prune(repo, PruneLimits(unused=1.0)).packs_removed == 0 and packs(repo) == before
+    first, second, third = expected
+    forget(repo, first, second)
+    plan = plan_prune(again(repo), limits=PruneLimits(unused=1.0))
+    assert plan.bytes_freed > 0.3 * sum(before.values()) and plan.bytes_rewritten == 0
+    result = plan.execute(wait=NOW)
+    assert result.status == "ok" and result.bytes_copied == 0
+    assert result.bytes_freed == plan.bytes_freed == sum(before.values()) - sum(packs(repo).values())
+    all_whole(repo, {third: expected[third]}, source, tmp_path)
+    assert prune(repo, PruneLimits(unused=1.0)).packs_removed == 0
+    fill(source, 0)  # what was removed is stored again
+    expected[save(again(repo), source).snapshot] = contents(source)
+    all_whole(repo, dict(list(expected.items())[2:]), source, tmp_path)
+
+
+def test_what_lies_beside_what_goes_is_copied(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """Every other file is shared, so that no pack is dead."""
+    fill(source, 0)
+    first = save(repo, source).snapshot
+    fill(source, 1, files=range(0, 40, 2))
+    second = save(repo, source).snapshot
+    expected = {second: contents(source)}
+    forget(repo, first)
+    assert plan_prune(again(repo), limits=PruneLimits(unused=1.0)).bytes_rewritten == 0
+    before = sum(packs(repo).values())
+    plan = plan_prune(again(repo), limits=PruneLimits(unused=0.0))
+    assert plan.bytes_rewritten > 0
+    result = plan.execute(wait=NOW)
+    assert result.bytes_copied > 0 and result.bytes_freed == before - sum(packs(repo).values()) > 0.2 * before
+    all_whole(repo, expected, source, tmp_path)
+    assert plan_prune(again(repo), limits=PruneLimits(unused=0.02)).bytes_rewritten == 0
+    limited = plan_prune(again(repo), limits=PruneLimits(unused=0.0, rewrite=1))
+    assert limited.bytes_rewritten == 0
+
+
+def test_the_undelete_window(repo: Repository, source: Path, tmp_path: Path) -> None:
+    fill(source, 0)
+    first = save(repo, source).snapshot
+    tree = contents(source)
+    fill(source, 1)
+    save(repo, source)
+    snapvault.forget_snapshots(again(repo), [first])
+    plan = plan_prune(again(repo))
+    assert plan.bytes_freed == 0 and plan.bytes_waiting > 0
+    assert plan.execute(wait=NOW).bytes_removed == 0
+    brought = snapvault.undelete(again(repo), first).snapshot
+    assert contents(back(again(repo), tmp_path / "out", source, brought)) == tree
+
+
+def announced(repo: Repository) -> Session:
+    vault = again(repo).vault
+    session = Session(vault.store, vault.ring, vault.ring.write_domain)
+    session.announce()
+    return session
+
+
+def test_a_writer_that_has_not_ended_is_waited_for(repo: Repository, source: Path) -> None:
+    fill(source, 0)
+    first = save(repo, source).snapshot
+    forget(repo, first)
+    session, before = announced(repo), objects(repo)
+    result = prune(repo)
+    assert result.waits_for == (session.sid,) and result.status == "partial" and result.packs_removed == 0
+    assert {n for n in objects(repo) if not n.startswith((names.SNAPSHOTS, names.SESSIONS))} == {
+        n for n in before if not n.startswith((names.SNAPSHOTS, names.SESSIONS))
+    }
+    session.abort()
+    assert prune(repo).packs_removed > 0 and not packs(repo)
+
+
+def test_a_writer_without_a_sign_of_life_is_revoked(repo: Repository, source: Path) -> None:
+    fill(source, 0)
+    forget(repo, save(repo, source).snapshot)
+    session = announced(repo)
+    assert prune(repo, lease=timedelta(hours=1)).waits_for
+    assert prune(repo, lease=NOW).packs_removed > 0
+    with pytest.raises(snapvault.Conflict):
+        session._fill("commit", b"")
+
+
+def test_packs_of_a_run_that_was_killed(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """In no index, and their session's slot filled: garbage.  Not filled: left alone."""
+    fill(source, 0)
+    kept = {save(repo, source).snapshot: contents(source)}
+    before = set(objects(repo))
+    fill(source, 1)
+    save(repo, source)
+    for name in set(objects(repo)) - before:
+        if name.startswith((names.INDEX, names.SNAPSHOTS)):
+            repo.vault.backend.delete(name)
+    there = packs(repo)
+    whole = PruneLimits(unused=1.0)
+    assert prune(repo, whole).packs_removed == 0 and packs(repo) == there
+    assert prune(repo, whole, lease=NOW).packs_removed == 0  # condemns nothing, so nobody is revoked
+    sid = next(n for n in objects(repo) if n.startswith(names.SESSIONS) and n not in before).removeprefix(
+        names.SESSIONS
+    )
+    vault = again(repo).vault
+    revoke(vault.store, vault.ring, sid)  # type: ignore[arg-type]
+    assert prune(repo).packs_removed > 0
+    all_whole(repo, kept, source, tmp_path)
+
+
+def test_what_cannot_be_read_stops_it(repo: Repository, source: Path) -> None:
+    fill(source, 0)
+    first = save(repo, source).snapshot
+    fill(source, 1, files=range(0, 40, 2))
+    second = save(repo, source).snapshot
+    forget(repo, first)
+    damage(repo, f"{source}/01", snapshot=second)
+    before = packs(repo)
+    with pytest.raises(Damaged, match="nothing is removed"):
+        prune(repo, PruneLimits(unused=0.0))
+    assert before.items() <= packs(repo).items()
+    path = Path(repo.url) / names.snapshot(second)  # type: ignore[arg-type]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(Damaged, match="nothing is removed"):
+        plan_prune(again(repo))
+
+
+def test_small_index_objects_are_merged(
+    repo: Repository, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prune_module, "MERGED_FROM", 4)
+    expected = {}
+    for number in range(5):
+        fill(source, number, files=range(number, number + 2))
+        expected[save(again(repo), source).snapshot] = contents(source)
+    assert len([n for n in objects(repo) if n.startswith(names.INDEX)]) == 5
+    assert prune(repo, PruneLimits(unused=1.0)).packs_removed == 0
+    assert len([n for n in objects(repo) if n.startswith(names.INDEX)]) == 1
+    all_whole(repo, expected, source, tmp_path)
+
+
+def test_an_interrupted_deletion_is_finished(
+    repo: Repository, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(source, 0)
+    first = save(repo, source).snapshot
+    fill(source, 1)
+    kept = {save(repo, source).snapshot: contents(source)}
+    forget(repo, first)
+    with monkeypatch.context() as patch:
+        patch.setattr(GarbageCollection, "_delete", lambda self, replaced: None)
+        prune(repo)
+    left = packs(repo)
+    all_whole(repo, kept, source, tmp_path)
+    plan = plan_prune(again(repo))
+    assert plan.leftovers and not any(d.condemned for d in plan.domains)
+    plan.execute(wait=NOW)
+    assert len(packs(repo)) < len(left)
+    all_whole(repo, kept, source, tmp_path / "again")
+
+
+@pytest.mark.parametrize("role", ["reader", "writer"])
+def test_who_may(repo: Repository, tmp_path: Path, role: str) -> None:
+    snapvault.add_key(repo, role, role, file=tmp_path / role)
+    with pytest.raises(RoleRequired):
+        plan_prune(snapvault.open(repo.url, keys=snapvault.KeyFile(tmp_path / role)))
