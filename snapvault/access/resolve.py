@@ -39,8 +39,9 @@ def list_snapshots(
 def list_forgotten(vault: Vault) -> list[tuple[Snapshot, int]]:
     """Snapshots that were forgotten and can still be opened, oldest first, with the time (ns) until which they stay."""
     vault.ring.require_read("list snapshots")
-    tombstones, _ = vault.history.tombstones()
-    return [(s, tombstones[s.id].not_before) for s in _find(vault, forgotten=True)[0]]
+    found, _ = _find(vault, forgotten=True)
+    tombstones, _ = vault.history.tombstones()  # they are never removed, so these are all that the look before saw
+    return [(s, tombstones[s.id].not_before) for s in found]
 
 
 def _find(vault: Vault, *, forgotten: bool = False) -> tuple[list[Snapshot], list[Damaged]]:

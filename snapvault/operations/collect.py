@@ -6,6 +6,7 @@ rely on what goes has ended, and what snapshots need of it was copied.
 
 import secrets
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from snapvault.backend.protocol import NotFound
@@ -14,12 +15,12 @@ from snapvault.format.local import GcRecord
 from snapvault.format.pack import Segment
 from snapvault.format.session import GC
 from snapvault.format.wire import Kind
-from snapvault.foundation.errors import Damaged
+from snapvault.foundation.errors import Conflict, Damaged
 from snapvault.foundation.events import Limits, Reporter
 from snapvault.foundation.ids import BlobId, PackId, SessionId
 from snapvault.operations.claims import table_digest
 from snapvault.operations.fence import Fence, Yield
-from snapvault.operations.survey import Survey
+from snapvault.operations.survey import Survey, survey
 from snapvault.repository.index import BlobIndex, PackRow, Place
 from snapvault.repository.keyring import DomainKeys
 from snapvault.repository.loader import Entry
@@ -73,15 +74,18 @@ class GarbageCollection:
             if waits_for:
                 self._give_up()
                 return Collected(waits_for=waits_for)
-            survey = Survey(self._vault, self._domain.id)
-            replaced, copied = self._copy(survey)
+            now = survey(self._vault, self._domain.id)
+            replaced, copied = self._copy(now)
             removed = [*map(names.pack, sorted(self._condemned)), *replaced]
             self._session.finish_gc(removed)
-        except BaseException:
+        except BaseException as e:
+            revoked = isinstance(e, Damaged | NotFound) and self._has_ended()
             self._give_up()
+            if revoked:  # so others need not heed it any more, and what it read may be gone
+                raise Conflict("this prune was revoked by another one; nothing was removed by it") from e
             raise
         self._delete(replaced)
-        size = sum(survey.present.get(pack, 0) for pack in self._condemned)
+        size = sum(now.present.get(pack, 0) for pack in self._condemned)
         return Collected(len(self._condemned), size, copied)
 
     def _publish(self) -> None:
@@ -91,10 +95,14 @@ class GarbageCollection:
         name = names.GC + self._session.sid
         self._vault.backend.put_if_absent(name, [sign(Kind.GC, record.encode(), keys.id, keys.signer)])
 
+    def _has_ended(self) -> bool:
+        """Whether the slot is filled, by whom ever."""
+        return names.snapshot(self._session.sid) in {o.name for o in self._vault.backend.list(names.SNAPSHOTS)}
+
     def _give_up(self) -> None:
         """Fill the slot, then take the record away: its packs are given back."""
         self._session.abort()
-        if names.snapshot(self._session.sid) in {o.name for o in self._vault.backend.list(names.SNAPSHOTS)}:
+        if self._has_ended():
             self._remove_traces()
 
     def _remove_traces(self) -> None:
@@ -105,13 +113,13 @@ class GarbageCollection:
 
     # -- G6 and G7 -----------------------------------------------------------------------------------------------
 
-    def _copy(self, survey: Survey) -> tuple[list[str], int]:
+    def _copy(self, now: Survey) -> tuple[list[str], int]:
         """Copy what is needed of condemned packs, and list anew what old index objects say of others.
 
         The index objects that go, and the bytes that were put.
         """
         writer = BlobWriter(self._session, BlobIndex(), self._domain, limits=self._limits)
-        copier = _Copier(survey, self._condemned, writer)
+        copier = _Copier(now, self._condemned, writer)
         anew = _IndexWriter(self._session)
         replaced, listed = [], set[PackId]()
         try:
@@ -125,11 +133,11 @@ class GarbageCollection:
                     if row.id in self._condemned:
                         listed.add(row.id)
                         copier.copy(row, segments)
-                    elif row.id not in survey.removed:
+                    elif row.id not in now.removed:
                         anew.add(row, segments)
             for pack in sorted(self._condemned - listed):  # that no index object names
-                if pack in survey.present:
-                    copier.copy(*self._vault.loader.read_directory(pack, survey.present[pack]))
+                with suppress(NotFound):  # another prune removed it, and saw to it that nobody needs it
+                    copier.copy(*self._vault.loader.read_directory(pack, now.present.get(pack, 0)))
             stored = copier.finish()
         except BaseException:
             copier.close()

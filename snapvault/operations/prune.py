@@ -14,7 +14,7 @@ from snapvault.foundation.events import Control, Limits, Reporter
 from snapvault.foundation.ids import DomainId, PackId, SessionId
 from snapvault.operations.collect import GarbageCollection
 from snapvault.operations.results import Result
-from snapvault.operations.survey import Survey, Use, is_trusted_gc
+from snapvault.operations.survey import Use, is_trusted_gc, survey
 from snapvault.repository.repository import Vault
 from snapvault.repository.store import fetch
 
@@ -159,10 +159,10 @@ def plan_prune(
 
 
 def _plan(vault: Vault, domain: DomainId, limits: PruneLimits) -> DomainPlan:
-    survey = Survey(vault, domain)
-    uses = survey.uses()
-    dead, mixed = choose(list(uses.values()), survey.filled, limits)
-    gone = Survey(vault, domain, waiting=False).uses() if survey.waiting else uses
+    now = survey(vault, domain)
+    uses = now.uses()
+    dead, mixed = choose(list(uses.values()), now.filled, limits)
+    gone = survey(vault, domain, waiting=False).uses() if now.waiting else uses
     condemned = [use.row.id for use in (*dead, *mixed)]
     return DomainPlan(
         domain,

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from snapvault.backend.protocol import NotFound
 from snapvault.format import names
 from snapvault.format.snapshot import COMMIT, GC_DONE
 from snapvault.format.tree import each_id
@@ -20,6 +21,8 @@ from snapvault.repository.reader import BlobReader
 from snapvault.repository.records import WIDTH
 from snapvault.repository.repository import Vault
 
+ATTEMPTS = 10
+
 
 @dataclass(slots=True)
 class Use:
@@ -33,6 +36,23 @@ class Use:
     def unused(self) -> int:
         """Bytes of the pack that nobody needs, about."""
         return self.row.size - (self.row.size * self.live // self.raw if self.raw else 0)
+
+
+def survey(vault: Vault, domain: DomainId, *, waiting: bool = True) -> "Survey":
+    """A look that no other prune spoilt by removing, meanwhile, what this one wanted to read; errors as of Survey."""
+    for _ in range(ATTEMPTS):
+        before = _listed(vault)
+        try:
+            return Survey(vault, domain, waiting=waiting)
+        except (Damaged, NotFound):
+            if _listed(vault) == before:
+                raise
+    return Survey(vault, domain, waiting=waiting)
+
+
+def _listed(vault: Vault) -> frozenset[str]:
+    """What another prune changes when it removes packs."""
+    return frozenset(o.name for prefix in (names.INDEX, names.PACKS) for o in vault.backend.list(prefix))
 
 
 class Survey:

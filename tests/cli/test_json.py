@@ -70,6 +70,8 @@ def test_every_verb(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> N
     run("forget", "--keep-last", 1, item="item (of rules)")
     gone = run("snapshots", "--forgotten", item="item (--forgotten)", summary="summary (--forgotten)")
     run("snapshots undelete", gone[0]["id"])
+    run("prune", "--dry-run", summary="summary (of a dry run)")
+    run("prune")
     run("key add", "reader", "--role", "reader", "--file", tmp_path / "reader.key")
     cli.env["SNAPVAULT_NEW_PASSWORD"] = "new"
     run("key add", "other", "--role", "site")

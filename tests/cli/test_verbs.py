@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from machines import PASSWORD, Machine, by_password, tree_of
 
-VERBS = ("init", "backup", "snapshots", "ls", "diff", "restore", "check", "forget", "key")
+VERBS = ("init", "backup", "snapshots", "ls", "diff", "restore", "check", "forget", "prune", "key")
 
 
 def save(cli: Machine, *argv: object, **options: bytes) -> str:
@@ -260,6 +260,29 @@ def test_rules_that_make_no_sense(cli: Machine, repo: Path, source: Path) -> Non
         done = cli("forget", *argv)
         assert done.code == 2 and said in done.err, done
     assert cli("snapshots", "--json").summary["snapshots"] == 1
+
+
+def test_prune(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> None:
+    (source / "a.txt").write_bytes(os.urandom(1 << 20))
+    first = save(cli, source)
+    (source / "a.txt").write_bytes(os.urandom(1 << 20))
+    second = save(cli, source)
+    assert "0 B freed" in cli("prune").out
+    cli("forget", first)
+    planned = cli("prune", "--dry-run")
+    assert planned.code == 0 and "would free 0 B" in planned.out and "1.0 MiB more once" in planned.out, planned
+    cli("forget", second, "--undelete-window", "0h")
+    save(cli, source)
+    done = cli("prune", "--max-unused", "0%")
+    assert done.code == 0 and "more once forgotten" in done.out, done
+    cli("snapshots", "undelete", first)
+    cli("forget", "--keep-last", 1, "--keep-minimum", 0, "--undelete-window", "0h")
+    freed = cli("prune", "--json").summary
+    assert freed["status"] == "ok" and freed["waits_for"] == [] and freed["bytes_waiting"] > 1 << 20  # of the first
+    assert cli("check", "--read-data").code == 0
+    assert cli("restore", "d@latest", "--target", tmp_path / "out").code == 0
+    for argv in (["--max-unused", "much"], ["--max-unused", "200%"], ["--lease", "soon"], ["--max-rewrite", "x"]):
+        assert cli("prune", *argv).code == 2
 
 
 def test_keys(cli: Machine, repo: Path, tmp_path: Path) -> None:

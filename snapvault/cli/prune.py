@@ -1,0 +1,83 @@
+"""``snapvault prune``"""
+
+from datetime import timedelta
+
+import click
+
+import snapvault
+from snapvault.cli.common import status_code, verb
+from snapvault.cli.progress import long_operation
+from snapvault.cli.settings import Settings
+from snapvault.cli.text import human_size, parse_duration, parse_size
+from snapvault.foundation.errors import InvalidInput
+from snapvault.foundation.words import count
+
+
+@click.command()
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option(
+    "--max-unused", metavar="PERCENT", default="5%", show_default=True,
+    help="So much may stay that is unused, where it lies beside what is needed.",
+)  # fmt: skip
+@click.option("--max-rewrite", metavar="SIZE", help="Rewrite no more than this.")
+@click.option(
+    "--wait", metavar="SECONDS", type=click.IntRange(min=0), default=300, show_default=True,
+    help="For backups that run now; then leave, having removed nothing.",
+)  # fmt: skip
+@click.option(
+    "--lease", metavar="DURATION", default="12h", show_default=True,
+    help="A backup that gave no sign of life for so long cannot be finished any more.",
+)  # fmt: skip
+@click.option("--exclusive", is_flag=True, help="Nothing else uses the repository meanwhile: I see to that.")
+@verb
+def prune(
+    settings: Settings, dry_run: bool, max_unused: str, max_rewrite: str | None, wait: int, lease: str, exclusive: bool
+) -> int:
+    """Remove what no snapshot needs any more.
+
+    It works beside backups, restores and other prunes.  What only forgotten snapshots need is removed once they cannot be brought back any more (see 'forget').  Exit code
+    3: backups that run now, or were killed a short while ago, were waited for in vain; run it again later.
+
+    \b
+    snapvault prune
+    """
+    limits = snapvault.PruneLimits(_share(max_unused), None if max_rewrite is None else parse_size(max_rewrite))
+    lease_span = parse_duration(lease)
+    with settings.open("plan_prune") as repository, long_operation(settings.out) as control:
+        plan = snapvault.plan_prune(repository, limits=limits, exclusive=exclusive, control=control)
+        if dry_run:
+            settings.out.summary({**plan.to_dict(), "dry_run": True}, _planned(plan))
+            return 0
+        result = plan.execute(wait=timedelta(seconds=wait), lease=lease_span)
+    settings.out.summary({**result.to_dict(), "bytes_freed": result.bytes_freed, "dry_run": False}, _done(result))
+    return status_code(result.status)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text.removesuffix("%")) / 100
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise InvalidInput(f"{text!r} is no share", hint="write it like 5%")
+    return share
+
+
+def _planned(plan: "snapvault.PrunePlan") -> list[str]:
+    return [
+        f"stored: {human_size(plan.bytes_total)}, of which {human_size(plan.bytes_unused)} are unused",
+        f"would free {human_size(plan.bytes_freed)}, rewriting {human_size(plan.bytes_rewritten)}",
+        *_waiting(plan.bytes_waiting),
+    ]
+
+
+def _done(result: "snapvault.PruneResult") -> list[str]:
+    if result.waits_for:
+        some = ", ".join(sid[:8] for sid in result.waits_for[:5])
+        return [f"Nothing was removed: {count(len(result.waits_for), 'session')} did not end ({some})"]
+    freed = f"{count(result.packs_removed, 'pack')} removed, {human_size(result.bytes_copied)} copied out of them"
+    return [f"{human_size(result.bytes_freed)} freed: {freed}", *_waiting(result.bytes_waiting)]
+
+
+def _waiting(size: int) -> list[str]:
+    return [f"{human_size(size)} more once forgotten snapshots cannot be brought back any more"] if size else []

@@ -1,0 +1,183 @@
+"""Writers, prunes, a forgetter and a reader on one repository, and whether anything is lost that was acknowledged."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from battery import lab
+from battery.interleave.schedule import Actor, Scheduler, scheduled, seeded
+from battery.lab import Lab, Objects, Tree
+
+import snapvault
+from snapvault.foundation.errors import Conflict, Damaged, SnapvaultError
+from snapvault.operations.prune import PruneLimits, plan_prune
+
+NEVER, AT_ONCE = timedelta(days=10**6), timedelta(0)
+ALL = PruneLimits(unused=0.0)
+CONTENTS = [bytes([n]) * (600 + 90 * n) for n in range(8)]  # few, so that much of it was stored before
+
+
+@dataclass
+class Base:
+    """A repository with three snapshots, made once."""
+
+    objects: Objects
+    trees: dict[str, Tree]
+
+
+def base() -> Base:
+    store = lab.memory()
+    with lab.small_parts(), seeded(0, 0):
+        snapvault.init(store.url, keys=lambda: lab.SEED, chunking=lab.CHUNKING).repository.close()
+        made = Lab(store, home=None)  # type: ignore[arg-type]
+        with made.open() as repo:
+            for number in range(3):
+                made.backup(repo, {"a": CONTENTS[number], "b": CONTENTS[number + 1], "c/d": CONTENTS[7 - number]})
+    return Base(dict(store.objects), made.trees)
+
+
+@dataclass
+class Story:
+    """One run."""
+
+    seed: int
+    lab: Lab
+    scheduler: Scheduler
+    undone: set[str] = field(default_factory=set)  # committed by one who died before it could tell
+    pruned: int = 0
+    happened: set[str] = field(default_factory=set)
+
+    def play(self) -> None:
+        draw = self.scheduler.random
+        cast = [("writer", self.write)] * draw.choice((1, 2, 2, 3)) + [("prune", self.prune)] * draw.choice(
+            (1, 1, 2, 3)
+        )
+        cast += [("forgets", self.forget)] * draw.choice((0, 1, 1))
+        cast += [("reader", self.read)] * draw.choice((0, 1))
+        cast += [("undelete", self.undelete)] * draw.choice((0, 0, 1))
+        actors = [Actor(f"{role} {n}", work, self.scheduler) for n, (role, work) in enumerate(cast)]
+        with (
+            seeded(self.seed, 1),
+            scheduled(self.lab.store.url.removeprefix("memory://"), self.scheduler),
+            lab.small_parts(),
+        ):
+            first = draw.sample(sorted(self.lab.trees), draw.choice((1, 1, 2)))
+            with self.lab.open() as repo:
+                snapvault.forget_snapshots(repo, first, undelete_window=AT_ONCE)
+            self._forgot(first)
+            self.scheduler.run(actors)
+        for actor in actors:
+            if actor.error is not None:
+                raise AssertionError(f"{actor.name}: {actor.error!r}") from actor.error
+
+    def _forgot(self, sids: list[str]) -> None:
+        for sid in sids:
+            self.lab.forgotten.add(sid)
+
+    # -- the cast --------------------------------------------------------------------------------------------------
+
+    def write(self) -> None:
+        draw = self.scheduler.random
+        for _ in range(draw.choice((1, 1, 2))):
+            tree: Tree = {name: draw.choice(CONTENTS) for name in ("a", "b", "c/d", "e")}
+            try:
+                with self.lab.open() as repo:
+                    self.lab.backup(repo, tree)
+                self.happened.add("backup")
+            except Conflict:
+                self.happened.add("revoked")
+
+    def prune(self) -> None:
+        draw = self.scheduler.random
+        with self.lab.open() as repo:
+            plan = plan_prune(repo, limits=ALL)
+            try:
+                result = plan.execute(
+                    wait=timedelta(seconds=draw.choice((0, 20, 300))), lease=draw.choice((NEVER, NEVER, AT_ONCE))
+                )
+            except Conflict:
+                self.happened.add("prune revoked")
+                return
+        self.pruned += result.packs_removed
+        self.happened.add("prune waits" if result.waits_for else "prune")
+        if result.bytes_copied:
+            self.happened.add("copy")
+
+    def forget(self) -> None:
+        with self.lab.open() as repo:
+            found = [s.id for s in repo.snapshots()]
+            chosen = self.scheduler.random.sample(found, min(len(found), 1))
+            self._forgot(list(chosen))
+            snapvault.forget_snapshots(repo, chosen, undelete_window=AT_ONCE)
+
+    def read(self) -> None:
+        with self.lab.open() as repo:
+            try:
+                snapshot = repo.snapshot("lab@latest")
+            except snapvault.InvalidInput:
+                return  # none is left
+            try:
+                found = contents(snapshot)
+            except Damaged:
+                if snapshot.id not in self.lab.forgotten:
+                    raise
+                return
+            assert found == self.lab.trees.get(snapshot.id, found)
+            self.happened.add("read")
+
+    def undelete(self) -> None:
+        with self.lab.open() as repo:
+            sid = self.scheduler.random.choice(sorted(self.lab.forgotten))
+            try:
+                result = snapvault.undelete(repo, sid)
+            except (Damaged, snapvault.InvalidInput, Conflict):
+                self.happened.add("not undeleted")
+                return
+            if sid in self.lab.trees:
+                self.lab.trees[result.snapshot] = self.lab.trees[sid]
+            self.happened.add("undeleted")
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def verify(self) -> None:
+        """Everything that was acknowledged and not forgotten is there; also after one more prune, with nobody else."""
+        for last in (False, True):
+            with seeded(self.seed, 2 + last), self.lab.open() as repo:
+                listed = {s.id: s for s in repo.snapshots()}
+                missing = set(self.lab.trees) - self.lab.forgotten - set(listed)
+                assert not missing, f"acknowledged, and gone: {missing}"
+                for sid, snapshot in listed.items():
+                    if sid not in self.lab.forgotten:
+                        found = contents(snapshot)
+                        assert found == self.lab.trees.get(sid, found), f"snapshot {sid} is another"
+                report = snapvault.check(repo, read_data=True)
+                problems = [f.message for f in report.findings if not f.harmless]
+                assert not problems, problems
+                if not last:
+                    with lab.small_parts():
+                        result = plan_prune(repo, limits=ALL).execute(wait=timedelta(0), lease=AT_ONCE)
+                    assert not result.waits_for, result
+
+
+def contents(snapshot: snapvault.Snapshot) -> Tree:
+    """The files of a snapshot, read with everything verified."""
+    found: Tree = {}
+    for entry in snapshot.ls("/", recursive=True):
+        if entry.kind == "file":
+            with snapshot.open(entry.path) as file:
+                found[entry.path.removeprefix(f"{lab.ROOT}/")] = file.read()
+    return found
+
+
+def play(made: Base, seed: int) -> Story:
+    """One seeded run; AssertionError with the trace if anything is lost."""
+    store = lab.memory()
+    store.objects.update(made.objects)
+    story = Story(seed, Lab(store, home=None, trees=dict(made.trees)), Scheduler(seed, mishaps=seed % 3))  # type: ignore[arg-type]
+    try:
+        story.play()
+        story.verify()
+    except (AssertionError, SnapvaultError) as e:
+        raise AssertionError(f"seed {seed}: {e}\n" + "\n".join(story.scheduler.trace[-400:])) from e
+    finally:
+        store.objects.clear()
+    return story

@@ -1,0 +1,67 @@
+"""The real code of writers, prunes, forget, undelete and readers, interleaved at every call of the store (family 6).
+
+With deaths, replies that are lost after the call took effect, and revocations.  A failure names its seed, and
+``SNAPVAULT_TEST_SEED=<seed>`` begins with it.
+"""
+
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from battery.interleave import mutants, story
+from battery.interleave.story import Base
+
+BATCH, BATCHES, LONG_BATCHES = 100, 30, 300
+CATCHES = 600  # seeds that a mutant may survive
+FIRST = int(os.environ.get("SNAPVAULT_TEST_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
+EXPECTED = {"backup", "revoked", "prune", "prune waits", "copy", "read", "undeleted", "prune revoked"}
+
+
+@pytest.fixture(scope="module")
+def made() -> Base:
+    return story.base()
+
+
+@pytest.fixture(scope="module")
+def happened() -> Iterator[Counter[str]]:
+    """What all runs of this process did; runs that did nothing prove nothing."""
+    found: Counter[str] = Counter()
+    yield found
+    if found["runs"] >= 10 * BATCH:
+        assert set(found) >= EXPECTED, found
+
+
+def play(made: Base, happened: Counter[str], batch: int) -> None:
+    print(f"SNAPVAULT_TEST_SEED={FIRST + batch * BATCH}")
+    for seed in range(FIRST + batch * BATCH, FIRST + (batch + 1) * BATCH):
+        happened.update({"runs", *story.play(made, seed).happened})
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_nothing_is_lost(made: Base, happened: Counter[str], batch: int) -> None:
+    play(made, happened, batch)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("batch", range(BATCHES, BATCHES + LONG_BATCHES))
+def test_nothing_is_lost_for_long(made: Base, happened: Counter[str], batch: int) -> None:
+    play(made, happened, batch)
+
+
+@pytest.mark.parametrize("name", mutants.ALL)
+def test_each_rule_is_needed(made: Base, name: str) -> None:
+    with mutants.mutant(name):
+        for seed in range(CATCHES):
+            try:
+                story.play(made, seed)
+            except AssertionError:
+                return
+    pytest.fail(f"{name}: {CATCHES} interleavings found nothing")
+
+
+def test_a_seed_gives_the_same_run_again(made: Base) -> None:
+    for seed in range(5):
+        assert story.play(made, seed).scheduler.trace == story.play(made, seed).scheduler.trace
