@@ -35,8 +35,9 @@ def prune(
 ) -> int:
     """Remove what no snapshot needs any more.
 
-    It works beside backups, restores and other prunes.  What only forgotten snapshots need is removed once they cannot be brought back any more (see 'forget').  Exit code
-    3: backups that run now, or were killed a short while ago, were waited for in vain; run it again later.
+    It works beside backups, restores and other prunes.  What only forgotten snapshots need is removed once they cannot
+    be brought back any more (see 'forget').  Exit code 3: backups that run now, or were killed a short while ago, were
+    waited for in vain; run it again later.
 
     \b
     snapvault prune

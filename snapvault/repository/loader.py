@@ -29,11 +29,12 @@ from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import fetch_directory, read_header
 from snapvault.repository.session import index_context
 from snapvault.repository.sessions import Sessions
-from snapvault.repository.store import FETCHERS, Store, fetch
+from snapvault.repository.store import FETCHERS, Gone, Store, fetch
 from snapvault.repository.trust import Untrusted, signed_by, trusted_certificate
 
 log = logging.getLogger("snapvault")
 
+ATTEMPTS = 4
 MAX_TABLES = 6  # cached tables before they are merged into one
 Entry = tuple[PackRow, list[Segment]]
 
@@ -74,7 +75,18 @@ class IndexLoader:
         A listing that fails raises.  A single index object that is damaged is a problem, not the end: its blobs count
         as unknown, so a backup stores them again and a reader looks elsewhere.
         """
-        self.problems = []
+        for _ in range(ATTEMPTS):
+            self.problems = []
+            index = BlobIndex(self._tables())
+            if not any(isinstance(p, Gone) for p in self.problems):
+                break  # else a prune put others in the place of some, between the listing and the reading
+        for problem in self.problems:
+            log.warning("%s", problem.message)
+        if scan and self._ring.can_read:
+            self._scan(index, distrust=distrust)
+        return index
+
+    def _tables(self) -> list[IndexTable]:
         listed, sizes = self._listed()
         tables = self._cached(frozenset(listed))
         missing = sorted(frozenset(listed).difference(*(t.names for t in tables)))
@@ -82,10 +94,7 @@ class IndexLoader:
             table = self._read(missing, sizes, {row.id for t in tables for row in t.packs})
             tables.append(table)
             self._keep(tables, table)
-        index = BlobIndex(tables)
-        if scan and self._ring.can_read:
-            self._scan(index, distrust=distrust)
-        return index
+        return tables
 
     def _listed(self) -> tuple[list[str], dict[str, int]]:
         """Index objects, and their sizes."""
@@ -141,7 +150,6 @@ class IndexLoader:
                     continue
             except Damaged as e:
                 reason = e.message.removeprefix(f"{name}: ")
-                log.warning("%s is ignored: %s", name, reason)
                 self.problems.append(type(e)(f"{name} is ignored: {reason}", affected=[name]))
                 continue
             good.append(name)
@@ -158,7 +166,6 @@ class IndexLoader:
         """
         settled = [name for name, packs in removed.items() if packs <= taken]
         for name in removed.keys() - set(settled):
-            log.warning("%s is ignored: its writer's key was removed before", name)
             self.problems.append(Untrusted(f"{name} is ignored: its writer's key was removed before", affected=[name]))
         return settled
 

@@ -49,6 +49,10 @@ def holds(backend: Backend, name: str, parts: Sequence[Buffer]) -> bool:
     return backend.head(name).size == size and backend.get(name, 0, size) == b"".join(parts)
 
 
+class Gone(Damaged):
+    """An object that was listed, and is not there."""
+
+
 class Store:
     """Reads of small immutable objects go through the cache; everything else goes to the backend."""
 
@@ -96,6 +100,6 @@ class Store:
             except Damaged as e:
                 return e
             except NotFound:
-                return Damaged(f"{name} is gone", affected=[name])
+                return Gone(f"{name} is gone", affected=[name])
 
         return ahead(one, wanted, FETCHERS)
