@@ -54,10 +54,17 @@ def killed(base: Place, operation: str, *, at_least: int, serial: bool = True, e
         running = deque(pool.submit(kill, number) for number in islice(numbers, 2 * AT_ONCE))
         while running:  # few at a time: what is left of a large repository is large
             result = running.popleft().result()
-            assert result.run.returncode == -9, f"survived {result.call}"
-            yield result
+            if result.run.returncode == -9:
+                yield result
+            else:  # with several threads, none of them may have come to so many calls this time
+                assert not serial and not reached(result), f"survived {result.call}"
             shutil.rmtree(result.place.root)
             running += (pool.submit(kill, number) for number in islice(numbers, 1))
+
+
+def reached(dead: Killed) -> bool:
+    """Whether a thread of a run came to the call at which it was to be killed."""
+    return any(c.name == dead.call.name and c.ordinal >= dead.call.ordinal for c in dead.run.calls)
 
 
 def copied(base: Place, name: str) -> Place:
@@ -188,5 +195,5 @@ def test_large_backup(tmp_path: Path, serial: bool) -> None:
     source, root = tmp_path / "source", tmp_path / "work" / "base"
     model.make_source(source)
     root.mkdir(parents=True)
-    kills = kill_a_large_backup(Place(root, source), Ledger(source), serial=serial, every=11)
+    kills = kill_a_large_backup(Place(root, source), Ledger(source), serial=serial, every=11 if serial else 23)
     assert kills >= (600 if serial else 100)
