@@ -45,6 +45,7 @@ class IndexLoader:
     def __init__(self, store: Store, ring: Keyring, sessions: Sessions) -> None:
         self._store, self._ring, self._sessions = store, ring, sessions
         self.problems: list[Damaged] = []
+        self.unnamed = 0  # packs that the last scan found by their own directories
         self._by_session: dict[SessionId, list[PackId]] | None = None
         sessions.locate = self.packs_of
 
@@ -75,6 +76,7 @@ class IndexLoader:
         A listing that fails raises.  A single index object that is damaged is a problem, not the end: its blobs count
         as unknown, so a backup stores them again and a reader looks elsewhere.
         """
+        self.unnamed = 0
         for _ in range(ATTEMPTS):
             self.problems = []
             index = BlobIndex(self._tables())
@@ -123,7 +125,7 @@ class IndexLoader:
         self.problems += [e for e in looked if isinstance(e, Damaged)]
         found = [e for e in looked if isinstance(e, tuple)]
         if found:
-            log.warning("%d packs that no index names were found by their own directories", len(found))
+            self.unnamed = len(found)
             index.tables.append(build_table((), found))
 
     def read_directory(self, digest: PackId, size: int) -> Entry:

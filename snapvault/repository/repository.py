@@ -154,6 +154,8 @@ class Vault:
         """The index as the store has it now, with the directories of packs that it does not name."""
         with self._lock:
             self._index = self.loader.load(scan=True, distrust=distrust)
+            if self.loader.unnamed:
+                log.warning("%d packs that no index names were found by their own directories", self.loader.unnamed)
             return self._index
 
     def reader(self, domain: DomainId | None = None) -> BlobReader:

@@ -3,6 +3,7 @@
 The kill is a BaseException that also answers every later call, so nothing can tidy up behind it.
 """
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,33 @@ def test_forget(base: killing.Base) -> None:
             else:
                 ledger.forgotten.add(first)
         killing.verify(store, base, ledger)
+
+
+def pruned(backend: Backend) -> snapvault.PruneResult:
+    """All that can be had; whoever died before is dead."""
+    with model.opened(backend) as repo, model.small_parts():
+        plan = snapvault.plan_prune(repo, limits=snapvault.PruneLimits(unused=0.0))
+        return plan.execute(wait=timedelta(0), lease=timedelta(0))
+
+
+def test_prune_and_the_next_one(base: killing.Base) -> None:
+    """Whenever it dies, nothing is lost, and the next one frees what it would have freed."""
+    first, store = next(iter(base.ledger.trees)), base.store()
+    ledger = base.ledger.copy()
+    with model.opened(store) as repo:
+        snapvault.forget_snapshots(repo, [first], undelete_window=timedelta(0))
+    ledger.forgotten.add(first)
+    forgotten = killing.Base(dict(store.objects), ledger, base.scratch)
+    result = pruned(store)
+    assert result.packs_removed > 1 and result.bytes_copied > 0
+    left = sum(model.packs(store).values())
+    for dead, owed in killing.killed(forgotten, lambda backend, _: pruned(backend), at_least=40):
+        killing.verify(dead, base, owed)
+        pruned(dead)
+        killing.verify(dead, base, owed)
+        assert sum(model.packs(dead).values()) <= left + 4096  # a copy of a copy has another header
+        killing.resume(dead, owed)
+        killing.verify(dead, base, owed)
 
 
 def test_check(base: killing.Base) -> None:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 
@@ -155,6 +156,25 @@ def test_forget(fresh: tuple[Place, Ledger]) -> None:
         with opened(dead.place) as repo:
             if dead.run.output or latest not in {s.id for s in repo.snapshots()}:
                 mine.forgotten.add(latest)
+        resume(dead.place, mine)
+        verify(dead.place, mine)
+
+
+def test_prune(fresh: tuple[Place, Ledger]) -> None:
+    """Every third call; then a prune that finishes, a backup, and all that is owed."""
+    base, ledger = fresh
+    assert base.run("init").returncode == 0
+    back_up_once_more(base, ledger)
+    back_up_once_more(base, ledger)
+    first = next(iter(ledger.trees))
+    with opened(base) as repo:
+        snapvault.forget_snapshots(repo, [first], undelete_window=timedelta(0))
+    ledger.forgotten.add(first)
+    for dead in killed(base, "prune", at_least=40, every=3):
+        verify(dead.place, ledger)
+        done = dead.place.run("prune")
+        assert done.returncode == 0, done.output
+        mine = ledger.copy()
         resume(dead.place, mine)
         verify(dead.place, mine)
 

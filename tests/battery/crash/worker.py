@@ -6,6 +6,7 @@ Arguments: operation, repository, source, place (for cache and state), then ``se
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,9 @@ def _run(operation: str, repository: str, source: str, options: dict[str, Any]) 
             return str(snapvault.rotate(repo).keyset)
         if operation == "forget":
             return " ".join(snapvault.forget_snapshots(repo, ["latest"]).forgotten)
+        if operation == "prune":
+            plan = snapvault.plan_prune(repo, limits=snapvault.PruneLimits(unused=0.0))
+            return str(plan.execute(wait=timedelta(0), lease=timedelta(0)).packs_removed)
         raise ValueError(operation)
 
 
