@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 import snapvault
-from snapvault.cli.common import verb
+from snapvault.cli.common import status_code, verb
+from snapvault.cli.progress import long_operation
+from snapvault.cli.prune import result_lines
 from snapvault.cli.settings import Settings
 from snapvault.cli.text import local_time, parse_duration, printable, table
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.words import count
+from snapvault.operations.results import DAMAGED, OK
 
 if TYPE_CHECKING:
     from snapvault.operations.forget import ForgetPlan
@@ -50,11 +53,12 @@ def _keep(name: str, unit: str) -> Callable[[F], F]:
     "--undelete-window", metavar="DURATION", callback=_duration, default="24h", show_default=True,
     help="What is forgotten now is not removed before.",
 )  # fmt: skip
+@click.option("--prune", "then_prune", is_flag=True, help="Then remove what no snapshot needs ('prune' with defaults).")
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would be forgotten.")
 @verb
 def forget(
     settings: Settings, snapshots: tuple[str, ...], dataset: str | None, dry_run: bool, undelete_window: timedelta,
-    keep_within: timedelta, tags: tuple[str, ...], keep_minimum: int,
+    keep_within: timedelta, tags: tuple[str, ...], keep_minimum: int, then_prune: bool,
     last: int, hourly: int, daily: int, weekly: int, monthly: int, yearly: int,
 ) -> int:  # fmt: skip
     """Forget snapshots, by name or by rules.
@@ -64,33 +68,44 @@ def forget(
 
     \b
     snapvault forget 3f2a91c0 home@2026-10-01
-    snapvault forget --dataset home --keep-daily 7 --keep-weekly 5 --keep-monthly 12
+    snapvault forget --dataset home --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --prune
     """
     ruled = any((last, hourly, daily, weekly, monthly, yearly, keep_within, tags))
     if ruled and snapshots:
         raise InvalidInput("rules and names of snapshots do not go together", hint="do one after the other")
     if not ruled and dataset is not None:
         raise InvalidInput("--dataset needs a rule", hint="such as --keep-daily 7; or name the snapshots")
-    with settings.open("plan_forget", "forget_snapshots") as repository:
-        if not ruled:
-            result = snapvault.forget_snapshots(repository, snapshots, dry_run=dry_run, undelete_window=undelete_window)
-            forgotten, problems, lines = result.forgotten, 0, list[str]()
-            for snapshot in forgotten:
-                settings.out.item({"snapshot": snapshot}, snapshot[:8])
-        else:
+    problems, lines = 0, list[str]()
+    with settings.open("plan_forget", "plan_prune") as repository:
+        if ruled:
             policy = snapvault.Retention(
                 last, hourly, daily, weekly, monthly, yearly, keep_within, tags, minimum=keep_minimum
             )
             plan = snapvault.plan_forget(repository, policy, dataset=dataset)
-            lines = _show(settings, plan)
-            forgotten, problems = tuple(s.id for s in plan.forget), len(plan.problems)
+            lines, problems = _show(settings, plan), len(plan.problems)
+            forgotten: tuple[str, ...] = tuple(s.id for s in plan.forget)
             if not dry_run:
                 plan.execute(undelete_window=undelete_window)
-    end = "would be forgotten; no space is freed by that" if dry_run else "forgotten; no space was freed"
-    status = "damaged" if problems else "ok"
+        else:
+            result = snapvault.forget_snapshots(repository, snapshots, dry_run=dry_run, undelete_window=undelete_window)
+            forgotten = result.forgotten
+            for snapshot in forgotten:
+                settings.out.item({"snapshot": snapshot}, snapshot[:8])
+        end = "would be forgotten; no space is freed by that" if dry_run else "forgotten; no space was freed"
+        lines.append(f"{count(len(forgotten), 'snapshot')} {end.partition(';')[0] if then_prune else end}")
+        pruned = _prune(settings, repository) if then_prune and not dry_run else None
+    status = DAMAGED if problems else pruned.status if pruned else OK
     content = {"forgotten": len(forgotten), "dry_run": dry_run, "damaged": problems, "status": status}
-    settings.out.summary(content, [*lines, f"{count(len(forgotten), 'snapshot')} {end}"])
-    return 20 if problems else 0
+    if pruned is not None:
+        content["pruned"] = pruned.to_dict()
+        lines += result_lines(pruned)
+    settings.out.summary(content, lines)
+    return status_code(status)
+
+
+def _prune(settings: Settings, repository: "snapvault.Repository") -> "snapvault.PruneResult":
+    with long_operation(settings.out) as control:
+        return snapvault.plan_prune(repository, control=control).execute()
 
 
 def _show(settings: Settings, plan: "ForgetPlan") -> list[str]:

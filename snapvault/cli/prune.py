@@ -50,7 +50,7 @@ def prune(
             settings.out.summary({**plan.to_dict(), "dry_run": True}, _planned(plan))
             return 0
         result = plan.execute(wait=timedelta(seconds=wait), lease=lease_span)
-    settings.out.summary({**result.to_dict(), "bytes_freed": result.bytes_freed, "dry_run": False}, _done(result))
+    settings.out.summary({**result.to_dict(), "dry_run": False}, result_lines(result))
     return status_code(result.status)
 
 
@@ -72,7 +72,8 @@ def _planned(plan: "snapvault.PrunePlan") -> list[str]:
     ]
 
 
-def _done(result: "snapvault.PruneResult") -> list[str]:
+def result_lines(result: "snapvault.PruneResult") -> list[str]:
+    """What a prune did, for people."""
     if result.waits_for:
         some = ", ".join(sid[:8] for sid in result.waits_for[:5])
         return [f"Nothing was removed: {count(len(result.waits_for), 'session')} did not end ({some})"]

@@ -1,7 +1,7 @@
 """Prune: remove what no snapshot needs, beside any number of writers, readers and other prunes."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from snapvault.foundation.errors import Conflict, Damaged
 from snapvault.foundation.events import Control, Limits, Reporter
 from snapvault.foundation.ids import DomainId, PackId, SessionId
 from snapvault.operations.collect import GarbageCollection
-from snapvault.operations.results import Result
+from snapvault.operations.results import OK, PARTIAL, Result
 from snapvault.operations.survey import Use, is_trusted_gc, survey
 from snapvault.repository.repository import Vault
 from snapvault.repository.store import fetch
@@ -67,9 +67,13 @@ class PruneResult(Result):
     def bytes_freed(self) -> int:
         return self.bytes_removed - self.bytes_copied
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "bytes_freed": self.bytes_freed, "status": self.status}
+
     @property
     def status(self) -> str:
-        return "partial" if self.waits_for else "ok"
+        return PARTIAL if self.waits_for else OK
 
 
 @dataclass(frozen=True, slots=True)

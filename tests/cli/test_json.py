@@ -14,7 +14,7 @@ from snapvault.cli.main import VERBS
 
 PAGE = Path(snapvault.__file__).parents[1] / "docs/json.md"
 ROW = re.compile(r"^\| (.+?) \| (.+?) \| (.+?) \|$", re.MULTILINE)
-OPTIONAL = {"recovery_key", "recovery_key_file", "file"}
+OPTIONAL = {"recovery_key", "recovery_key_file", "file", "pruned"}
 
 
 def documented() -> dict[tuple[str, str], set[str]]:
@@ -70,6 +70,7 @@ def test_every_verb(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> N
     run("forget", "--keep-last", 1, item="item (of rules)")
     gone = run("snapshots", "--forgotten", item="item (--forgotten)", summary="summary (--forgotten)")
     run("snapshots undelete", gone[0]["id"])
+    run("forget", "--prune")
     run("prune", "--dry-run", summary="summary (of a dry run)")
     run("prune")
     run("key add", "reader", "--role", "reader", "--file", tmp_path / "reader.key")

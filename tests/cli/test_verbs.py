@@ -277,7 +277,10 @@ def test_prune(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> None:
     assert done.code == 0 and "more once forgotten" in done.out, done
     cli("snapshots", "undelete", first)
     cli("forget", "--keep-last", 1, "--keep-minimum", 0, "--undelete-window", "0h")
-    freed = cli("prune", "--json").summary
+    freed = cli("forget", "--prune", "--json").summary["pruned"]
+    assert cli("forget", "--keep-last", 5, "--prune").out.splitlines()[-2:-1] == [
+        "0 B freed: 0 packs removed, 0 B copied out of them"
+    ]
     assert freed["status"] == "ok" and freed["waits_for"] == [] and freed["bytes_waiting"] > 1 << 20  # of the first
     assert cli("check", "--read-data").code == 0
     assert cli("restore", "d@latest", "--target", tmp_path / "out").code == 0
