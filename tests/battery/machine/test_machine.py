@@ -12,6 +12,7 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from unittest import mock
 
@@ -184,9 +185,36 @@ class Machine(RuleBasedStateMachine):
         there = sorted(self.trees)  # also one that cannot be opened any more
         if len(there) > 1:
             sid = there[which % len(there)]
-            snapvault.forget_snapshots(self.repo, [sid])
+            snapvault.forget_snapshots(self.repo, [sid], undelete_window=timedelta(0))
             self.trees.pop(sid)
             self.forgotten.add(sid)
+
+    @precondition(lambda self: not self.damage)
+    @rule(which=numbers, unused=st.sampled_from([0.0, 0.3, 1.0]))
+    def prune(self, which: int, unused: float) -> None:
+        """Whoever was killed before is revoked at once."""
+        self.forget(which)
+        plan = snapvault.plan_prune(self.repo, limits=snapvault.PruneLimits(unused=unused))
+        result = plan.execute(wait=timedelta(0), lease=timedelta(0))
+        assert result.status == "ok", result
+        done["pruned"] += bool(result.packs_removed)
+        done["copied"] += bool(result.bytes_copied)
+        self.reopen()
+
+    @precondition(lambda self: not self.damage)
+    @rule(which=numbers, at=st.integers(1, 90), after=st.booleans())
+    def killed_prune(self, which: int, at: int, after: bool) -> None:
+        self.forget(which)
+        fault = Fault(at=at, kind=Kind.KILL, after=after)
+        faulty = FaultyBackend(MemoryBackend(self.store.url.removeprefix("memory://")), [fault])
+        with mock.patch.object(repository, "open_backend", lambda *args, **options: faulty):
+            try:
+                repo = self.open(cached=False)
+                plan = snapvault.plan_prune(repo, limits=snapvault.PruneLimits(unused=0.0))
+                plan.execute(wait=timedelta(0), lease=timedelta(0))
+            except Killed:
+                done["prunes killed"] += 1
+        self.reopen()
 
     @rule()
     def rotate(self) -> None:
@@ -338,7 +366,18 @@ def test_the_machine() -> None:
     done.clear()
     run(200, 30)
     print(done)
-    expected = ("backups", "unmodified", "healing", "killed", "killed after the commit", "flipped", "lost paths")
+    expected = (
+        "backups",
+        "unmodified",
+        "healing",
+        "killed",
+        "killed after the commit",
+        "flipped",
+        "lost paths",
+        "pruned",
+        "copied",
+        "prunes killed",
+    )
     lost = tuple(f"lost {prefix}" for prefix in (names.PACKS, names.INDEX, names.SESSIONS))
     assert not [what for what in (*expected, *lost) if done[what] < 5], done
 
