@@ -65,7 +65,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--files", type=_numbers, default=[2_000_000], metavar="N[,N...]", help="default 2000000")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp/snapvault-scale"), metavar="DIR")
-    parser.add_argument("--keep", action="store_true", help="leave trees and repositories")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave trees and repositories; the next run takes the trees"
+    )
     return parser.parse_args()
 
 
@@ -87,7 +89,12 @@ class Round:
     def run(self) -> dict[str, object]:
         """Every step; what was measured."""
         print(f"\n{self._files:,} files")
-        make_tree(self._tree, self._files)
+        if not (self._home / "made").exists():
+            make_tree(self._tree, self._files)
+            (self._home / "made").touch()
+        for name in ("repository", "cache", "cold", "state", "restored", "key"):
+            left = self._home / name
+            left.unlink() if left.is_file() else shutil.rmtree(left, ignore_errors=True)
         self._found["tree_bytes"] = bytes_of(self._tree)
         self._init()
         backup = ["backup", "--dataset", "d", str(self._tree), "--quiet"]
@@ -95,8 +102,8 @@ class Round:
         self._step("unchanged", backup)
         self._found["repository_bytes"] = bytes_of(self._repository)
         self._found["index_bytes"] = bytes_of(self._repository / "index")
-        self._opened("open, warm cache", "cache")
         self._opened("open, no cache", "cold")
+        self._opened("open, warm cache", "cold")
         self._step("check", ["check"])
         self._step("check --read-data", ["check", "--read-data"])
         part = next(self._tree.glob("*/*"))
@@ -119,8 +126,6 @@ class Round:
         """The library alone: open, load the index (and how much memory that took), read one file."""
         some = str(next(self._tree.glob("*/*/*")))
         folder = self._home / cache
-        if cache == "cache":  # of this key
-            self._python(OPENED, self._repository, self._key, folder, some)
         text = self._python(OPENED, self._repository, self._key, folder, some)
         opened, index, read, peak, blobs = text.split()
         self._found["blobs"] = int(blobs)

@@ -478,10 +478,11 @@ static uint8_t mark(const Table *t, const uint8_t *key, uint8_t *marks, uint8_t 
     int64_t found = find(t, key);
     if (found < 0)
         return 0;
-    uint8_t before = marks[found] & bit;
+    if (marks[found] & bit) /* all of them were marked together; a long run of equal ids must not cost each time */
+        return 2;
     for (size_t at = (size_t)found; at < t->count && memcmp(t->at + at * t->width, key, KEY) == 0; at++)
         marks[at] |= bit;
-    return before ? 2 : 1;
+    return 1;
 }
 
 static PyObject *native_mark_records(PyObject *module, PyObject *args)

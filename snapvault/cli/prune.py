@@ -48,7 +48,7 @@ def prune(
         plan = snapvault.plan_prune(repository, limits=limits, exclusive=exclusive, control=control)
         if dry_run:
             settings.out.summary({**plan.to_dict(), "dry_run": True}, _planned(plan))
-            return 0
+            return status_code(plan.status)
         result = plan.execute(wait=timedelta(seconds=wait), lease=lease_span)
     settings.out.summary({**result.to_dict(), "dry_run": False}, result_lines(result))
     return status_code(result.status)
@@ -67,6 +67,7 @@ def _share(text: str) -> float:
 def _planned(plan: "snapvault.PrunePlan") -> list[str]:
     return [
         f"stored: {human_size(plan.bytes_total)}, of which {human_size(plan.bytes_unused)} are unused",
+        *(f"not everywhere: {problem}" for problem in plan.problems),
         f"would free {human_size(plan.bytes_freed)}, rewriting {human_size(plan.bytes_rewritten)}",
         *_waiting(plan.bytes_waiting),
     ]
@@ -74,11 +75,13 @@ def _planned(plan: "snapvault.PrunePlan") -> list[str]:
 
 def result_lines(result: "snapvault.PruneResult") -> list[str]:
     """What a prune did, for people."""
+    lines = [f"not everywhere: {problem}" for problem in result.problems]
     if result.waits_for:
         some = ", ".join(sid[:8] for sid in result.waits_for[:5])
-        return [f"Nothing was removed: {count(len(result.waits_for), 'session')} did not end ({some})"]
+        sessions = count(len(result.waits_for), "session")
+        lines.append(f"what {sessions} may need was left: {some} did not end; run it again later (see --lease)")
     freed = f"{count(result.packs_removed, 'pack')} removed, {human_size(result.bytes_copied)} copied out of them"
-    return [f"{human_size(result.bytes_freed)} freed: {freed}", *_waiting(result.bytes_waiting)]
+    return [*lines, f"{human_size(result.bytes_freed)} freed: {freed}", *_waiting(result.bytes_waiting)]
 
 
 def _waiting(size: int) -> list[str]:

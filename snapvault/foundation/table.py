@@ -88,11 +88,12 @@ def _mark(view: memoryview, width: int, id_: memoryview, marks: bytearray, bit: 
     at = _find(view, width, id_)
     if at < 0:
         return 0
-    before = marks[at] & bit
+    if marks[at] & bit:
+        return 2
     while at < len(marks) and view[at * width : at * width + ID_SIZE] == id_:
         marks[at] |= bit
         at += 1
-    return 2 if before else 1
+    return 1
 
 
 def _check(table: "Buffer", width: int) -> memoryview:

@@ -15,7 +15,7 @@ from snapvault.format.local import GcRecord
 from snapvault.format.pack import Segment
 from snapvault.format.session import GC
 from snapvault.format.wire import Kind
-from snapvault.foundation.errors import Conflict, Damaged
+from snapvault.foundation.errors import Conflict, Damaged, SnapvaultError
 from snapvault.foundation.events import Limits, Reporter
 from snapvault.foundation.ids import BlobId, PackId, SessionId
 from snapvault.operations.claims import table_digest
@@ -79,7 +79,7 @@ class GarbageCollection:
             removed = [*map(names.pack, sorted(self._condemned)), *replaced]
             self._session.finish_gc(removed)
         except BaseException as e:
-            revoked = isinstance(e, Damaged | NotFound) and self._has_ended()
+            revoked = isinstance(e, Damaged | NotFound) and self._was_revoked()
             self._give_up()
             if revoked:  # so others need not heed it any more, and what it read may be gone
                 raise Conflict("this prune was revoked by another one; nothing was removed by it") from e
@@ -94,6 +94,11 @@ class GarbageCollection:
         record = GcRecord(self._vault.ring.config_digest, self._session.sid, tuple(sorted(self._condemned)))
         name = names.GC + self._session.sid
         self._vault.backend.put_if_absent(name, [sign(Kind.GC, record.encode(), keys.id, keys.signer)])
+
+    def _was_revoked(self) -> bool:
+        with suppress(SnapvaultError):
+            return self._has_ended()
+        return False
 
     def _has_ended(self) -> bool:
         """Whether the slot is filled, by whom ever."""
@@ -121,7 +126,7 @@ class GarbageCollection:
         writer = BlobWriter(self._session, BlobIndex(), self._domain, limits=self._limits)
         copier = _Copier(now, self._condemned, writer)
         anew = _IndexWriter(self._session)
-        replaced, listed = [], set[PackId]()
+        replaced = []
         try:
             for name, entries in self._index_objects():
                 condemned = [e for e in entries if e[0].id in self._condemned]
@@ -131,13 +136,14 @@ class GarbageCollection:
                 for row, segments in entries:
                     self._reporter.check()
                     if row.id in self._condemned:
-                        listed.add(row.id)
                         copier.copy(row, segments)
-                    elif row.id not in now.removed:
+                    elif row.id not in now.going:
                         anew.add(row, segments)
-            for pack in sorted(self._condemned - listed):  # that no index object names
-                with suppress(NotFound):  # another prune removed it, and saw to it that nobody needs it
-                    copier.copy(*self._vault.loader.read_directory(pack, now.present.get(pack, 0)))
+            for pack in sorted(self._condemned & now.present.keys()):
+                # What it says of itself, since somebody may have left out some.  If it is gone, another prune removed
+                # it, and saw to it that nobody needs it.
+                with suppress(NotFound, Damaged):
+                    copier.copy(*self._vault.loader.read_directory(pack, now.present[pack]))
             stored = copier.finish()
         except BaseException:
             copier.close()
@@ -149,8 +155,9 @@ class GarbageCollection:
         for info in list(self._vault.backend.list(names.INDEX)):
             try:
                 data = fetch(self._vault.backend, info.name, info.size)
-                if self._vault.loader.verify(data)[0].domain == self._domain.id:
-                    yield info.name, self._vault.loader.open(info.name, data)
+                loader, removed = self._vault.loader, self._vault.ring.removed
+                if loader.verify(data)[0].domain == self._domain.id and loader.author(data) not in removed:
+                    yield info.name, loader.open(info.name, data)
             except (Damaged, NotFound):
                 continue  # what it may have said was found in the packs themselves
 
@@ -167,7 +174,7 @@ class _Copier:
     def __init__(self, survey: Survey, condemned: frozenset[PackId], writer: BlobWriter) -> None:
         self._survey, self._condemned, self._writer = survey, condemned, writer
         self._settled: set[BlobId] = set()
-        self._lost: dict[BlobId, Damaged | NotFound] = {}  # by what was said of it; somebody else may say it right
+        self._lost: dict[BlobId, Damaged] = {}  # by what was said of it; somebody else may say it right
 
     def copy(self, row: PackRow, segments: Sequence[Segment]) -> None:
         """Everything that a pack holds, as somebody says, that is needed and has no copy that survives."""
@@ -177,19 +184,24 @@ class _Copier:
                 if b.id in needed:
                     place = Place(row, segment.offset, segment.sealed, segment.raw, b.offset, b.length, b.type)
                     try:
-                        if not self._survey.survives(b.id, b.type, self._condemned):
-                            self._writer.put(b.type, self._plaintext(b.id, place))
+                        if not self._survey.survives(b.id, self._condemned):
+                            self._put(b.id, place)
                         self._settled.add(b.id)
-                    except (Damaged, NotFound) as e:
+                    except Damaged as e:
                         self._lost[b.id] = e
 
-    def _plaintext(self, blob: BlobId, place: Place) -> memoryview:
-        """From here, or from any other place."""
-        reader = self._survey.reader
-        try:
-            return reader.verified(blob, place.type, place, reader.segment(place))
-        except (Damaged, NotFound):
-            return reader.blob(blob, place.type)
+    def _put(self, blob: BlobId, place: Place) -> None:
+        """From here, or from any other place; Damaged."""
+        reader, last = self._survey.reader, Damaged(f"blob {blob.hex()[:16]} is nowhere")
+        for other in (place, *reader.index.places(blob)):
+            try:
+                data = reader.verified(blob, other.type, other, reader.segment(other))
+            except (Damaged, NotFound) as e:
+                last = Damaged(e.message, affected=e.affected)
+            else:
+                self._writer.put(other.type, data)
+                return
+        raise last
 
     def finish(self) -> int:
         """Everything is in packs and indexed when this returns: bytes of the packs.  Damaged if something is lost."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from snapvault.format import names
+from snapvault.format.session import GC
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Reporter
 from snapvault.foundation.ids import SessionId
@@ -94,12 +95,23 @@ class Fence:
     def _look(self) -> None:
         self._drop_ended()
         for sid in sorted(self._open):
+            if not self._is_entitled(sid):
+                revoke(self._vault.store, self._vault.ring, sid)
+                continue
             beats = sorted(o.name for o in self._vault.backend.list(names.heartbeat_prefix(sid)))
             if self._watch.still_for(sid, beats) >= self._lease:
                 revoke(self._vault.store, self._vault.ring, sid)
             elif sid.startswith(names.GC_PREFIX) and sid < self._own:
                 raise Yield(sid)
         self._drop_ended()
+
+    def _is_entitled(self, sid: SessionId) -> bool:
+        """Whether a session's header says what it must; whoever is revoked for nothing runs again."""
+        try:
+            header, _ = self._vault.sessions.header(sid)
+        except Damaged:
+            return False
+        return (header.head.purpose == GC) == sid.startswith(names.GC_PREFIX)
 
     def _drop_ended(self) -> None:
         if self._open:

@@ -12,11 +12,10 @@ from snapvault.access.snapshot import Snapshot
 from snapvault.backend.protocol import Exists
 from snapvault.format import names
 from snapvault.format.keyset import Role
-from snapvault.format.local import TombstoneRecord, decode_tombstone
-from snapvault.format.signed import decode_signed
+from snapvault.format.local import TombstoneRecord
 from snapvault.format.wire import Kind
 from snapvault.foundation.clock import now_ns
-from snapvault.foundation.errors import Conflict, Damaged, InvalidInput
+from snapvault.foundation.errors import Damaged, InvalidInput
 from snapvault.foundation.ids import SessionId, SnapshotId
 from snapvault.operations.results import DAMAGED, OK, Result
 from snapvault.operations.retention import Dated, Retention
@@ -132,7 +131,8 @@ def _bury(vault: Vault, chosen: Mapping[SnapshotId, bytes], undelete_window: tim
         try:
             vault.backend.put_if_absent(name, [data])
         except Exists:
-            _check_other(fetch(vault.backend, name), record, name)
+            if not _is_other(vault, record, name):
+                vault.backend.put(name, [data])  # what stood there forgets nothing
 
 
 def _record(vault: Vault, ref: str) -> tuple[SnapshotId, bytes]:
@@ -147,11 +147,8 @@ def _record(vault: Vault, ref: str) -> tuple[SnapshotId, bytes]:
     return snapshot.id, snapshot.slot.digest
 
 
-def _check_other(data: bytes, record: TombstoneRecord, name: str) -> None:
-    """Somebody else forgot it at the same moment: good, unless what stands there is no tombstone of it."""
-    try:
-        other = decode_tombstone(decode_signed(Kind.TOMBSTONE, data).payload)
-    except Damaged:
-        other = None
-    if other is None or other.record != record.record:
-        raise Conflict(f"{name} is taken by something that is no valid tombstone", hint="run 'snapvault check'")
+def _is_other(vault: Vault, record: TombstoneRecord, name: str) -> bool:
+    """Whether somebody else who may forgot it at the same moment."""
+    found, _ = vault.history.tombstones()
+    other = found.get(record.sid)
+    return other is not None and names.tombstone(other.sid) == name and other.record == record.record

@@ -1,5 +1,6 @@
 """Prune: remove what no snapshot needs, beside any number of writers, readers and other prunes."""
 
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -13,7 +14,7 @@ from snapvault.foundation.errors import Conflict, Damaged
 from snapvault.foundation.events import Control, Limits, Reporter
 from snapvault.foundation.ids import DomainId, PackId, SessionId
 from snapvault.operations.collect import GarbageCollection
-from snapvault.operations.results import OK, PARTIAL, Result
+from snapvault.operations.results import DAMAGED, OK, PARTIAL, Result
 from snapvault.operations.survey import Use, is_trusted_gc, survey
 from snapvault.repository.repository import Vault
 from snapvault.repository.store import fetch
@@ -62,6 +63,7 @@ class PruneResult(Result):
     bytes_copied: int
     waits_for: tuple[str, ...]
     bytes_waiting: int
+    problems: tuple[str, ...] = ()  # why nothing was removed in some domains
 
     @property
     def bytes_freed(self) -> int:
@@ -73,7 +75,7 @@ class PruneResult(Result):
 
     @property
     def status(self) -> str:
-        return PARTIAL if self.waits_for else OK
+        return DAMAGED if self.problems else PARTIAL if self.waits_for else OK
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,14 @@ class PrunePlan(Result):
     """What would be freed and rewritten; ``execute`` does it."""
 
     domains: tuple[DomainPlan, ...]
-    leftovers: tuple[str, ...]  # that an earlier prune removed for ever, and did not get to delete
+    leftovers: tuple[str, ...]  # that an earlier prune removed for ever, or needs no more, and did not get to delete
+    problems: tuple[Damaged, ...]  # why nothing is removed in some domains
     _vault: Vault = field(repr=False)
     _control: Control | None = field(repr=False, default=None)
+
+    @property
+    def status(self) -> str:
+        return DAMAGED if self.problems else OK
 
     @property
     def bytes_total(self) -> int:
@@ -111,32 +118,41 @@ class PrunePlan(Result):
         return {
             "packs": sum(len(d.condemned) for d in self.domains),
             "leftovers": len(self.leftovers),
+            "problems": [str(p) for p in self.problems],
             **{name: getattr(self, name) for name in shown},
         }
 
     def execute(self, *, wait: timedelta = WAIT, lease: timedelta = LEASE) -> PruneResult:
         """Do it: each domain whole or not at all.
 
-        ``wait``: how long to wait for writers that run now.  ``lease``: a writer that gave no sign of life for so long
-        cannot commit any more.  Errors of the store, Conflict, Damaged leave everything as it was.
+        ``wait``: how long to wait, in all, for writers that run now.  ``lease``: a writer that gave no sign of life for
+        so long cannot commit any more.  Errors of the store and Conflict end it; what was done before stays done.
+        Damaged if it stands in the way in every domain.
         """
         control = self._control
         reporter = Reporter("prune", control)
         limits = (control.limits if control is not None else None) or Limits()
         for name in self.leftovers:
             self._vault.backend.delete(name)
-        found = []
+        found, problems = [], list(self.problems)
+        end = time.monotonic() + wait.total_seconds()
         for plan in self.domains:
             if plan.condemned or plan.merged:
                 domain = self._vault.ring.domains[plan.domain]
                 gc = GarbageCollection(self._vault, domain, plan.condemned, plan.merged, reporter, limits)
-                found.append(gc.run(wait=wait.total_seconds(), lease=lease.total_seconds()))
+                try:
+                    found.append(gc.run(wait=max(0.0, end - time.monotonic()), lease=lease.total_seconds()))
+                except Damaged as e:
+                    problems.append(e)
+        if not found and problems:
+            raise problems[0]
         return PruneResult(
             sum(c.packs for c in found),
             sum(c.bytes_removed for c in found),
             sum(c.bytes_copied for c in found),
             tuple(dict.fromkeys(sid for c in found for sid in c.waits_for)),
             self.bytes_waiting,
+            tuple(str(p) for p in problems),
         )
 
 
@@ -153,13 +169,20 @@ def plan_prune(
     vault.ring.require_role(Role.MAINTAINERS, "prune")
     if vault.rollback is not None:
         raise vault.rollback
-    if not exclusive and not _puts_if_absent(vault):
+    if not exclusive and not _is_safe(vault):
         raise Conflict(
-            "this store does not refuse to replace what is there, so a prune beside a backup could lose data",
+            "it is not known that this store keeps what a prune beside a backup needs (put-if-absent, true listings)",
             hint="see to it that nothing else uses the repository, and say --exclusive",
         )
-    found = [_plan(vault, domain, limits or PruneLimits()) for domain in sorted(vault.ring.domains)]
-    return PrunePlan(tuple(found), _leftovers(vault), vault, control)
+    found, problems = list[DomainPlan](), list[Damaged]()
+    for domain in sorted(vault.ring.domains):
+        try:
+            found.append(_plan(vault, domain, limits or PruneLimits()))
+        except Damaged as e:  # one domain's damage is no other's
+            problems.append(e)
+    if not found and problems:
+        raise problems[0]
+    return PrunePlan(tuple(found), _leftovers(vault), tuple(problems), vault, control)
 
 
 def _plan(vault: Vault, domain: DomainId, limits: PruneLimits) -> DomainPlan:
@@ -191,7 +214,8 @@ def choose(uses: Sequence[Use], filled: Collection[SessionId], limits: PruneLimi
     unused = sum(u.unused for u in uses) - sum(u.unused for u in dead)
     mixed, rewritten = [], 0
     for use in sorted((u for u in ended if u.live and u.unused), key=lambda u: (-u.unused / u.row.size, u.row.id)):
-        if unused <= limits.unused * total or rewritten + use.row.size > (limits.rewrite or 1 << 62):
+        full = limits.rewrite is not None and rewritten + use.row.size > limits.rewrite
+        if full or unused <= limits.unused * total:
             break
         mixed.append(use)
         rewritten += use.row.size
@@ -214,16 +238,19 @@ def _small_indexes(vault: Vault, domain: DomainId) -> tuple[str, ...]:
 
 def _leftovers(vault: Vault) -> tuple[str, ...]:
     """What is still there of what slots with "GC done" name."""
-    removed = {n for s in vault.history.all_slots() if is_trusted_gc(vault, s) for n in s.record.removed}
-    there = [o.name for prefix in (names.INDEX, names.PACKS) for o in vault.backend.list(prefix)]
+    slots = vault.history.all_slots()
+    removed = {n for s in slots if is_trusted_gc(vault, s) for n in s.record.removed}
+    removed |= {names.GC + s.record.sid for s in slots}  # records of GCs that have ended
+    there = [o.name for prefix in (names.INDEX, names.PACKS, names.GC) for o in vault.backend.list(prefix)]
     return tuple(name for name in there if name in removed)
 
 
-def _puts_if_absent(vault: Vault) -> bool:
+def _is_safe(vault: Vault) -> bool:
+    """Whether a probe found what the protocol needs; unknown is not yes."""
+    found = []
     for info in list(vault.backend.list(names.CAPABILITIES)):
         try:
-            if not decode_capabilities(fetch(vault.backend, info.name, info.size)).put_if_absent:
-                return False
+            found.append(decode_capabilities(fetch(vault.backend, info.name, info.size)))
         except (Damaged, NotFound):
-            continue
-    return True
+            return False
+    return bool(found) and all(c.put_if_absent and c.list_after_put for c in found)

@@ -79,13 +79,18 @@ class Retention:
         newest = plausible[::-1]
         yield from ((s, "held") for s in group if s.held)
         yield from ((s, "tag") for s in group if set(s.tags) & set(self.tags))
-        yield from ((s, "last") for s in newest[: self.last])
+        yield from ((s, "last") for s in _with_siblings(newest[: self.last], newest))
         for name, period in PERIODS.items():
-            yield from ((s, name) for s in self._of_periods(newest, period, getattr(self, name)))
+            yield from (
+                (s, name) for s in _with_siblings(self._of_periods(newest, period, getattr(self, name)), newest)
+            )
         if newest and self.within:
             limit = max(s.time_ns for s in newest) - _ns(self.within)
             yield from ((s, "within") for s in newest if s.time_ns >= limit)
-        yield from ((s, "minimum") for s in newest[: self.minimum])
+        yield from ((s, "minimum") for s in _with_siblings(newest[: self.minimum], newest))
+        whole = next((s for s in newest if not s.partial), None)
+        if self.minimum and whole is not None and newest[0].partial:
+            yield whole, "newest complete"
 
     def _of_periods(self, newest: Sequence[Dated], period: Callable[[datetime], object], count: int) -> list[Dated]:
         chosen: dict[object, Dated] = {}
@@ -127,6 +132,12 @@ def believed(group: Sequence[Dated], now_ns: int) -> tuple[list[Dated], list[tup
             good.append(s)
             latest = max(latest, s.time_ns)
     return good, others
+
+
+def _with_siblings(chosen: Sequence[Dated], group: Sequence[Dated]) -> list[Dated]:
+    """Those of the same number too: two runs at once, or one that somebody with the writer's key slipped in later."""
+    numbers = {s.number for s in chosen}
+    return [s for s in group if s.number in numbers]
 
 
 def _sequence(s: Dated) -> tuple[int, int, SnapshotId]:

@@ -123,6 +123,7 @@ class Run:
         # Its own: the loader that reads have in common is used by other threads at the same time.
         loader = IndexLoader(self.vault.store, self.vault.ring, self.vault.sessions)
         condemned = loader.condemned()
+        self.counts.warnings += [str(p) for p in loader.problems]
         present = loader.packs_present()
         index = loader.load().of(self.domain.id)
         damaged = read_verdicts(self.vault.backend, self.vault.ring, DAMAGED).packs

@@ -1,7 +1,7 @@
 """What a prune sees of one domain at one moment: snapshots, packs, how much of each is needed (rules G2 and G6)."""
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -71,7 +71,7 @@ class Survey:
         done = vault.history.all_slots()
         self.removed = set[PackId]().union(*map(removed_packs, done))
         # They go without a new fence; what a removed maintainer named does not.
-        self._going = set[PackId]().union(*(removed_packs(s) for s in done if is_trusted_gc(vault, s)))
+        self.going = set[PackId]().union(*(removed_packs(s) for s in done if is_trusted_gc(vault, s)))
         # In this order: a pack that is indexed when the index is read is there when packs are listed.
         self.index = loader.load(scan=True)
         self.present = loader.packs_present()
@@ -82,16 +82,16 @@ class Survey:
             self._add(slot)
 
     def _add(self, slot: Slot) -> None:
-        sessions = self.vault.sessions
-        if sessions.secrets(slot.record.sid, holder=slot.holder).domain == self.domain:
-            try:
+        sid = slot.record.sid
+        try:
+            if self.vault.sessions.header(sid, holder=slot.holder)[0].head.domain == self.domain:
                 self._live.add(self.vault.history.details(slot).root)
-            except Damaged as e:
-                raise Damaged(
-                    f"nothing is removed: what snapshot {slot.record.sid} needs cannot be told: {e.message}",
-                    hint="'snapvault check' names what is lost; forget the snapshot if it cannot be mended",
-                    affected=[names.snapshot(slot.record.sid), *e.affected],
-                ) from e
+        except Damaged as e:
+            raise Damaged(
+                f"nothing is removed: what snapshot {sid} needs cannot be told: {e.message}",
+                hint="'snapvault check' names what is lost; forget the snapshot if it cannot be mended",
+                affected=[names.snapshot(sid), *e.affected],
+            ) from e
 
     def uses(self) -> dict[PackId, Use]:
         """Packs of this domain that are there, but for those that a prune already removes."""
@@ -99,7 +99,7 @@ class Survey:
         for table, live in zip(self.index.tables, self._live.live_bytes(), strict=True):
             mine: dict[int, Use] = {}
             for number, row in enumerate(table.packs):
-                if row.domain == self.domain and row.id not in self._going and self.present.get(row.id) == row.size:
+                if row.domain == self.domain and row.id not in self.going and self.present.get(row.id) == row.size:
                     mine[number] = Use(row)
             rows = table.segments
             for segment in range(len(live)):
@@ -122,14 +122,14 @@ class Survey:
             live = [known or (at >= 0 and marks[at] != 0) for known, at in zip(live, found, strict=True)]
         return [blob for blob, needed in zip(blobs, live, strict=True) if needed]
 
-    def survives(self, blob: BlobId, kind: int, condemned: Iterable[PackId]) -> bool:
+    def survives(self, blob: BlobId, condemned: Collection[PackId]) -> bool:
         """Whether a copy outside these packs, and outside what was removed, is there and is what its id says."""
         for place in self.reader.index.places(blob):
             pack = place.pack
             if pack.id in condemned or pack.id in self.removed or self.present.get(pack.id) != pack.size:
                 continue
-            with suppress(Damaged):
-                self.reader.verified(blob, kind, place, self.reader.segment(place))
+            with suppress(Damaged, NotFound):  # the type that was said is part of what is verified
+                self.reader.verified(blob, place.type, place, self.reader.segment(place))
                 return True
         return False
 
@@ -141,6 +141,10 @@ def removed_packs(slot: Slot) -> list[PackId]:
     return [PackId(bytes.fromhex(n.rsplit("/", 1)[-1])) for n in slot.record.removed if n.startswith(names.PACKS)]
 
 
+def _is_slot(name: str) -> bool:
+    return name.startswith(names.SNAPSHOTS) and names.is_session_id(name.removeprefix(names.SNAPSHOTS))
+
+
 def is_trusted_gc(vault: Vault, slot: Slot) -> bool:
     """Whether anybody may delete what a slot names as removed for ever."""
     return slot.record.kind == GC_DONE and slot.holder not in vault.ring.removed
@@ -149,18 +153,19 @@ def is_trusted_gc(vault: Vault, slot: Slot) -> bool:
 def _roots(vault: Vault) -> tuple[list[Slot], set[SessionId]]:
     """Snapshots that need their data, and those of them that are forgotten."""
     tombstones, _ = vault.history.tombstones()
+    now, roots, waiting = now_ns(), list[Slot](), set[SessionId]()
+    # Before: what verified once is remembered, so that a problem with it later is that nobody accepts it.  A slot that
+    # could not be read, but can be when it is read again, must not be passed over.
+    settled = {names.snapshot(s.record.sid) for s in vault.history.all_slots()}
+    settled |= {names.snapshot(sid) for sid, t in tombstones.items() if t.not_before <= now}
     slots, problems = vault.commit_slots()
-    verified = {names.snapshot(s.record.sid) for s in vault.history.all_slots()}
-    buried = {names.snapshot(sid) for sid in tombstones}
     for problem in problems:
-        unknown = [n for n in problem.affected if n.startswith(names.SNAPSHOTS) and n not in verified | buried]
-        if unknown:
+        if any(_is_slot(n) and n not in settled for n in problem.affected):
             raise Damaged(
                 f"nothing is removed: {problem.message}",
                 hint="mend this snapshot from a copy of the repository, or forget it by its id",
                 affected=problem.affected,
             )
-    now, roots, waiting = now_ns(), [], set()
     for slot in slots:
         tombstone = tombstones.get(slot.record.sid)
         if slot.record.kind != COMMIT:

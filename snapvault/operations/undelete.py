@@ -4,16 +4,18 @@ Its tombstone stays, since a prune may have acted on it already.  So each blob i
 rely on (rule W2); what is only in packs that are about to go is stored again while it can be read.
 """
 
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from snapvault.access.resolve import PREFIX_MIN, list_forgotten, list_snapshots
 from snapvault.access.snapshot import Snapshot
 from snapvault.format.keyset import Role
+from snapvault.format.local import NoteDetails
 from snapvault.format.tree import BlobType, each_id
 from snapvault.foundation.errors import Damaged, InvalidInput
 from snapvault.foundation.events import Control
-from snapvault.foundation.ids import BlobId
+from snapvault.foundation.ids import BlobId, SessionId, SnapshotId
 from snapvault.operations.needed import Needed
 from snapvault.operations.results import Result
 from snapvault.operations.run import Run
@@ -49,7 +51,10 @@ def undelete(repo: "Repository", ref: str, *, control: Control | None = None) ->
         reader = run.vault.reader(snapshot.domain)
         Needed(reader, _Keeper(run, reader).visit).walk(snapshot.details.root)
         sid = run.acknowledge(replace(snapshot.details, tags=snapshot.tags, original=snapshot.id))
-        return UndeleteResult(sid, snapshot.id, run.blobs.written.stored)
+    if snapshot.held or snapshot.lost:
+        lost = tuple(os.fsencode(path.removeprefix("/")) for path in snapshot.lost)
+        vault.notes.add(SnapshotId(SessionId(sid)), vault.ring.signing.id, NoteDetails(hold=snapshot.held, lost=lost))
+    return UndeleteResult(sid, snapshot.id, run.blobs.written.stored)
 
 
 def _forgotten(vault: Vault, ref: str) -> Snapshot:
@@ -77,10 +82,10 @@ class _Keeper:
     def visit(self, ids: bytes, kind: int) -> list[bool]:
         """Some blobs of the snapshot; of folders, which were not here before."""
         self._run.reporter.check()
-        if not self._run.index.has_all(ids):
-            for blob in each_id(ids):
-                if blob not in self._run.index and self._run.blobs.put(kind, self._reader.blob(blob, kind)) != blob:
-                    raise Damaged(f"blob {blob.hex()[:16]} is of another domain")
+        for blob in each_id(ids):
+            # Read, so that nothing comes back that is damaged; put only what the session cannot rely on.
+            if self._run.blobs.put(kind, self._reader.blob(blob, kind)) != blob:
+                raise Damaged(f"blob {blob.hex()[:16]} is of another domain")
         new = [blob not in self._seen for blob in each_id(ids)] if kind == BlobType.TREE else []
         if new:
             self._seen.update(each_id(ids))

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from blake3 import blake3
 
-from snapvault.backend.protocol import NotFound
+from snapvault.backend.protocol import NotFound, ObjectInfo
 from snapvault.compression import decompress
 from snapvault.crypto.envelope import unseal
 from snapvault.crypto.kdf import context_digest, derive
@@ -20,7 +20,7 @@ from snapvault.format.pack import Segment
 from snapvault.format.session import GC
 from snapvault.format.signed import decode_signed
 from snapvault.format.snapshot import GC_DONE, decode_snapshot
-from snapvault.format.wire import FormatError, Kind
+from snapvault.format.wire import FormatError, Kind, check_frame
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import DomainId, HolderId, PackId, SessionId
 from snapvault.repository.cache import TABLES
@@ -233,39 +233,63 @@ class IndexLoader:
         return self.problems
 
     def condemned(self) -> set[PackId]:
-        """Packs that a running or a finished GC names; in this order, before packs and indexes are listed."""
+        """Packs that a running or a finished GC names; in this order, before packs and indexes are listed.
+
+        A record that is damaged, or cannot be read now, may name any pack, so then none may be relied upon.
+        """
         found: set[PackId] = set()
+        doubt = False
         for info in list(self._store.backend.list(names.GC)):
             try:
-                signed = decode_signed(Kind.GC, fetch(self._store.backend, info.name, info.size))
-                gc = decode_gc(signed.payload)
-                if gc.config != self._ring.config_digest or names.GC + gc.sid != info.name:
-                    raise Untrusted("it does not belong here")
-                session, author = self._sessions.header(gc.sid)
-                if session.head.purpose != GC or not signed_by(Kind.GC, signed, author.sign):
-                    raise Untrusted("it is not signed by a maintainer's session")
-            except (Damaged, NotFound) as e:
+                found.update(self._condemned_by(info))
+            except NotFound:
+                continue  # its GC has ended since the listing, and says in its slot what is gone
+            except Untrusted as e:
                 self.problems.append(Untrusted(f"{info.name} is ignored: {e.message}", affected=[info.name]))
-                continue
-            found.update(gc.condemned)
+            except Damaged as e:
+                if any(o.name == info.name for o in self._store.backend.list(info.name)):
+                    doubt = True
+                    self.problems.append(self._doubtful(info.name, e))
         for info in list(self._store.backend.list(names.SNAPSHOTS + names.GC_PREFIX)):
-            found.update(self._removed(info.name))
-        return found
+            try:
+                found.update(self._removed(info.name))
+            except Untrusted as e:
+                self.problems.append(Untrusted(f"{info.name} is ignored: {e.message}", affected=[info.name]))
+            except (Damaged, NotFound) as e:
+                doubt = True
+                self.problems.append(self._doubtful(info.name, e))
+        return found | self.packs_present().keys() if doubt else found
+
+    @staticmethod
+    def _doubtful(name: str, error: Damaged | NotFound) -> Damaged:
+        text = f"{name} cannot be read, so nothing that is stored is relied upon: {error.message}"
+        return Damaged(text, affected=[name])
+
+    def _condemned_by(self, info: ObjectInfo) -> tuple[PackId, ...]:
+        data = fetch(self._store.backend, info.name, info.size)
+        try:
+            check_frame(data)
+        except Damaged:  # once more: a reply that came damaged must not hide what is condemned
+            data = fetch(self._store.backend, info.name, info.size)
+        signed = decode_signed(Kind.GC, data)
+        gc = decode_gc(signed.payload)
+        if gc.config != self._ring.config_digest or names.GC + gc.sid != info.name:
+            raise Untrusted("it does not belong here")
+        session, author = self._sessions.header(gc.sid)
+        if session.head.purpose != GC or not signed_by(Kind.GC, signed, author.sign):
+            raise Untrusted("it is not signed by a maintainer's session")
+        return gc.condemned
 
     def _removed(self, name: str) -> list[PackId]:
         """The packs that a "GC done" slot names for ever."""
-        try:
-            signed = decode_signed(Kind.SNAPSHOT, self._store.immutable(name))
-            record = decode_snapshot(signed.payload)
-            author = trusted_certificate(record.certificate, self._ring.config_digest, self._ring.config.owner_sign)
-            if author.role not in Role.MAINTAINERS or not signed_by(Kind.SNAPSHOT, signed, author.sign):
-                raise Untrusted("it is not signed by a maintainer")
-            if record.kind != GC_DONE:
-                return []
-            return [PackId(bytes.fromhex(n.rsplit("/", 1)[-1])) for n in record.removed if n.startswith(names.PACKS)]
-        except (Damaged, NotFound, ValueError) as e:  # not an error of the store: W2 must see every record
-            self.problems.append(Untrusted(f"{name} is ignored: {e}", affected=[name]))
+        signed = decode_signed(Kind.SNAPSHOT, self._store.immutable(name))
+        record = decode_snapshot(signed.payload)
+        author = trusted_certificate(record.certificate, self._ring.config_digest, self._ring.config.owner_sign)
+        if author.role not in Role.MAINTAINERS or not signed_by(Kind.SNAPSHOT, signed, author.sign):
+            raise Untrusted("it is not signed by a maintainer")
+        if record.kind != GC_DONE:
             return []
+        return [PackId(bytes.fromhex(n.rsplit("/", 1)[-1])) for n in record.removed if n.startswith(names.PACKS)]
 
     def packs_present(self) -> dict[PackId, int]:
         """Packs in the store and their sizes; names that are none are left to check."""

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 
 from blake3 import blake3
 
@@ -101,7 +102,7 @@ class Notes:
         problems: list[Damaged],
     ) -> NoteDetails:
         """Several count if their authors did not see one another's: of each thing, what was said last."""
-        total = NOTHING
+        total, holds = NOTHING, list[bool]()
         for digest, (_, signed) in sorted(notes.items(), key=lambda n: (n[1][0].created, n[0])):
             name = names.note(sid, digest)
             try:
@@ -112,7 +113,9 @@ class Notes:
                 problems.append(type(e)(f"{name} is ignored: {e.message}", affected=[name]))
                 continue
             total = _changed(total, said)
-        return total
+            holds += [] if said.hold is None else [said.hold]
+        # Who says something else repeats what was held when it looked; so whoever holds is believed before the others.
+        return replace(total, hold=any(holds)) if holds else total
 
 
 def _changed(old: NoteDetails, new: NoteDetails) -> NoteDetails:

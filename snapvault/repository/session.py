@@ -85,6 +85,8 @@ class Session:
     def put_object(self, name: str, parts: Sequence[bytes | bytearray | memoryview]) -> None:
         """A content-named object of this session, whole in the store when this returns."""
         backend = self._store.backend
+        with self._lock:  # before: it may be there although the put fails
+            self._objects.append((name, sum(len(p) for p in parts)))
         try:
             backend.put_if_absent(name, parts)
         except Exists:
@@ -92,8 +94,6 @@ class Session:
             # these very bytes, so nothing else may stand there, and what does may be replaced.
             if not holds(backend, name, parts):
                 backend.put(name, parts)
-        with self._lock:
-            self._objects.append((name, sum(len(p) for p in parts)))
 
     @property
     def wrote(self) -> bool:
@@ -124,7 +124,7 @@ class Session:
         """G7: fill the slot of a GC's session with what it removes for ever; Conflict if it was revoked before."""
         with self._lock:
             put = tuple(sorted(name for name, _ in self._objects))
-        settle(self._store.backend, (names.INDEX, names.SNAPSHOTS))
+        settle(self._store.backend, (names.PACKS, names.INDEX, names.SNAPSHOTS))
         self._fill(GC_DONE, b"", removed=tuple(removed), put=put)
         self._heart.stop()
 
