@@ -31,10 +31,17 @@ def _overwrites(self: Session, data: bytes) -> None:
     self._store.backend.put(names.snapshot(self.sid), [data])
 
 
+def _record_first(self: GarbageCollection, replaced: Any) -> None:
+    """Allowed once the slot is filled; then only the slot says what goes."""
+    self._vault.backend.delete(names.GC + self._session.sid)
+    REAL["delete"](self, replaced)
+
+
 REAL: dict[str, Callable[..., Any]] = {
     "load": run.Run._load,
     "announce": Session.announce,
     "finish": Session.finish_gc,
+    "delete": GarbageCollection._delete,
 }
 
 
@@ -45,13 +52,17 @@ def mutant(name: str) -> Iterator[None]:
         "W1 announces nothing": [(Session, "announce", lambda self: None)],
         "W1 after W2": [(Session, "announce", lambda self: None), (run.Run, "_load", _announces_last)],
         "W2 counts condemned packs": [(IndexLoader, "condemned", lambda self: set())],
-        "W2 does not read GC done": [(IndexLoader, "_removed", lambda self, name: [])],
+        "W2 does not read GC done": [
+            (IndexLoader, "_removed", lambda self, name: []),
+            (GarbageCollection, "_delete", _record_first),
+        ],
+        "the record goes first": [(GarbageCollection, "_delete", _record_first)],
         "W5 overwrites the slot": [(Session, "_settle", _overwrites)],
         "no G5": [(Fence, "wait", lambda self, seconds, reporter: ())],
         "G3 publishes nothing": [(GarbageCollection, "_publish", lambda self: None)],
         "G6 copies nothing": [(_Copier, "copy", lambda self, row, segments: None)],
         "G6 trusts copies that are going": [
-            (Survey, "survives", lambda self, blob, kind, condemned: bool(self.index.places(blob)))
+            (Survey, "survives", lambda self, blob, condemned: bool(self.index.places(blob)))
         ],
         "G7 deletes though refused": [(Session, "finish_gc", _never_refused)],
     }
@@ -66,3 +77,4 @@ ALL = (
     "W5 overwrites the slot", "no G5", "G3 publishes nothing", "G6 copies nothing", "G6 trusts copies that are going",
     "G7 deletes though refused",
 )  # fmt: skip
+HARMLESS = ("the record goes first",)

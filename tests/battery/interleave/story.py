@@ -8,6 +8,7 @@ from battery.interleave.schedule import Actor, Scheduler, scheduled, seeded
 from battery.lab import Lab, Objects, Tree
 
 import snapvault
+from snapvault.format import names
 from snapvault.foundation.errors import Conflict, Damaged, SnapvaultError
 from snapvault.operations.prune import PruneLimits, plan_prune
 
@@ -53,6 +54,7 @@ class Story:
         )
         cast += [("forgets", self.forget)] * draw.choice((0, 1, 1))
         cast += [("reader", self.read)] * draw.choice((0, 1))
+        cast += [("cleaner", self.clean)] * draw.choice((0, 1))
         cast += [("undelete", self.undelete)] * draw.choice((0, 0, 1))
         actors = [Actor(f"{role} {n}", work, self.scheduler) for n, (role, work) in enumerate(cast)]
         with (
@@ -123,6 +125,17 @@ class Story:
                 return
             assert found == self.lab.trees.get(snapshot.id, found)
             self.happened.add("read")
+
+    def clean(self) -> None:
+        """What nobody needs any more once a GC's slot is filled: its record."""
+        with self.lab.open() as repo:
+            backend = repo.vault.backend
+            for _ in range(6):
+                ended = {o.name.removeprefix(names.SNAPSHOTS) for o in backend.list(names.SNAPSHOTS)}
+                for record in [o.name for o in backend.list(names.GC)]:
+                    if record.removeprefix(names.GC) in ended:
+                        backend.delete(record)
+                        self.happened.add("cleaned")
 
     def undelete(self) -> None:
         with self.lab.open() as repo:

@@ -62,6 +62,13 @@ def test_each_rule_is_needed(made: Base, name: str) -> None:
     pytest.fail(f"{name}: {CATCHES} interleavings found nothing")
 
 
+@pytest.mark.parametrize("name", mutants.HARMLESS)
+def test_what_is_only_tidiness(made: Base, name: str) -> None:
+    with mutants.mutant(name):
+        for seed in range(CATCHES // 4):
+            story.play(made, seed)
+
+
 def test_a_seed_gives_the_same_run_again(made: Base) -> None:
     for seed in range(5):
         assert story.play(made, seed).scheduler.trace == story.play(made, seed).scheduler.trace
