@@ -108,8 +108,10 @@ class Fence:
     def _is_entitled(self, sid: SessionId) -> bool:
         """Whether a session's header says what it must; whoever is revoked for nothing runs again."""
         try:
-            header, _ = self._vault.sessions.header(sid)
+            header, author = self._vault.sessions.header(sid)
         except Damaged:
+            return False
+        if author.holder in self._vault.ring.removed:
             return False
         return (header.head.purpose == GC) == sid.startswith(names.GC_PREFIX)
 
