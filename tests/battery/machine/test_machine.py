@@ -375,7 +375,6 @@ def test_the_machine() -> None:
         "flipped",
         "lost paths",
         "pruned",
-        "copied",
         "prunes killed",
     )
     lost = tuple(f"lost {prefix}" for prefix in (names.PACKS, names.INDEX, names.SESSIONS))
