@@ -8,10 +8,10 @@ from typing import Any
 
 from blake3 import blake3
 
-from snapvault.format.names import checked_content_name, checked_session_id
+from snapvault.format.names import PACKS, checked_content_name, checked_session_id, content_digest
 from snapvault.format.tree import ID_SIZE, Content
 from snapvault.format.wire import FormatError, pack, shaped, sized, typed, unpack
-from snapvault.foundation.ids import SessionId
+from snapvault.foundation.ids import PackId, SessionId
 
 COMMIT, ABORT, REVOKED, GC_DONE = "commit", "abort", "revoked", "gc-done"
 
@@ -53,6 +53,11 @@ class SnapshotRecord:
     put: tuple[str, ...]  # GC_DONE: names of objects put
     sealed_digest: bytes  # BLAKE3 of the sealed part; zeros if there is none
     session: bytes = b""  # COMMIT: the session header, as in sessions/<sid>, so that the loss of that loses nothing
+
+    def removed_packs(self) -> list[PackId]:
+        """The packs that a slot with "GC done" names for ever; none of another kind."""
+        found = [content_digest(n) for n in self.removed if n.startswith(PACKS)] if self.kind == GC_DONE else []
+        return [PackId(digest) for digest in found if digest is not None]
 
     def encode(self) -> bytes:
         """The payload to sign."""

@@ -18,6 +18,7 @@ from snapvault.foundation.events import Reporter
 from snapvault.foundation.ids import PackId, SessionId
 from snapvault.operations.claims import Claims
 from snapvault.operations.results import Finding
+from snapvault.operations.survey import is_trusted_gc
 from snapvault.repository.history import Slot
 from snapvault.repository.index import BlobIndex, TableBuilder, build_table
 from snapvault.repository.repository import Vault, verify_keyset
@@ -215,7 +216,7 @@ class ObjectCheck:
     def _scan_unindexed(self) -> None:
         """Packs that no index of their session names: it has not finished, or the index object is lost."""
         committed = {s.record.sid for s in self.slots if s.record.kind == COMMIT}
-        removed = {n for s in self.slots for n in s.record.removed}
+        removed = {n for s in self.slots if is_trusted_gc(self._vault, s) for n in s.record.removed}
         found = []
         for digest, size in self.present.items():
             indexed = {claim.row.domain for claim in self.claims.of(digest)}

@@ -23,14 +23,13 @@ from snapvault.operations.fence import Fence, Yield
 from snapvault.operations.survey import Survey, survey
 from snapvault.repository.index import BlobIndex, PackRow, Place
 from snapvault.repository.keyring import DomainKeys
+from snapvault.repository.listing import IndexWriter
 from snapvault.repository.loader import Entry
 from snapvault.repository.repository import Vault
 from snapvault.repository.session import Session
 from snapvault.repository.store import fetch
 from snapvault.repository.trust import sign
 from snapvault.repository.writer import BlobWriter
-
-INDEX_BLOBS = 1 << 19  # of an index object that stands in place of others
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,8 @@ class GarbageCollection:
 
     def _has_ended(self) -> bool:
         """Whether the slot is filled, by whom ever."""
-        return names.snapshot(self._session.sid) in {o.name for o in self._vault.backend.list(names.SNAPSHOTS)}
+        slot = names.snapshot(self._session.sid)
+        return any(o.name == slot for o in self._vault.backend.list(slot))
 
     def _give_up(self) -> None:
         """Fill the slot, then take the record away: its packs are given back."""
@@ -125,7 +125,7 @@ class GarbageCollection:
         """
         writer = BlobWriter(self._session, BlobIndex(), self._domain, limits=self._limits)
         copier = _Copier(now, self._condemned, writer)
-        anew = _IndexWriter(self._session)
+        anew, said = IndexWriter(self._session), set[tuple[PackRow, bytes]]()
         replaced = []
         try:
             for name, entries in self._index_objects():
@@ -137,8 +137,9 @@ class GarbageCollection:
                     self._reporter.check()
                     if row.id in self._condemned:
                         copier.copy(row, segments)
-                    elif row.id not in now.going:
-                        anew.add(row, segments)
+                    elif row.id not in now.going and (claim := (row, table_digest(segments))) not in said:
+                        said.add(claim)  # once is enough
+                        anew.add((row, segments))
             for pack in sorted(self._condemned & now.present.keys()):
                 # What it says of itself, since somebody may have left out some.  If it is gone, another prune removed
                 # it, and saw to it that nobody needs it.
@@ -221,30 +222,3 @@ class _Copier:
     def close(self) -> None:
         """Stop; what was put is garbage."""
         self._writer.close()
-
-
-class _IndexWriter:
-    """Index objects in place of others."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._batch: list[Entry] = []
-        self._blobs = 0
-        self._known: set[tuple[PackRow, bytes]] = set()
-
-    def add(self, row: PackRow, segments: list[Segment]) -> None:
-        """What was said of a pack; once is enough."""
-        said = row, table_digest(segments)
-        if said in self._known:
-            return
-        self._known.add(said)
-        self._batch.append((row, segments))
-        self._blobs += sum(len(s.lengths) for s in segments)
-        if self._blobs >= INDEX_BLOBS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Put what is left."""
-        if self._batch:
-            self._session.put_index(self._batch)
-        self._batch, self._blobs = [], 0

@@ -16,7 +16,7 @@ from snapvault.foundation.ids import SessionId
 from snapvault.repository.repository import Vault
 from snapvault.repository.session import revoke
 
-POLL = 0.5  # seconds between looks
+LOOK, POLL = 2.0, 0.5  # seconds between looks at the store, and between looks at whether to stop
 
 
 class Yield(Exception):
@@ -87,23 +87,25 @@ class Fence:
                 if not self._open or time.monotonic() >= end:
                     return tuple(sorted(self._open))
                 reporter.tick("wait", 0, len(self._open), current=min(self._open))
-                reporter.check()
-                time.sleep(POLL)
+                until = time.monotonic() + LOOK
+                while time.monotonic() < min(until, end):
+                    reporter.check()
+                    time.sleep(POLL)
         finally:
             self._watch.save(self._open)
 
     def _look(self) -> None:
         self._drop_ended()
         for sid in sorted(self._open):
-            if not self._is_entitled(sid):
+            if not self._is_entitled(sid) or self._stood_still(sid) >= self._lease:
                 revoke(self._vault.store, self._vault.ring, sid)
-                continue
-            beats = sorted(o.name for o in self._vault.backend.list(names.heartbeat_prefix(sid)))
-            if self._watch.still_for(sid, beats) >= self._lease:
-                revoke(self._vault.store, self._vault.ring, sid)
+                self._open.discard(sid)  # filled now, by whom ever
             elif sid.startswith(names.GC_PREFIX) and sid < self._own:
                 raise Yield(sid)
-        self._drop_ended()
+
+    def _stood_still(self, sid: SessionId) -> float:
+        beats = sorted(o.name for o in self._vault.backend.list(names.heartbeat_prefix(sid)))
+        return self._watch.still_for(sid, beats)
 
     def _is_entitled(self, sid: SessionId) -> bool:
         """Whether a session's header says what it must; whoever is revoked for nothing runs again."""

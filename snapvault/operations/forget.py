@@ -131,8 +131,9 @@ def _bury(vault: Vault, chosen: Mapping[SnapshotId, bytes], undelete_window: tim
         try:
             vault.backend.put_if_absent(name, [data])
         except Exists:
-            if not _is_other(vault, record, name):
-                vault.backend.put(name, [data])  # what stood there forgets nothing
+            other = vault.history.tombstones()[0].get(sid)
+            if other is None or other.record != record.record:
+                vault.backend.put(name, [data])  # what stands there forgets nothing
 
 
 def _record(vault: Vault, ref: str) -> tuple[SnapshotId, bytes]:
@@ -145,10 +146,3 @@ def _record(vault: Vault, ref: str) -> tuple[SnapshotId, bytes]:
             raise
         return names.session_id(found[0], names.SNAPSHOTS), blake3(fetch(vault.backend, found[0])).digest()
     return snapshot.id, snapshot.slot.digest
-
-
-def _is_other(vault: Vault, record: TombstoneRecord, name: str) -> bool:
-    """Whether somebody else who may forgot it at the same moment."""
-    found, _ = vault.history.tombstones()
-    other = found.get(record.sid)
-    return other is not None and names.tombstone(other.sid) == name and other.record == record.record

@@ -75,7 +75,7 @@ class Retention:
     def _kept(self, group: Sequence[Dated], now_ns: int) -> Iterable[tuple[Dated, str]]:
         """What is kept of one writer's snapshots, oldest first, and why."""
         plausible, others = believed(group, now_ns)
-        yield from ((s, reason) for s, reason in others)
+        yield from others
         newest = plausible[::-1]
         yield from ((s, "held") for s in group if s.held)
         yield from ((s, "tag") for s in group if set(s.tags) & set(self.tags))

@@ -66,16 +66,15 @@ class Survey:
         slots, self.waiting = _roots(vault)  # of these some are forgotten, but not yet to be removed
         if not waiting:
             slots = [s for s in slots if s.record.sid not in self.waiting]
-        self.filled = {s.record.sid for s in vault.history.all_slots()}
-        loader = IndexLoader(vault.store, vault.ring, vault.sessions)
-        done = vault.history.all_slots()
-        self.removed = set[PackId]().union(*map(removed_packs, done))
+        every = vault.history.all_slots()
+        self.filled = {s.record.sid for s in every}
+        self.removed = {pack for s in every for pack in s.record.removed_packs()}
         # They go without a new fence; what a removed maintainer named does not.
-        self.going = set[PackId]().union(*(removed_packs(s) for s in done if is_trusted_gc(vault, s)))
+        self.going = {pack for s in every if is_trusted_gc(vault, s) for pack in s.record.removed_packs()}
+        loader = IndexLoader(vault.store, vault.ring, vault.sessions)
         # In this order: a pack that is indexed when the index is read is there when packs are listed.
         self.index = loader.load(scan=True)
         self.present = loader.packs_present()
-        self.problems = loader.problems
         self.reader = BlobReader(vault.backend, vault.ring, vault.sessions, self.index.of(domain))
         self._live = Liveness(self.index.tables, self.reader)
         for slot in slots:
@@ -132,13 +131,6 @@ class Survey:
                 self.reader.verified(blob, place.type, place, self.reader.segment(place))
                 return True
         return False
-
-
-def removed_packs(slot: Slot) -> list[PackId]:
-    """The packs that a slot with "GC done" names for ever."""
-    if slot.record.kind != GC_DONE:
-        return []
-    return [PackId(bytes.fromhex(n.rsplit("/", 1)[-1])) for n in slot.record.removed if n.startswith(names.PACKS)]
 
 
 def _is_slot(name: str) -> bool:

@@ -1,7 +1,7 @@
 """Bringing back a forgotten snapshot: a new one with the same content, by a session like any other writer's.
 
-Its tombstone stays, since a prune may have acted on it already.  So each blob is looked for in what this session may
-rely on (rule W2); what is only in packs that are about to go is stored again while it can be read.
+Its tombstone stays, since a prune may have acted on it already.  So each blob is read and verified, and looked for in
+what this session may rely on (rule W2); what is only in packs that are about to go is stored again.
 """
 
 import os

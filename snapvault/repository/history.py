@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from snapvault.backend.protocol import NotFound
-from snapvault.compression import decompress
-from snapvault.crypto.envelope import unseal
 from snapvault.format import names
 from snapvault.format.keyset import Role
 from snapvault.format.local import TombstoneRecord, decode_tombstone
@@ -18,6 +16,7 @@ from snapvault.format.wire import Kind
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import HolderId, SessionId, SnapshotId
 from snapvault.repository.keyring import Keyring
+from snapvault.repository.sealing import open_part
 from snapvault.repository.sessions import Sessions
 from snapvault.repository.store import Store
 from snapvault.repository.trust import Untrusted, signed_by, trusted_certificate
@@ -173,7 +172,7 @@ class History:
         record = decode_tombstone(signed.payload)
         if record.config != self._ring.config_digest or names.tombstone(record.sid) != name:
             raise Untrusted("it does not belong here")
-        if not any(signed_by(Kind.TOMBSTONE, signed, public) for public in self._ring.maintainers()):
+        if not any(signed_by(Kind.TOMBSTONE, signed, public) for public in self._ring.signers(Role.MAINTAINERS)):
             raise Untrusted("it is not signed by a maintainer or the owner")
         return record
 
@@ -183,7 +182,6 @@ class History:
         known = self._details.get(sid)
         if known is None:
             secrets = self._sessions.secrets(sid, holder=slot.holder)
-            opened = unseal(secrets.secret, "record", secrets.context, slot.sealed)
-            known = decode_details(decompress(opened.codec, opened.data, opened.raw_length))
+            known = decode_details(open_part(secrets.secret, "record", secrets.context, slot.sealed))
             self._details[sid] = known
         return known

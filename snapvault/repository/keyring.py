@@ -112,10 +112,10 @@ class Keyring:
         if not self.can_read:
             self.require_role(Role.READERS, what)
 
-    def maintainers(self) -> list[bytes]:
-        """The signing keys of those whose word on snapshots counts: the owner and the maintainers."""
+    def signers(self, roles: tuple[str, ...]) -> list[bytes]:
+        """The signing keys of the owner and of the holders of these roles."""
         holders = () if self.keyset is None else self.keyset.holders
-        return [self.config.owner_sign, *(h.sign for h in holders if h.role in Role.MAINTAINERS)]
+        return [self.config.owner_sign, *(h.sign for h in holders if h.role in roles)]
 
     def name_of(self, holder: HolderId) -> str:
         """The name of a holder, also of a removed one; its id in hexadecimal if no keyset can be read."""

@@ -4,13 +4,10 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from blake3 import blake3
 
 from snapvault.backend.protocol import NotFound, ObjectInfo
-from snapvault.compression import decompress
-from snapvault.crypto.envelope import unseal
 from snapvault.crypto.kdf import context_digest, derive
 from snapvault.format import names
 from snapvault.format.index import IndexRecord, decode_index, decode_table
@@ -19,14 +16,16 @@ from snapvault.format.local import decode_gc
 from snapvault.format.pack import Segment
 from snapvault.format.session import GC
 from snapvault.format.signed import decode_signed
-from snapvault.format.snapshot import GC_DONE, decode_snapshot
+from snapvault.format.snapshot import decode_snapshot
 from snapvault.format.wire import FormatError, Kind, check_frame
+from snapvault.foundation.ahead import ahead
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import DomainId, HolderId, PackId, SessionId
 from snapvault.repository.cache import TABLES
 from snapvault.repository.index import BlobIndex, IndexTable, PackRow, TableBuilder, build_table, merge_tables
 from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import fetch_directory, read_header
+from snapvault.repository.sealing import open_part
 from snapvault.repository.session import index_context
 from snapvault.repository.sessions import Sessions
 from snapvault.repository.store import FETCHERS, Gone, Store, fetch
@@ -120,8 +119,7 @@ class IndexLoader:
                 return Damaged(f"{names.pack(digest)}: {e.message}", affected=[names.pack(digest)])
 
         wanted = [p for p in self.packs_present().items() if p[0] not in settled]
-        with ThreadPoolExecutor(FETCHERS, thread_name_prefix="snapvault-fetch") as pool:
-            looked = list(pool.map(look, wanted))
+        looked = list(ahead(look, wanted, FETCHERS))
         self.problems += [e for e in looked if isinstance(e, Damaged)]
         found = [e for e in looked if isinstance(e, tuple)]
         if found:
@@ -193,8 +191,7 @@ class IndexLoader:
         if domain is None:
             return []
         context = index_context(self._ring.config_digest, domain.id)
-        opened = unseal(domain.index_key, "index", context, sealed)
-        table = decode_table(decompress(opened.codec, opened.data, opened.raw_length), record)
+        table = decode_table(open_part(domain.index_key, "index", context, sealed), record)
         return [(PackRow(*row, domain.id), segments) for row, segments in zip(record.packs, table, strict=True)]
 
     def _domain(self, record: IndexRecord) -> DomainKeys | None:
@@ -287,9 +284,7 @@ class IndexLoader:
         author = trusted_certificate(record.certificate, self._ring.config_digest, self._ring.config.owner_sign)
         if author.role not in Role.MAINTAINERS or not signed_by(Kind.SNAPSHOT, signed, author.sign):
             raise Untrusted("it is not signed by a maintainer")
-        if record.kind != GC_DONE:
-            return []
-        return [PackId(bytes.fromhex(n.rsplit("/", 1)[-1])) for n in record.removed if n.startswith(names.PACKS)]
+        return record.removed_packs()
 
     def packs_present(self) -> dict[PackId, int]:
         """Packs in the store and their sizes; names that are none are left to check."""

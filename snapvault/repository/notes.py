@@ -6,8 +6,6 @@ from dataclasses import replace
 
 from blake3 import blake3
 
-from snapvault.compression import compress, decompress
-from snapvault.crypto.envelope import OVERHEAD, padme, seal, unseal
 from snapvault.format import names
 from snapvault.format.keyset import Role
 from snapvault.format.local import NoteDetails, NoteRecord, decode_note, decode_note_details
@@ -17,6 +15,7 @@ from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import HolderId, SnapshotId
 from snapvault.repository.keyring import Keyring
+from snapvault.repository.sealing import open_part, seal_part
 from snapvault.repository.sessions import Sessions
 from snapvault.repository.store import Store
 from snapvault.repository.trust import Untrusted, sign, signed_by
@@ -54,12 +53,8 @@ class Notes:
 
     def _put(self, sid: SnapshotId, holder: HolderId, details: NoteDetails, replaces: tuple[bytes, ...]) -> None:
         secrets = self._sessions.secrets(sid, holder=holder)
-        raw = details.encode()
-        codec, data = compress(raw)
-        padding = padme(OVERHEAD + len(data)) - OVERHEAD - len(data)
-        sealed = seal(secrets.secret, "note", secrets.context, codec, len(raw), data, padding)
-        digest = blake3(sealed).digest()
-        record = NoteRecord(self._ring.config_digest, sid, now_ns(), replaces, digest)
+        sealed = seal_part(secrets.secret, "note", secrets.context, details.encode())
+        record = NoteRecord(self._ring.config_digest, sid, now_ns(), replaces, blake3(sealed).digest())
         keys = self._ring.signing
         note = sign(Kind.NOTE, record.encode(), keys.id, keys.signer, sealed)
         self._store.backend.put_if_absent(names.note(sid, blake3(note).digest()), [note])
@@ -91,7 +86,7 @@ class Notes:
             raise Untrusted("it does not belong here")
         if record.sealed_digest != blake3(signed.sealed).digest():
             raise Untrusted("its sealed part was replaced")
-        if not any(signed_by(Kind.NOTE, signed, public) for public in self._ring.maintainers()):
+        if not any(signed_by(Kind.NOTE, signed, public) for public in self._ring.signers(Role.MAINTAINERS)):
             raise Untrusted("it is not signed by a maintainer or the owner")
 
     def _together(
@@ -107,8 +102,7 @@ class Notes:
             name = names.note(sid, digest)
             try:
                 secrets = self._sessions.secrets(sid, holder=holder)
-                opened = unseal(secrets.secret, "note", secrets.context, signed.sealed)
-                said = decode_note_details(decompress(opened.codec, opened.data, opened.raw_length))
+                said = decode_note_details(open_part(secrets.secret, "note", secrets.context, signed.sealed))
             except Damaged as e:
                 problems.append(type(e)(f"{name} is ignored: {e.message}", affected=[name]))
                 continue

@@ -14,8 +14,6 @@ from blake3 import blake3
 
 from snapvault.backend.protocol import Exists, NotFound
 from snapvault.backend.wrapper import settle
-from snapvault.compression import compress
-from snapvault.crypto.envelope import OVERHEAD, padme, seal
 from snapvault.crypto.hpke import hpke_seal
 from snapvault.crypto.kdf import SECRET_SIZE, context_digest
 from snapvault.format import names
@@ -30,6 +28,7 @@ from snapvault.foundation.ids import DomainId, SessionId
 from snapvault.repository.index import PackRow
 from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import SessionSecrets, session_context
+from snapvault.repository.sealing import seal_part
 from snapvault.repository.sessions import secret_commitment, stanza_info
 from snapvault.repository.store import Store, holds
 from snapvault.repository.trust import sign
@@ -107,11 +106,7 @@ class Session:
 
     def commit(self, details: SnapshotDetails, heads: tuple[tuple[SessionId, bytes], ...], number: int) -> bytes:
         """W5: the snapshot is durable when this returns.  Its record's bytes; Conflict if the session was revoked."""
-        raw = details.encode()
-        codec, data = compress(raw)
-        padding = padme(OVERHEAD + len(data)) - OVERHEAD - len(data)
-        s = self.secrets
-        sealed = seal(s.secret, "record", s.context, codec, len(raw), data, padding)
+        sealed = seal_part(self.secrets.secret, "record", self.secrets.context, details.encode())
         with self._lock:
             objects = merkle(self._objects)
         # The keys that this is sealed to, the blobs it deduplicated onto and its predecessors may be another's.
@@ -191,11 +186,8 @@ def encode_index(
     ring: Keyring, domain: DomainKeys, sid: SessionId, packs: Sequence[tuple[PackRow, Sequence[Segment]]]
 ) -> tuple[str, bytes]:
     """Name and bytes of an index object."""
-    raw = encode_table([segments for _, segments in packs])
-    codec, data = compress(raw)
-    padding = padme(OVERHEAD + len(data)) - OVERHEAD - len(data)
-    context = index_context(ring.config_digest, domain.id)
-    sealed = seal(domain.index_key, "index", context, codec, len(raw), data, padding)
+    table = encode_table([segments for _, segments in packs])
+    sealed = seal_part(domain.index_key, "index", index_context(ring.config_digest, domain.id), table)
     rows = tuple((row.id, row.size, row.sid) for row, _ in packs)
     record = IndexRecord(ring.config_digest, sid, domain.id, rows, blake3(sealed).digest())
     keys = ring.signing

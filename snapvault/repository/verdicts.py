@@ -34,9 +34,8 @@ def trusted_verdict(ring: Keyring, data: bytes) -> VerifiedRecord:
     """
     signed = decode_signed(Kind.VERIFIED, data)
     record = decode_verified(signed.payload)
-    holders = () if ring.keyset is None else ring.keyset.holders
-    publics = [ring.config.owner_sign, *(h.sign for h in holders if h.role in Role.READERS)]
-    if record.config != ring.config_digest or not any(signed_by(Kind.VERIFIED, signed, p) for p in publics):
+    by_reader = any(signed_by(Kind.VERIFIED, signed, public) for public in ring.signers(Role.READERS))
+    if record.config != ring.config_digest or not by_reader:
         raise Untrusted("it is not signed by a holder who may read")
     return record
 

@@ -4,32 +4,16 @@ Arguments: operation, repository, source, place (for cache and state), then ``se
 """
 
 import sys
-from collections.abc import Callable
-from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from battery import model
+from battery.inline import Inline
 
 import snapvault
 from snapvault.foundation.events import Control
 from snapvault.repository import packer, writer
-
-
-class Inline:
-    """An executor without threads: every system call comes from one thread, so that one count tells it."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        pass
-
-    def submit(self, work: Callable[..., Any], *args: Any) -> "Future[Any]":
-        done: Future[Any] = Future()
-        done.set_result(work(*args))
-        return done
-
-    def shutdown(self, **options: Any) -> None:
-        pass
 
 
 def main(operation: str, repository: str, source: str, place: str, mode: str = "threads") -> None:

@@ -10,12 +10,12 @@ import random
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from battery.inline import Inline
 from blake3 import blake3
 
 from snapvault.backend.memory import MemoryBackend
@@ -26,7 +26,7 @@ from snapvault.crypto.hpke import HpkePrivateKey
 from snapvault.foundation import ahead, clock
 from snapvault.foundation.errors import Damaged, StoreUnavailable
 from snapvault.operations import check_data, fence
-from snapvault.repository import keyring, loader, packer, repository, session, writer
+from snapvault.repository import keyring, packer, repository, session, writer
 from snapvault.testing.faults import Killed
 
 AT_ONCE = RetryPolicy(total=60.0, until_first_success=60.0, first_wait=0.0, longest_wait=0.0)
@@ -143,33 +143,6 @@ class ScheduledBackend(Wrapper):
         self._scheduler.call("delete", name, lambda: self.inner.delete(name))
 
 
-class Inline:
-    """An executor that does everything at once."""
-
-    def __init__(self, *args: object, **options: object) -> None:
-        pass
-
-    def submit(self, call: Callable[..., Any], *args: Any) -> "Future[Any]":
-        future: Future[Any] = Future()
-        try:
-            future.set_result(call(*args))
-        except Exception as e:  # noqa: BLE001  as an executor does
-            future.set_exception(e)
-        return future
-
-    def map(self, call: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-        return iter([call(item) for item in items])
-
-    def shutdown(self, **options: bool) -> None:
-        """Nothing runs."""
-
-    def __enter__(self) -> "Inline":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        pass
-
-
 def _seal(public: bytes, plaintext: bytes, info: bytes) -> bytes:
     """Stands for HPKE, which draws from a source of its own: for the same key and info only."""
     return blake3(public + info).digest() + plaintext
@@ -215,9 +188,9 @@ def scheduled(place: str, scheduler: Scheduler) -> Iterator[None]:
     with (
         mock.patch.object(repository, "open_backend", opened),
         mock.patch.object(fence, "time", calls),
+        mock.patch.object(fence, "LOOK", 0.0),
         mock.patch.object(session._Heart, "start", lambda self: None),
         mock.patch.object(ahead, "ThreadPoolExecutor", Inline),
-        mock.patch.object(loader, "ThreadPoolExecutor", Inline),
         mock.patch.object(packer, "ThreadPoolExecutor", Inline),
         mock.patch.object(writer, "ThreadPoolExecutor", Inline),
         mock.patch.object(check_data, "ThreadPoolExecutor", Inline),
