@@ -17,7 +17,7 @@ from snapvault.format.session import GC
 from snapvault.format.wire import Kind
 from snapvault.foundation.errors import Conflict, Damaged, SnapvaultError
 from snapvault.foundation.events import Limits, Reporter
-from snapvault.foundation.ids import BlobId, PackId, SessionId
+from snapvault.foundation.ids import BlobId, DomainId, PackId, SessionId
 from snapvault.operations.claims import table_digest
 from snapvault.operations.fence import Fence, Yield
 from snapvault.operations.survey import Survey, survey
@@ -156,9 +156,8 @@ class GarbageCollection:
         for info in list(self._vault.backend.list(names.INDEX)):
             try:
                 data = fetch(self._vault.backend, info.name, info.size)
-                loader, removed = self._vault.loader, self._vault.ring.removed
-                if loader.verify(data)[0].domain == self._domain.id and loader.author(data) not in removed:
-                    yield info.name, loader.open(info.name, data)
+                if is_replaceable(self._vault, self._domain.id, data):
+                    yield info.name, self._vault.loader.open(info.name, data)
             except (Damaged, NotFound):
                 continue  # what it may have said was found in the packs themselves
 
@@ -167,6 +166,12 @@ class GarbageCollection:
         for name in (*replaced, *map(names.pack, sorted(self._condemned))):
             self._vault.backend.delete(name)
         self._remove_traces()
+
+
+def is_replaceable(vault: Vault, domain: DomainId, data: bytes) -> bool:
+    """Whether a GC of this domain may put another index object in the place of this one; Damaged, NotFound."""
+    record, _ = vault.loader.verify(data)
+    return record.domain == domain and vault.loader.author(data) not in vault.ring.removed
 
 
 class _Copier:

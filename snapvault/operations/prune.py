@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,9 @@ from snapvault.format.local import decode_capabilities
 from snapvault.foundation.errors import Conflict, Damaged
 from snapvault.foundation.events import Control, Limits, Reporter
 from snapvault.foundation.ids import DomainId, PackId, SessionId
-from snapvault.operations.collect import GarbageCollection
+from snapvault.operations.collect import GarbageCollection, is_replaceable
 from snapvault.operations.results import DAMAGED, OK, PARTIAL, Result
-from snapvault.operations.survey import Use, is_trusted_gc, survey
+from snapvault.operations.survey import Survey, Use, is_trusted_gc, survey
 from snapvault.repository.repository import Vault
 from snapvault.repository.store import fetch
 
@@ -46,7 +47,7 @@ class DomainPlan:
 
     domain: DomainId
     condemned: tuple[PackId, ...]
-    merged: tuple[str, ...]  # small index objects
+    merged: tuple[str, ...]  # small index objects, and those that name what a prune removed
     bytes_total: int
     bytes_unused: int
     bytes_freed: int
@@ -194,7 +195,7 @@ def _plan(vault: Vault, domain: DomainId, limits: PruneLimits) -> DomainPlan:
     return DomainPlan(
         domain,
         tuple(sorted(condemned)),
-        _small_indexes(vault, domain),
+        _indexes_to_merge(vault, now),
         sum(u.row.size for u in uses.values()),
         sum(u.unused for u in uses.values()),
         sum(u.unused for u in (*dead, *mixed)),
@@ -224,16 +225,20 @@ def choose(uses: Sequence[Use], filled: Collection[SessionId], limits: PruneLimi
     return dead, mixed
 
 
-def _small_indexes(vault: Vault, domain: DomainId) -> tuple[str, ...]:
-    small = []
+def _indexes_to_merge(vault: Vault, now: Survey) -> tuple[str, ...]:
+    """Small ones, if they are many, and those in which a writer that had been revoked named what a prune removed."""
+    small, stale = [], []
+    outdated = any(row.id in now.going for row in now.index.packs())
     for info in list(vault.backend.list(names.INDEX)):
-        if info.size < SMALL_INDEX:
-            try:
-                if vault.loader.verify(fetch(vault.backend, info.name, info.size))[0].domain == domain:
-                    small.append(info.name)
-            except (Damaged, NotFound):
-                continue
-    return tuple(small) if len(small) >= MERGED_FROM else ()
+        if outdated or info.size < SMALL_INDEX:
+            with suppress(Damaged, NotFound):
+                data = fetch(vault.backend, info.name, info.size)
+                if is_replaceable(vault, now.domain, data):
+                    if info.size < SMALL_INDEX:
+                        small.append(info.name)
+                    if outdated and any(row.id in now.going for row, _ in vault.loader.open(info.name, data)):
+                        stale.append(info.name)
+    return tuple(sorted({*stale, *(small if len(small) >= MERGED_FROM else ())}))
 
 
 def _leftovers(vault: Vault) -> tuple[str, ...]:

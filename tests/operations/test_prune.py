@@ -220,6 +220,25 @@ def test_an_interrupted_deletion_is_finished(
     all_whole(repo, kept, source, tmp_path / "again")
 
 
+def test_an_index_that_names_what_a_prune_removed(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """As a writer leaves it that was revoked, and learns it too late: no problem, and the next prune replaces it."""
+    fill(source, 0)
+    first = save(repo, source).snapshot
+    late = next(n for n in objects(repo) if n.startswith(names.INDEX))
+    said = repo.vault.backend.get(late)
+    fill(source, 1)
+    kept = {save(repo, source).snapshot: contents(source)}
+    forget(repo, first)
+    prune(repo)
+    repo.vault.backend.put(late, [said])
+    assert {f.harmless for f in snapvault.check(again(repo)).findings} == {True}
+    all_whole(repo, kept, source, tmp_path)
+    assert prune(again(repo)).packs_removed == 0
+    assert late not in objects(repo) and not snapvault.check(again(repo)).findings
+    assert not any(d.merged for d in plan_prune(again(repo)).domains)
+    all_whole(repo, kept, source, tmp_path / "again")
+
+
 @pytest.mark.parametrize("role", ["reader", "writer"])
 def test_who_may(repo: Repository, tmp_path: Path, role: str) -> None:
     snapvault.add_key(repo, role, role, file=tmp_path / role)
