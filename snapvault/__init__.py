@@ -34,6 +34,9 @@ _HOME = {
     "PruneLimits": "operations.prune",
     "PrunePlan": "operations.prune",
     "PruneResult": "operations.prune",
+    "plan_repair": "operations.repair",
+    "RepairPlan": "operations.repair",
+    "RepairResult": "operations.repair",
     "set_tags": "operations.annotate",
     "set_hold": "operations.annotate",
     "NoteResult": "operations.annotate",
@@ -95,6 +98,7 @@ if TYPE_CHECKING:
     from snapvault.operations.forget import ForgetPlan, ForgetResult, forget_snapshots, plan_forget
     from snapvault.operations.keys import KeyInfo, KeyResult, add_key, change_password, list_keys, remove_key, rotate
     from snapvault.operations.prune import PruneLimits, PrunePlan, PruneResult, plan_prune
+    from snapvault.operations.repair import RepairPlan, RepairResult, plan_repair
     from snapvault.operations.repository import InitResult, Repository, init, open
     from snapvault.operations.restore import restore
     from snapvault.operations.results import BackupResult, Change, CheckReport, Finding, Issue, LostPath, RestoreResult
@@ -109,11 +113,11 @@ __all__ = [
     "BackupResult", "Cancelled", "Change", "CheckReport", "Chunking", "Command", "Conflict", "Control", "Damaged",
     "Entry", "Event", "Finding", "ForgetPlan", "ForgetResult", "FormatTooNew", "InitResult", "InvalidInput", "Issue",
     "KeyFile", "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LostPath", "NoteResult", "PruneLimits", "PrunePlan",
-    "PruneResult", "Repository", "RepositoryNotFound", "RestoreResult", "Retention", "RoleRequired", "Snapshot",
-    "SnapshotWriter", "SnapvaultError", "SourceError", "StoreDenied", "StoreFull", "StoreUnavailable",
-    "UndeleteResult", "add_key", "archive", "backup", "change_password", "check", "diff", "forget_snapshots", "init",
-    "list_keys", "open", "plan_forget", "plan_prune", "remove_key", "restore", "rotate", "scrub", "set_hold",
-    "set_tags", "undelete",
+    "PruneResult", "RepairPlan", "RepairResult", "Repository", "RepositoryNotFound", "RestoreResult", "Retention",
+    "RoleRequired", "Snapshot", "SnapshotWriter", "SnapvaultError", "SourceError", "StoreDenied", "StoreFull",
+    "StoreUnavailable", "UndeleteResult", "add_key", "archive", "backup", "change_password", "check", "diff",
+    "forget_snapshots", "init", "list_keys", "open", "plan_forget", "plan_prune", "plan_repair", "remove_key",
+    "restore", "rotate", "scrub", "set_hold", "set_tags", "undelete",
 ]  # fmt: skip
 
 

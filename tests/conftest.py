@@ -1,5 +1,6 @@
 """Fixtures for all tests: real servers, each started once a session and only if a test asks for it."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves the helper modules beside this file out
 
 import servers
+
+# A shell that starts this in the background lets it ignore Ctrl-C, and so would every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

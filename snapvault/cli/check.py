@@ -1,9 +1,12 @@
 """``snapvault check``"""
 
+from datetime import timedelta
+
 import click
 
 import snapvault
 from snapvault.cli.common import status_code, verb
+from snapvault.cli.fence import fence_options, waits_lines
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
 from snapvault.cli.text import examples, harmless, human_seconds, human_size, printable
@@ -19,17 +22,33 @@ ALL = "all"
     help="Read and verify all stored data, or a share of it (5%), taking turns from run to run.",
 )  # fmt: skip
 @click.option("--no-key", is_flag=True, help="Verify every object by its name or digest; needs no password.")
+@click.option("--repair", "mend", is_flag=True, help="Read all data, save what can be read, note what is lost.")
+@click.option("-n", "--dry-run", is_flag=True, help="With --repair: only say what would be done.")
+@fence_options
 @verb
-def check(settings: Settings, read_data: str | None, no_key: bool) -> int:
+def check(
+    settings: Settings, read_data: str | None, no_key: bool, mend: bool, dry_run: bool, wait: timedelta,
+    lease: timedelta, exclusive: bool,
+) -> int:  # fmt: skip
     """See whether everything is there and whole, and which paths a damage touches.
 
     Without options: all records, all trees, and that the data they name is there in its full size.
-    Exit code 20: something is damaged.
+    Exit code 20: something is damaged.  3: paths are lost, as a repair has noted.
+
+    With --repair indexes are rebuilt from the packs, what can be read of damaged packs is copied, and snapshots that
+    lost paths are kept, with a note.  The next backup stores again what the source still has.
 
     \b
     snapvault check
     snapvault check --read-data=5%
+    snapvault check --repair --dry-run
     """
+    if mend:
+        if no_key or read_data is not None:
+            raise InvalidInput("--repair reads all data anyway", hint="leave the other option out")
+        return _repair(settings, dry_run, wait, lease, exclusive)
+    if dry_run:
+        raise InvalidInput("a check changes nothing anyway", hint="--dry-run belongs to --repair")
     if no_key and read_data is not None:
         raise InvalidInput("--no-key reads everything anyway", hint="leave --read-data out")
     share = 0.0 if read_data is None else _share(read_data)
@@ -42,6 +61,45 @@ def check(settings: Settings, read_data: str | None, no_key: bool) -> int:
             report = snapvault.check(repository, read_data=share, control=control)
     _show(settings, report)
     return status_code(report.status)
+
+
+def _repair(settings: Settings, dry_run: bool, wait: timedelta, lease: timedelta, exclusive: bool) -> int:
+    with settings.open("plan_repair") as repository, long_operation(settings.out) as control:
+        plan = snapvault.plan_repair(repository, exclusive=exclusive, control=control)
+        if dry_run:
+            settings.out.summary({**plan.to_dict(), "dry_run": True}, [*_findings(plan.report), *_planned(plan)])
+            return status_code(plan.status)
+        result = plan.execute(wait=wait, lease=lease)
+    settings.out.summary({**result.to_dict(), "dry_run": False}, _repaired(plan, result))
+    return status_code(result.status)
+
+
+def _planned(plan: snapvault.RepairPlan) -> list[str]:
+    steps = (
+        (plan.packs_salvaged, "pack", "damaged: what can be read would be copied, then it would go"),
+        (plan.packs_listed, "pack", "to be listed in the index by what it says itself"),
+        (len(plan.restored), "object", "to be put back from a copy"),
+        (len(plan.removed) + len(plan.ended), "object", "that nobody can read, to be removed"),
+        (len({p.snapshot for p in plan.report.lost}), "snapshot", "lost paths, to be kept with a note"),
+    )
+    lines = [f"{count(number, what)} {text}" for number, what, text in steps if number]
+    return lines or ["There is nothing to repair."]
+
+
+def _repaired(plan: snapvault.RepairPlan, r: snapvault.RepairResult) -> list[str]:
+    steps = (
+        (r.packs_salvaged, "damaged pack", f"removed, after {human_size(r.bytes_copied)} were copied out of it"),
+        (r.blobs_lost, "chunk", "could not be read any more"),
+        (r.packs_listed, "pack", "listed in the index by what it says itself"),
+        (r.objects_restored, "object", "put back from a copy"),
+        (r.objects_removed, "object", "removed that nobody could read"),
+        (r.snapshots_marked, "snapshot", "marked: see the paths below"),
+        (r.snapshots_healed, "snapshot", "whole again, its note says so"),
+    )
+    lines = [f"{count(number, what)} {text}" for number, what, text in steps if number]
+    lines = [*_findings(plan.report), *lines] if lines else ["There was nothing to repair."]
+    lines += [f"left as it is: {problem}" for problem in r.problems]
+    return [*lines, *waits_lines(r.waits_for), "", "After it:", *_findings(r.after), *_totals(r.after)]
 
 
 def _share(text: str) -> float:
@@ -63,7 +121,8 @@ def _show(settings: Settings, r: snapvault.CheckReport) -> None:
             out.line("item", {"kind": "finding", "message": f.message, "objects": f.objects, "snapshots": f.snapshots,
                               "harmless": f.harmless})  # fmt: skip
         for lost in r.lost:
-            out.line("item", {"kind": "lost", "snapshot": lost.snapshot, "path": lost.path, "message": lost.message})
+            out.line("item", {"kind": "lost", "snapshot": lost.snapshot, "path": lost.path, "message": lost.message,
+                              "noted": lost.noted})  # fmt: skip
     content = {**r.to_dict(), "findings": len(r.findings), "problems": len(r.problems), "lost": len(r.lost)}
     out.summary(content, [*_findings(r), *_totals(r)])
 
@@ -99,4 +158,9 @@ def _totals(r: snapvault.CheckReport) -> list[str]:
     if r.status == "damaged":
         spared = r.level != "scrub" and not r.lost
         return [*lines, "The repository is DAMAGED" + (", but no path of a snapshot is lost by it." if spared else ".")]
+    if r.status == "partial":
+        return [
+            *lines,
+            "No new damage; a backup stores again what the source still has of what is lost.",
+        ]
     return [*lines, "No damage was found."]

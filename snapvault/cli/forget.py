@@ -8,10 +8,11 @@ import click
 
 import snapvault
 from snapvault.cli.common import status_code, verb
+from snapvault.cli.fence import to_duration
 from snapvault.cli.progress import long_operation
 from snapvault.cli.prune import result_lines
 from snapvault.cli.settings import Settings
-from snapvault.cli.text import local_time, parse_duration, printable, table
+from snapvault.cli.text import local_time, printable, table
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.words import count
 from snapvault.operations.results import DAMAGED, OK
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
     from snapvault.operations.forget import ForgetPlan
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _duration(context: click.Context, parameter: click.Parameter, value: str) -> timedelta:
-    return parse_duration(value)
 
 
 def _keep(name: str, unit: str) -> Callable[[F], F]:
@@ -41,7 +38,7 @@ def _keep(name: str, unit: str) -> Callable[[F], F]:
 @_keep("monthly", "months")
 @_keep("yearly", "years")
 @click.option(
-    "--keep-within", metavar="DURATION", callback=_duration, default="0d",
+    "--keep-within", metavar="DURATION", callback=to_duration, default="0d",
     help="All that are no more than this (36h, 30d, 1y6m) older than the newest.",
 )  # fmt: skip
 @click.option("--keep-tag", "tags", metavar="TAG", multiple=True, help="All with this tag.")
@@ -50,7 +47,7 @@ def _keep(name: str, unit: str) -> Callable[[F], F]:
     help="Never fewer than N of each dataset, host and key.",
 )  # fmt: skip
 @click.option(
-    "--undelete-window", metavar="DURATION", callback=_duration, default="24h", show_default=True,
+    "--undelete-window", metavar="DURATION", callback=to_duration, default="24h", show_default=True,
     help="What is forgotten now is not removed before.",
 )  # fmt: skip
 @click.option("--prune", "then_prune", is_flag=True, help="Then remove what no snapshot needs ('prune' with defaults).")

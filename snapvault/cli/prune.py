@@ -6,9 +6,10 @@ import click
 
 import snapvault
 from snapvault.cli.common import status_code, verb
+from snapvault.cli.fence import fence_options, waits_lines
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
-from snapvault.cli.text import human_size, parse_duration, parse_size
+from snapvault.cli.text import human_size, parse_size
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.words import count
 
@@ -20,19 +21,12 @@ from snapvault.foundation.words import count
     help="So much may stay that is unused, where it lies beside what is needed.",
 )  # fmt: skip
 @click.option("--max-rewrite", metavar="SIZE", help="Rewrite no more than this.")
-@click.option(
-    "--wait", metavar="SECONDS", type=click.IntRange(min=0), default=300, show_default=True,
-    help="For backups that run now; then leave, having removed nothing.",
-)  # fmt: skip
-@click.option(
-    "--lease", metavar="DURATION", default="12h", show_default=True,
-    help="A backup that gave no sign of life for so long cannot be finished any more.",
-)  # fmt: skip
-@click.option("--exclusive", is_flag=True, help="Nothing else uses the repository meanwhile: I see to that.")
+@fence_options
 @verb
 def prune(
-    settings: Settings, dry_run: bool, max_unused: str, max_rewrite: str | None, wait: int, lease: str, exclusive: bool
-) -> int:
+    settings: Settings, dry_run: bool, max_unused: str, max_rewrite: str | None, wait: timedelta, lease: timedelta,
+    exclusive: bool,
+) -> int:  # fmt: skip
     """Remove what no snapshot needs any more.
 
     It works beside backups, restores and other prunes.  What only forgotten snapshots need is removed once they cannot
@@ -43,13 +37,12 @@ def prune(
     snapvault prune
     """
     limits = snapvault.PruneLimits(_share(max_unused), None if max_rewrite is None else parse_size(max_rewrite))
-    lease_span = parse_duration(lease)
     with settings.open("plan_prune") as repository, long_operation(settings.out) as control:
         plan = snapvault.plan_prune(repository, limits=limits, exclusive=exclusive, control=control)
         if dry_run:
             settings.out.summary({**plan.to_dict(), "dry_run": True}, _planned(plan))
             return status_code(plan.status)
-        result = plan.execute(wait=timedelta(seconds=wait), lease=lease_span)
+        result = plan.execute(wait=wait, lease=lease)
     settings.out.summary({**result.to_dict(), "dry_run": False}, result_lines(result))
     return status_code(result.status)
 
@@ -76,10 +69,7 @@ def _planned(plan: "snapvault.PrunePlan") -> list[str]:
 def result_lines(result: "snapvault.PruneResult") -> list[str]:
     """What a prune did, for people."""
     lines = [f"not everywhere: {problem}" for problem in result.problems]
-    if result.waits_for:
-        some = ", ".join(sid[:8] for sid in result.waits_for[:5])
-        sessions = count(len(result.waits_for), "session")
-        lines.append(f"what {sessions} may need was left: {some} did not end; run it again later (see --lease)")
+    lines += waits_lines(result.waits_for)
     freed = f"{count(result.packs_removed, 'pack')} removed, {human_size(result.bytes_copied)} copied out of them"
     return [*lines, f"{human_size(result.bytes_freed)} freed: {freed}", *_waiting(result.bytes_waiting)]
 

@@ -10,7 +10,7 @@ from snapvault.format import names
 from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Damaged, SnapvaultError
 from snapvault.foundation.events import Reporter
-from snapvault.foundation.ids import BlobId, PackId
+from snapvault.foundation.ids import BlobId, DomainId, PackId
 from snapvault.operations.check_objects import ObjectCheck
 from snapvault.operations.claims import Claim
 from snapvault.operations.results import Finding
@@ -63,6 +63,7 @@ class _Outcome:
     problems: list[str] = field(default_factory=list)
     rotten: bool = False  # its own bytes are the problem, not what somebody says of them: nothing may rely on it
     bad: Bad = field(default_factory=Bad)
+    domain: DomainId | None = None  # as it says itself, if it can
     unnamed: Entry | None = None  # what it says of itself, where no index of its domain names it
 
 
@@ -74,6 +75,8 @@ class DataCheck:
         self._threads = threads or len(os.sched_getaffinity(0))
         self.findings: list[Finding] = []
         self.bad = Bad()
+        self.rotten: dict[PackId, DomainId | None] = {}  # packs whose own bytes are the problem
+        self.misdescribed: dict[PackId, DomainId] = {}  # whole, whatever some index says
         self.packs_read = self.bytes_read = self.verified_bytes = 0
 
     def run(self, share: float) -> None:
@@ -82,7 +85,6 @@ class DataCheck:
         whole, damaged = read_verdicts(backend, ring, WHOLE), read_verdicts(backend, ring, DAMAGED)
         good: list[PackId] = []
         doubtful: list[PackId] = []  # somebody may say wrong things of them, which is not their fault
-        rotten: list[PackId] = []
         unnamed: list[Entry] = []
         for outcome in self._read_all(self._choose(share, whole.packs, damaged.packs)):
             self.packs_read += 1
@@ -92,13 +94,15 @@ class DataCheck:
                 unnamed.append(outcome.unnamed)
             (doubtful if outcome.problems else good).append(outcome.pack)
             if outcome.rotten:
-                rotten.append(outcome.pack)
+                self.rotten[outcome.pack] = outcome.domain
+            elif outcome.problems and outcome.domain is not None:
+                self.misdescribed[outcome.pack] = outcome.domain
             name = names.pack(outcome.pack)
             self.findings += [Finding(f"{name}: {problem}", (name,)) for problem in outcome.problems]
         if unnamed:
             self._objects.index.tables.append(build_table((), unnamed))
         self.verified_bytes = sum(present[p] for p in (whole.packs.keys() | good).difference(doubtful) if p in present)
-        self._remember(good, doubtful, rotten, whole, damaged)
+        self._remember(good, doubtful, whole, damaged)
 
     def _choose(self, share: float, verified: dict[PackId, int], damaged: dict[PackId, int]) -> list[PackId]:
         """Those that were found damaged before, at every level: what they lost is named each time, until it is mended.
@@ -154,6 +158,7 @@ class DataCheck:
             outcome.rotten = True
         own = self._own_directory(outcome, data)
         if own is not None:
+            outcome.domain = own[0].domain
             if all(claim.row.domain != own[0].domain for claim in claims):
                 outcome.unnamed = own
             agreeing = [claim for claim in claims if claim.is_that_of(own)]
@@ -220,15 +225,13 @@ class DataCheck:
 
     # -- what was found when -------------------------------------------------------------------------------------
 
-    def _remember(
-        self, good: list[PackId], doubtful: list[PackId], rotten: list[PackId], whole: Verdicts, damaged: Verdicts
-    ) -> None:
+    def _remember(self, good: list[PackId], doubtful: list[PackId], whole: Verdicts, damaged: Verdicts) -> None:
         """Write down what was found; old records are merged, so that their number stays small."""
         if self._vault.ring.own is None:
             return
         try:
             self._settle(WHOLE, good, doubtful, whole)
-            self._settle(DAMAGED, rotten, good, damaged)
+            self._settle(DAMAGED, list(self.rotten), good, damaged)
         except SnapvaultError as e:
             self.findings.append(Finding(f"what was found could not be written down: {e.message}", harmless=True))
 

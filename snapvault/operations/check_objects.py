@@ -48,6 +48,10 @@ class ObjectCheck:
         self.slots: list[Slot] = []
         self.present: dict[PackId, int] = {}  # packs in the store
         self.index = BlobIndex()
+        self.unreadable: set[str] = set()  # objects that are not what they must be
+        self.gone: set[PackId] = set()  # packs that an index names, and no prune removed
+        self.returned: set[PackId] = set()  # packs that are there though a prune or a repair removed them
+        self.unlisted: set[PackId] = set()  # packs of ended sessions that no index names
         self.misfits = False  # packs are missing, or of another size than the index states
         self.claims = Claims(vault)
         self._written: dict[SessionId, set[tuple[str, int]]] = defaultdict(set)
@@ -109,6 +113,7 @@ class ObjectCheck:
             if not name.startswith(PASSING):
                 self.find(f"{name} was listed but is gone", name)
         except Damaged as e:
+            self.unreadable.add(name)
             self.find(f"{name}: {e.message}", name)
 
     # -- the trust anchors --------------------------------------------------------------------------------------
@@ -189,6 +194,8 @@ class ObjectCheck:
                 self.find(f"{name} is no name of a pack", name, harmless=True)
             else:
                 self.present[PackId(digest)] = self._listing[name].size
+                if name in self._removed:
+                    self.returned.add(PackId(digest))
 
     def _indexes(self) -> None:
         table = TableBuilder()
@@ -211,6 +218,7 @@ class ObjectCheck:
                 text = f"{name} was removed by a prune; the next prune takes it out of the index, which names it again"
                 self.find(text, name, harmless=True)
             elif size is None:
+                self.gone.add(row.id)
                 self.find(f"{name} is missing: the index names it", name)
             elif size != row.size:
                 self.find(f"{name} has {size} bytes instead of {row.size}", name)
@@ -220,7 +228,7 @@ class ObjectCheck:
 
     def _scan_unindexed(self) -> None:
         """Packs that no index of their session names: it has not finished, or the index object is lost."""
-        committed = {s.record.sid for s in self.slots if s.record.kind == COMMIT}
+        ended = {s.record.sid for s in self.slots if s.record.kind in (COMMIT, GC_DONE)}
         found = []
         for digest, size in self.present.items():
             indexed = {claim.row.domain for claim in self.claims.of(digest)}
@@ -236,7 +244,8 @@ class ObjectCheck:
             if entry[0].domain in indexed:
                 continue
             # What was removed, and is there still, the next prune deletes.
-            if entry[0].sid in committed and name not in self._removed:
+            if entry[0].sid in ended and name not in self._removed:
+                self.unlisted.add(digest)
                 self.find(f"{name} belongs to snapshot {entry[0].sid}, but no index names it", name)
             self.claims.add(entry, "")
             found.append(entry)

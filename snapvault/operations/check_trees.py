@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import PurePosixPath
 
 from blake3 import blake3
 
@@ -54,8 +55,10 @@ class TreeCheck:
             if not self._is_sound(snapshot.details.root, reader, self._sound[snapshot.domain]):
                 found = self._lost(snapshot, reader)
                 lost += found
+                noted = all(path.noted for path in found)
                 message = f"snapshot {snapshot.id} ({snapshot.dataset}) lost {count(len(found), 'path')}"
-                self.findings.append(Finding(message, (), (snapshot.id,)))
+                message += ", as its note says" if noted else ""
+                self.findings.append(Finding(message, (), (snapshot.id,), harmless=noted))
         return lost
 
     def _reader(self, domain: DomainId) -> BlobReader:
@@ -138,11 +141,15 @@ class TreeCheck:
     def _lost(self, snapshot: Snapshot, reader: BlobReader) -> list[LostPath]:
         """Name everything that is lost in a snapshot that is not sound."""
         lost: list[LostPath] = []
+        noted = frozenset(snapshot.lost)
 
         def lose(path: bytes, error: Damaged) -> None:
-            lost.append(
-                LostPath(snapshot.id, "/" + text_path(path), f"entries of this folder are lost: {error.message}")
-            )
+            note(path, f"entries of this folder are lost: {error.message}")
+
+        def note(path: bytes, message: str) -> None:
+            shown = "/" + text_path(path)
+            known = shown in noted or any(str(folder) in noted for folder in PurePosixPath(shown).parents)
+            lost.append(LostPath(snapshot.id, shown, message, known))
 
         top = Node(b"", NodeKind.DIRECTORY, 0o755, 0, 0, 0, content=snapshot.details.root)
         for at in visit(reader, top, lose):
@@ -151,5 +158,5 @@ class TreeCheck:
                 continue
             problem = self._file_problem(at.node, reader)
             if problem:
-                lost.append(LostPath(snapshot.id, "/" + text_path(at.path), problem))
+                note(at.path, problem)
         return lost

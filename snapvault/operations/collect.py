@@ -5,7 +5,7 @@ rely on what goes has ended, and what snapshots need of it was copied.
 """
 
 import secrets
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from snapvault.format import names
 from snapvault.format.local import GcRecord
 from snapvault.format.pack import Segment
 from snapvault.format.session import GC
+from snapvault.format.tree import each_id
 from snapvault.format.wire import Kind
 from snapvault.foundation.errors import Conflict, Damaged, SnapvaultError
 from snapvault.foundation.events import Limits, Reporter
@@ -39,23 +40,34 @@ class Collected:
     packs: int = 0
     bytes_removed: int = 0
     bytes_copied: int = 0
+    lost: int = 0  # blobs of damaged packs
+    indexes: int = 0  # objects in whose place others were put
     waits_for: tuple[SessionId, ...] = ()
 
 
-class GarbageCollection:
-    """One GC of one domain: condemns these packs, and puts others in the place of these index objects too."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a GC of one domain is to do.
 
-    def __init__(
-        self,
-        vault: Vault,
-        domain: DomainKeys,
-        condemned: Collection[PackId],
-        merged: Collection[str],
-        reporter: Reporter,
-        limits: Limits,
-    ) -> None:
+    ``relisted``: packs of which their own directories count, and not what index objects say.  ``salvage``: condemned
+    packs are damaged, so that everything in them is kept that can be read, and nothing else can be.
+    """
+
+    condemned: frozenset[PackId] = frozenset()
+    merged: frozenset[str] = frozenset()  # index objects in whose place another is put
+    relisted: frozenset[PackId] = frozenset()
+    salvage: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.condemned or self.merged or self.relisted)
+
+
+class GarbageCollection:
+    """One GC of one domain: condemns packs, and puts others in the place of index objects."""
+
+    def __init__(self, vault: Vault, domain: DomainKeys, job: Job, reporter: Reporter, limits: Limits) -> None:
         self._vault, self._domain, self._reporter, self._limits = vault, domain, reporter, limits
-        self._condemned, self._merged = frozenset(condemned), frozenset(merged)
+        self._job = job
         sid = SessionId(names.GC_PREFIX + secrets.token_hex(16))
         self._session = Session(vault.store, vault.ring, domain, purpose=GC, sid=sid)
 
@@ -73,9 +85,9 @@ class GarbageCollection:
             if waits_for:
                 self._give_up()
                 return Collected(waits_for=waits_for)
-            now = survey(self._vault, self._domain.id)
-            replaced, copied = self._copy(now)
-            removed = [*map(names.pack, sorted(self._condemned)), *replaced]
+            now = survey(self._vault, self._domain.id, snapshots=not self._job.salvage)
+            replaced, copier = self._copy(now)
+            removed = [*map(names.pack, sorted(self._job.condemned)), *replaced]
             self._session.finish_gc(removed)
         except BaseException as e:
             revoked = isinstance(e, Damaged | NotFound) and self._was_revoked()
@@ -84,13 +96,13 @@ class GarbageCollection:
                 raise Conflict("this prune was revoked by another one; nothing was removed by it") from e
             raise
         self._delete(replaced)
-        size = sum(now.present.get(pack, 0) for pack in self._condemned)
-        return Collected(len(self._condemned), size, copied)
+        size = sum(now.present.get(pack, 0) for pack in self._job.condemned)
+        return Collected(len(self._job.condemned), size, copier.stored, copier.lost, len(replaced))
 
     def _publish(self) -> None:
         """G3: nobody who announces itself from now on relies on these packs."""
         keys = self._vault.ring.signing
-        record = GcRecord(self._vault.ring.config_digest, self._session.sid, tuple(sorted(self._condemned)))
+        record = GcRecord(self._vault.ring.config_digest, self._session.sid, tuple(sorted(self._job.condemned)))
         name = names.GC + self._session.sid
         self._vault.backend.put_if_absent(name, [sign(Kind.GC, record.encode(), keys.id, keys.signer)])
 
@@ -118,39 +130,42 @@ class GarbageCollection:
 
     # -- G6 and G7 -----------------------------------------------------------------------------------------------
 
-    def _copy(self, now: Survey) -> tuple[list[str], int]:
+    def _copy(self, now: Survey) -> tuple[list[str], "_Copier"]:
         """Copy what is needed of condemned packs, and list anew what old index objects say of others.
 
-        The index objects that go, and the bytes that were put.
+        The index objects that go, and who copied.
         """
-        writer = BlobWriter(self._session, BlobIndex(), self._domain, limits=self._limits)
-        copier = _Copier(now, self._condemned, writer)
+        job, writer = self._job, BlobWriter(self._session, BlobIndex(), self._domain, limits=self._limits)
+        copier = _Copier(now, job, writer)
         anew, said = IndexWriter(self._session), set[tuple[PackRow, bytes]]()
         replaced = []
         try:
             for name, entries in self._index_objects():
-                condemned = [e for e in entries if e[0].id in self._condemned]
-                if not condemned and name not in self._merged:
+                if name not in job.merged and {e[0].id for e in entries}.isdisjoint(job.condemned | job.relisted):
                     continue
                 replaced.append(name)
                 for row, segments in entries:
                     self._reporter.check()
-                    if row.id in self._condemned:
+                    if row.id in job.condemned:
                         copier.copy(row, segments)
-                    elif row.id not in now.going and (claim := (row, table_digest(segments))) not in said:
+                    elif row.id in now.going or row.id in job.relisted:
+                        continue
+                    elif (claim := (row, table_digest(segments))) not in said:
                         said.add(claim)  # once is enough
                         anew.add((row, segments))
-            for pack in sorted(self._condemned & now.present.keys()):
+            for pack in sorted(job.condemned & now.present.keys()):
                 # What it says of itself, since somebody may have left out some.  If it is gone, another prune removed
                 # it, and saw to it that nobody needs it.
                 with suppress(NotFound, Damaged):
                     copier.copy(*self._vault.loader.read_directory(pack, now.present[pack]))
-            stored = copier.finish()
+            for pack in sorted((job.relisted & now.present.keys()) - now.going):
+                anew.add(self._vault.loader.read_directory(pack, now.present[pack]))
+            copier.finish()
         except BaseException:
             copier.close()
             raise
         anew.flush()
-        return replaced, stored
+        return replaced, copier
 
     def _index_objects(self) -> Iterator[tuple[str, list[Entry]]]:
         for info in list(self._vault.backend.list(names.INDEX)):
@@ -163,7 +178,7 @@ class GarbageCollection:
 
     def _delete(self, replaced: Sequence[str]) -> None:
         """The slot says GC done: from here on any maintainer may finish this."""
-        for name in (*replaced, *map(names.pack, sorted(self._condemned))):
+        for name in (*replaced, *map(names.pack, sorted(self._job.condemned))):
             self._vault.backend.delete(name)
         self._remove_traces()
 
@@ -175,22 +190,29 @@ def is_replaceable(vault: Vault, domain: DomainId, data: bytes) -> bool:
 
 
 class _Copier:
-    """Copies needed blobs out of packs that go."""
+    """Copies blobs out of packs that go: those that are needed, or all that can be read."""
 
-    def __init__(self, survey: Survey, condemned: frozenset[PackId], writer: BlobWriter) -> None:
-        self._survey, self._condemned, self._writer = survey, condemned, writer
+    def __init__(self, survey: Survey, job: Job, writer: BlobWriter) -> None:
+        self._survey, self._job, self._writer = survey, job, writer
         self._settled: set[BlobId] = set()
         self._lost: dict[BlobId, Damaged] = {}  # by what was said of it; somebody else may say it right
+        self.stored = 0  # bytes of packs
+
+    @property
+    def lost(self) -> int:
+        """How many blobs could not be copied."""
+        return len(self._lost.keys() - self._settled)
 
     def copy(self, row: PackRow, segments: Sequence[Segment]) -> None:
         """Everything that a pack holds, as somebody says, that is needed and has no copy that survives."""
         for segment in segments:
-            needed = set(self._survey.needed(segment.ids)) - self._settled
-            for b in segment.blobs() if needed else ():
-                if b.id in needed:
+            needed = each_id(segment.ids) if self._job.salvage else self._survey.needed(segment.ids)
+            wanted = set(needed) - self._settled
+            for b in segment.blobs() if wanted else ():
+                if b.id in wanted:
                     place = Place(row, segment.offset, segment.sealed, segment.raw, b.offset, b.length, b.type)
                     try:
-                        if not self._survey.survives(b.id, self._condemned):
+                        if not self._survey.survives(b.id, self._job.condemned):
                             self._put(b.id, place)
                         self._settled.add(b.id)
                     except Damaged as e:
@@ -209,20 +231,19 @@ class _Copier:
                 return
         raise last
 
-    def finish(self) -> int:
-        """Everything is in packs and indexed when this returns: bytes of the packs.  Damaged if something is lost."""
+    def finish(self) -> None:
+        """Everything is in packs and indexed when this returns.  Damaged if something that is needed is lost."""
         lost = self._lost.keys() - self._settled
-        if lost:
+        if lost and not self._job.salvage:
             error = self._lost[min(lost)]
             raise Damaged(
                 f"nothing is removed: {len(lost)} chunks that snapshots need cannot be read: {error.message}",
-                hint="'snapvault check --read-data' names the paths; forget the snapshots that cannot be mended",
+                hint="'snapvault check --repair' saves what can be read, and names the paths that are lost",
                 affected=error.affected,
             )
         self._writer.flush()
-        stored = self._writer.written.stored
+        self.stored = self._writer.written.stored
         self._writer.close()
-        return stored
 
     def close(self) -> None:
         """Stop; what was put is garbage."""

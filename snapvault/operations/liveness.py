@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from snapvault.format.tree import ID_SIZE, BlobType, Content
 from snapvault.foundation.errors import Damaged
+from snapvault.foundation.ids import BlobId
 from snapvault.foundation.table import mark_records
 from snapvault.operations.needed import Needed
 from snapvault.repository.index import IndexTable
@@ -25,19 +26,28 @@ class Liveness:
     def __init__(self, tables: Sequence[IndexTable], reader: BlobReader) -> None:
         self._tables = tables
         self.marks = [bytearray(len(table)) for table in tables]
-        self._needed = Needed(reader, self._visit)
+        self._needed = Needed(reader, self._visit, self._is_lost)
+        self._lost = False
 
-    def add(self, root: Content) -> None:
-        """Everything that a snapshot with this top folder needs; Damaged, and all errors of the store."""
+    def add(self, root: Content, *, lost: bool = False) -> None:
+        """Everything that a snapshot with this top folder needs; Damaged, and all errors of the store.
+
+        ``lost``: some of it is known to be lost, so what is in no index is passed over.
+        """
+        self._lost = lost
         self._needed.walk(root)
+
+    def _is_lost(self, blob: BlobId) -> bool:
+        return self._lost and not any(table.has(blob) for table in self._tables)
 
     def _visit(self, ids: bytes, kind: int) -> list[bool]:
         """Mark every place of these blobs: whether each was new.  Damaged if one has no place."""
         bit = WALKED if kind == BlobType.TREE else NEEDED
-        found = [mark_records(t.records, WIDTH, ids, m, bit) for t, m in zip(self._tables, self.marks, strict=True)]
-        answers = [max(each) for each in zip(*found, strict=True)] if len(found) != 1 else found[0]
-        if 0 in answers or (ids and not found):
-            missing = ids[answers.index(0) * ID_SIZE :][:ID_SIZE] if found else ids[:ID_SIZE]
+        found = [bytes(len(ids) // ID_SIZE)]  # so that there is an answer without a table, too
+        found += [mark_records(t.records, WIDTH, ids, m, bit) for t, m in zip(self._tables, self.marks, strict=True)]
+        answers = found[1] if len(found) == 2 else bytes(map(max, zip(*found, strict=True)))
+        if 0 in answers and not self._lost:
+            missing = ids[answers.index(0) * ID_SIZE :][:ID_SIZE]
             raise Damaged(f"blob {missing.hex()[:16]} is in no index")
         return [answer == 1 for answer in answers]
 

@@ -10,10 +10,13 @@ Visit = Callable[[bytes, int], Sequence[bool]]
 
 
 class Needed:
-    """Calls ``visit(ids, type)`` with concatenated ids; of pieces of folders it answers which were not here before."""
+    """Calls ``visit(ids, type)`` with concatenated ids; of pieces of folders it answers which were not here before.
 
-    def __init__(self, reader: BlobReader, visit: Visit) -> None:
-        self._reader, self._visit = reader, visit
+    ``is_lost``: lists of which nobody asks for more.
+    """
+
+    def __init__(self, reader: BlobReader, visit: Visit, is_lost: Callable[[BlobId], bool] = lambda _: False) -> None:
+        self._reader, self._visit, self._is_lost = reader, visit, is_lost
         self._lists: set[tuple[BlobId, int, int]] = set()  # read at this depth, towards files or towards folders
 
     def walk(self, root: Content) -> None:
@@ -43,6 +46,6 @@ class Needed:
             return
         self._visit(content.ids, BlobType.LIST)
         for blob in each_id(content.ids):
-            if (blob, content.depth, towards) not in self._lists:
+            if (blob, content.depth, towards) not in self._lists and not self._is_lost(blob):
                 self._lists.add((blob, content.depth, towards))
                 yield from self._leaves(Content(content.depth - 1, self._reader.id_list(blob)), towards)

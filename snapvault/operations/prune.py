@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from snapvault.access.resolve import list_snapshots
 from snapvault.backend.protocol import NotFound
 from snapvault.format import names
 from snapvault.format.keyset import Role
@@ -14,7 +15,7 @@ from snapvault.format.local import decode_capabilities
 from snapvault.foundation.errors import Conflict, Damaged
 from snapvault.foundation.events import Control, Limits, Reporter
 from snapvault.foundation.ids import DomainId, PackId, SessionId
-from snapvault.operations.collect import GarbageCollection, is_replaceable
+from snapvault.operations.collect import GarbageCollection, Job, is_replaceable
 from snapvault.operations.results import DAMAGED, OK, PARTIAL, Result
 from snapvault.operations.survey import Survey, Use, is_trusted_gc, survey
 from snapvault.repository.repository import Vault
@@ -140,7 +141,8 @@ class PrunePlan(Result):
         for plan in self.domains:
             if plan.condemned or plan.merged:
                 domain = self._vault.ring.domains[plan.domain]
-                gc = GarbageCollection(self._vault, domain, plan.condemned, plan.merged, reporter, limits)
+                job = Job(frozenset(plan.condemned), frozenset(plan.merged))
+                gc = GarbageCollection(self._vault, domain, job, reporter, limits)
                 try:
                     found.append(gc.run(wait=max(0.0, end - time.monotonic()), lease=lease.total_seconds()))
                 except Damaged as e:
@@ -168,13 +170,7 @@ def plan_prune(
     """
     vault = repo.vault.limited(control)
     vault.ring.require_role(Role.MAINTAINERS, "prune")
-    if vault.rollback is not None:
-        raise vault.rollback
-    if not exclusive and not _is_safe(vault):
-        raise Conflict(
-            "it is not known that this store keeps what a prune beside a backup needs (put-if-absent, true listings)",
-            hint="see to it that nothing else uses the repository, and say --exclusive",
-        )
+    require_safe(vault, exclusive=exclusive)
     found, problems = list[DomainPlan](), list[Damaged]()
     for domain in sorted(vault.ring.domains):
         try:
@@ -247,7 +243,22 @@ def _leftovers(vault: Vault) -> tuple[str, ...]:
     removed = {n for s in slots if is_trusted_gc(vault, s) for n in s.record.removed}
     removed |= {names.GC + s.record.sid for s in slots}  # records of GCs that have ended
     there = [o.name for prefix in (names.INDEX, names.PACKS, names.GC) for o in vault.backend.list(prefix)]
-    return tuple(name for name in there if name in removed)
+    left = [name for name in there if name in removed]
+    # Where paths are lost, somebody may have brought a pack back that a repair removed: the next repair looks into it.
+    if any(n.startswith(names.PACKS) for n in left) and any(snapshot.lost for snapshot in list_snapshots(vault)):
+        left = [name for name in left if not name.startswith(names.PACKS)]
+    return tuple(left)
+
+
+def require_safe(vault: Vault, *, exclusive: bool) -> None:
+    """Whether objects may be removed: Conflict, or what a rollback of the repository is told with."""
+    if vault.rollback is not None:
+        raise vault.rollback
+    if not exclusive and not _is_safe(vault):
+        raise Conflict(
+            "it is not known that this store keeps what a prune beside a backup needs (put-if-absent, true listings)",
+            hint="see to it that nothing else uses the repository, and say --exclusive",
+        )
 
 
 def _is_safe(vault: Vault) -> bool:

@@ -122,6 +122,7 @@ class LostPath:
     snapshot: str
     path: str
     message: str
+    noted: bool = False  # by a repair, so that it is nothing new
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,4 +149,6 @@ class CheckReport(Result):
 
     @property
     def status(self) -> str:
-        return DAMAGED if self.problems or self.lost else OK
+        if self.problems or not all(path.noted for path in self.lost):
+            return DAMAGED
+        return PARTIAL if self.lost else OK

@@ -17,6 +17,7 @@ from snapvault.operations.liveness import Liveness
 from snapvault.repository.history import Slot
 from snapvault.repository.index import PackRow
 from snapvault.repository.loader import IndexLoader
+from snapvault.repository.notes import NOTHING
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.records import WIDTH
 from snapvault.repository.repository import Vault
@@ -38,16 +39,16 @@ class Use:
         return self.row.size - (self.row.size * self.live // self.raw if self.raw else 0)
 
 
-def survey(vault: Vault, domain: DomainId, *, waiting: bool = True) -> "Survey":
+def survey(vault: Vault, domain: DomainId, *, waiting: bool = True, snapshots: bool = True) -> "Survey":
     """A look that no other prune spoilt by removing, meanwhile, what this one wanted to read; errors as of Survey."""
     for _ in range(ATTEMPTS):
         before = _listed(vault)
         try:
-            return Survey(vault, domain, waiting=waiting)
+            return Survey(vault, domain, waiting=waiting, snapshots=snapshots)
         except (Damaged, NotFound):
             if _listed(vault) == before:
                 raise
-    return Survey(vault, domain, waiting=waiting)
+    return Survey(vault, domain, waiting=waiting, snapshots=snapshots)
 
 
 def _listed(vault: Vault) -> frozenset[str]:
@@ -58,12 +59,14 @@ def _listed(vault: Vault) -> frozenset[str]:
 class Survey:
     """Everything is read when this is made; any error of the store is raised.
 
-    Damaged if a snapshot cannot be read, or names what is in no index: nobody can tell then what it needs.
+    ``waiting``: with what is forgotten, and can still be brought back.  ``snapshots``: else nothing is looked at that
+    they need.  Damaged if one cannot be read, or names what is in no index: nobody can tell then what it needs.  What a
+    repair found to be lost, and said so in a note, is no such thing.
     """
 
-    def __init__(self, vault: Vault, domain: DomainId, *, waiting: bool = True) -> None:
+    def __init__(self, vault: Vault, domain: DomainId, *, waiting: bool = True, snapshots: bool = True) -> None:
         self.vault, self.domain = vault, domain
-        slots, self.waiting = _roots(vault)  # of these some are forgotten, but not yet to be removed
+        slots, self.waiting = _roots(vault) if snapshots else ([], set())  # of these some are forgotten
         if not waiting:
             slots = [s for s in slots if s.record.sid not in self.waiting]
         every = vault.history.all_slots()
@@ -77,18 +80,20 @@ class Survey:
         self.present = loader.packs_present()
         self.reader = BlobReader(vault.backend, vault.ring, vault.sessions, self.index.of(domain))
         self._live = Liveness(self.index.tables, self.reader)
+        notes, _ = vault.notes.read({s.record.sid: s.holder for s in slots})
         for slot in slots:
-            self._add(slot)
+            # Whatever could not be read may be what is missing; then nothing is taken as lost.
+            self._add(slot, lost=bool(notes.get(slot.record.sid, NOTHING).lost) and not loader.problems)
 
-    def _add(self, slot: Slot) -> None:
+    def _add(self, slot: Slot, *, lost: bool) -> None:
         sid = slot.record.sid
         try:
             if self.vault.sessions.header(sid, holder=slot.holder)[0].head.domain == self.domain:
-                self._live.add(self.vault.history.details(slot).root)
+                self._live.add(self.vault.history.details(slot).root, lost=lost)
         except Damaged as e:
             raise Damaged(
                 f"nothing is removed: what snapshot {sid} needs cannot be told: {e.message}",
-                hint="'snapvault check' names what is lost; forget the snapshot if it cannot be mended",
+                hint="'snapvault check --repair' saves what can be read, and notes what is lost",
                 affected=[names.snapshot(sid), *e.affected],
             ) from e
 

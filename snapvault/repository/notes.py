@@ -1,7 +1,7 @@
 """Notes: signed additions to snapshots, which themselves never change (docs/format/note.md)."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from blake3 import blake3
@@ -39,10 +39,17 @@ class Notes:
 
     def add(self, sid: SnapshotId, holder: HolderId, change: NoteDetails) -> None:
         """Say something more of a snapshot, whose writer is ``holder``: what ``change`` leaves open stays as it is."""
+        self._add(sid, holder, lambda old: _changed(old, change))
+
+    def set_lost(self, sid: SnapshotId, holder: HolderId, lost: Iterable[bytes]) -> None:
+        """Say which paths of a snapshot are lost now."""
+        self._add(sid, holder, lambda old: replace(old, lost=tuple(sorted(lost))))
+
+    def _add(self, sid: SnapshotId, holder: HolderId, change: Callable[[NoteDetails], NoteDetails]) -> None:
         self._ring.require_role(Role.MAINTAINERS, "write notes on snapshots")
         notes = self._valid(names.note_prefix(sid))[0].get(sid, {})
         old = self._together(sid, holder, notes, [])
-        self._put(sid, holder, _changed(old, change), tuple(sorted(notes)))
+        self._put(sid, holder, change(old), tuple(sorted(notes)))
 
     def take_over(self, author: bytes, writers: Mapping[SnapshotId, HolderId]) -> None:
         """Say as the owner what is said in notes signed by this key, which is to count no more."""

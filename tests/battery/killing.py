@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from battery import lab, model
 from battery.oracle import Ledger
@@ -67,6 +68,16 @@ def back_up(backend: Backend, ledger: Ledger) -> snapvault.BackupResult:
 def verify(store: Backend, base: Base, ledger: Ledger) -> set[str]:
     with model.opened(store) as repo:
         return ledger.verify(repo, base.scratch)
+
+
+def lost(store: Backend, base: Base) -> dict[str, set[str]]:
+    """What a restore of each snapshot cannot bring back."""
+    found = {}
+    with model.opened(store) as repo:
+        for snapshot in repo.snapshots():
+            with TemporaryDirectory(dir=base.scratch) as out:
+                found[snapshot.id] = {i.path for i in snapvault.restore(repo, snapshot.id, out).lost}
+    return found
 
 
 def resume(store: MemoryBackend, ledger: Ledger) -> int:

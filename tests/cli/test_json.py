@@ -97,6 +97,9 @@ def test_damage(cli: Machine, repo: Path, source: Path) -> None:
     for item in items:
         kind = "item, a finding" if item["kind"] == "finding" else "item, a lost path"
         assert set(item) - {"type", "schema"} == page["check", kind]
+    for options, code, kind in (("--dry-run",), 20, "summary (of a repair's dry run)"), ((), 3, "summary (of a repair)"):
+        done = cli("check", "--repair", *options, "--json")
+        assert done.code == code and set(done.summary) - {"type", "schema", "verb"} == page["check", kind]
 
 
 def test_an_error_that_ends_a_command(cli: Machine, repo: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from battery.oracle import Ledger, assert_sound
 
 import snapvault
 from snapvault.backend.protocol import Backend
+from snapvault.format import names
 from snapvault.testing.faults import Fault, FaultyBackend, Killed, Kind
 
 
@@ -103,6 +104,38 @@ def test_prune_and_the_next_one(base: killing.Base) -> None:
         assert sum(model.packs(dead).values()) <= left + result.bytes_copied
         killing.resume(dead, owed)
         killing.verify(dead, base, owed)
+
+
+def repaired(backend: Backend) -> snapvault.RepairResult:
+    """Whoever died before is dead."""
+    with model.opened(backend) as repo, model.small_parts():
+        return snapvault.plan_repair(repo, control=model.ONE_THREAD).execute(wait=timedelta(0), lease=timedelta(0))
+
+
+def test_repair_and_the_next_one(base: killing.Base) -> None:
+    """Whenever it dies, what could be restored before can be restored, and the next one ends it."""
+    store = base.store()
+    packs, indexes, headers = (
+        sorted(n for n in store.objects if n.startswith(p)) for p in (names.PACKS, names.INDEX, names.SESSIONS)
+    )
+    largest = max(packs, key=lambda n: len(store.objects[n]))
+    rotten = bytearray(store.objects[largest])
+    rotten[len(rotten) // 2] ^= 1
+    store.objects[largest] = bytes(rotten)
+    del store.objects[indexes[0]], store.objects[headers[0]]
+    store.objects[indexes[-1]] = store.objects[indexes[-1]][:-1]
+    damaged = killing.Base(dict(store.objects), base.ledger, base.scratch)
+    before = killing.lost(store, base)
+    assert any(before.values()) and len(before) == 2
+    assert repaired(store).packs_salvaged == 1
+    assert killing.lost(store, base) == before
+    for dead, ledger in killing.killed(damaged, lambda backend, _: repaired(backend), at_least=60):
+        assert killing.lost(dead, base) == before
+        assert repaired(dead).status == "partial"
+        assert killing.lost(dead, base) == before
+        with model.opened(dead) as repo:
+            assert snapvault.check(repo, read_data=True).status == "partial"
+        killing.back_up(dead, ledger)
 
 
 def test_check(base: killing.Base) -> None:

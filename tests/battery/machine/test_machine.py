@@ -2,7 +2,7 @@
 
 Edits, backups by two holders, forgetting, key changes, lost caches, runs killed at any call, lost and damaged objects.
 Without damage nothing is ever lost.  With it, exactly what a restore names, and a check names the same; an index or a
-session object that is lost costs nothing; after a lost pack the next backup stores again what is missing.
+session object that is lost costs nothing; a repair loses nothing more; the next backup stores again what is missing.
 """
 
 import itertools
@@ -73,6 +73,7 @@ class Machine(RuleBasedStateMachine):
         self.forgotten: set[str] = set()
         self.damage: Objects = {}  # what was taken away or changed, as it was
         self.silent = False  # some of it cannot be seen by a backup
+        self.mended = False  # repaired since something was damaged
         self.keys: dict[str, bytes] = {}  # of a reader, of a writer
         self.repo = self.open()
         self.patches = mock.patch.object(saver, "RACY_NS", -(10**9))  # else no file is ever taken as unchanged
@@ -193,9 +194,11 @@ class Machine(RuleBasedStateMachine):
             self.trees.pop(sid)
             self.forgotten.add(sid)
 
-    @rule(which=numbers, unused=st.sampled_from([0.0, 0.3, 1.0]))
-    def prune(self, which: int, unused: float) -> None:
+    @rule(which=numbers, unused=st.sampled_from([0.0, 0.3, 1.0]), mend=st.booleans())
+    def prune(self, which: int, unused: float, mend: bool) -> None:
         """Whoever was killed before is revoked at once."""
+        if self.damage and mend:
+            self.bring_back()
         if self.damage:
             return
         self.forget(which)
@@ -293,15 +296,39 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def bring_back(self) -> None:
-        """Everything that was taken or changed comes back from a copy."""
+        """Everything that was taken or changed comes back from a copy; after a repair another one takes note of it."""
         self.store.objects.update(self.damage)
         self.damage, self.silent = {}, False
         self.reopen()
+        if self.mended:
+            result = snapvault.plan_repair(self.repo).execute(wait=timedelta(0), lease=timedelta(0))
+            assert result.status == "ok", result
+            self.mended = False
+            self.reopen()
+
+    @rule()
+    def repair(self) -> None:
+        """What could be restored before, and no more, can be restored after it; nobody is misled by a flip any more."""
+        if not self.damage:
+            return
+        before = self._everything_lost()
+        result = snapvault.plan_repair(self.repo).execute(wait=timedelta(0), lease=timedelta(0))
+        after = self._everything_lost()
+        assert after == before, result
+        self.reopen()
+        assert {(p.snapshot, p.path) for p in result.after.lost} == {p for lost in after.values() for p in lost}
+        self.silent, self.mended = False, True
+        done["repaired"] += bool(result.packs_salvaged + result.packs_listed + result.objects_restored)
 
     # -- the oracle ------------------------------------------------------------------------------------------------
 
     def _restore(self, repo: snapvault.Repository, sid: str) -> Lost:
         return lab.restore_one(repo, sid, self.trees[sid], self.home, str(self.source))
+
+    def _everything_lost(self) -> dict[str, Lost]:
+        """By what is in the store, not what a cache still knows of it."""
+        with self.open(cached=False) as repo:
+            return {s.id: self._restore(repo, s.id) for s in repo.snapshots()}
 
     def _unopened(self) -> set[str]:
         """Snapshots whose session object is lost, and perhaps no pack has their header."""
@@ -352,7 +379,8 @@ class Machine(RuleBasedStateMachine):
         packs = [n for n in self.damage if n.startswith(names.PACKS)]
         assert packs or not lost, f"lost without a damaged pack: {lost}"
         assert self.damage or report.status == "ok", report.findings
-        assert not lost or report.status == "damaged"
+        noted = report.status == "partial" and all(p.noted for p in report.lost)
+        assert not lost or report.status == "damaged" or noted
 
 
 def run(examples: int, steps: int) -> None:
@@ -379,6 +407,7 @@ def test_the_machine() -> None:
         "flipped",
         "lost paths",
         "prunes killed",
+        "repaired",
     )
     lost = tuple(f"lost {prefix}" for prefix in (names.PACKS, names.INDEX, names.SESSIONS))
     assert not [what for what in (*expected, *lost) if done[what] < 5] and done["pruned"], done

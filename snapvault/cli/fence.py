@@ -1,0 +1,45 @@
+"""Options and words of the verbs that wait for running backups before they remove anything."""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from snapvault.cli.text import parse_duration
+from snapvault.foundation.words import count
+
+F = Callable[..., Any]
+
+
+def fence_options(f: F) -> F:
+    """``--wait``, ``--lease`` and ``--exclusive``."""
+    options = (
+        click.option(
+            "--wait", metavar="SECONDS", type=click.IntRange(min=0), default=300, show_default=True,
+            callback=lambda ctx, option, value: timedelta(seconds=value),
+            help="For backups that run now; then leave, having removed nothing.",
+        ),
+        click.option(
+            "--lease", metavar="DURATION", default="12h", show_default=True, callback=to_duration,
+            help="A backup that gave no sign of life for so long cannot be finished any more.",
+        ),
+        click.option("--exclusive", is_flag=True, help="Nothing else uses the repository meanwhile: I see to that."),
+    )  # fmt: skip
+    for option in reversed(options):
+        f = option(f)
+    return f
+
+
+def to_duration(context: click.Context, parameter: click.Parameter, value: str) -> timedelta:
+    """A callback for options such as 36h or 8w."""
+    return parse_duration(value)
+
+
+def waits_lines(waits_for: Sequence[str]) -> list[str]:
+    """What there is to say of sessions that have not ended."""
+    if not waits_for:
+        return []
+    some = ", ".join(sid[:8] for sid in waits_for[:5])
+    sessions = count(len(waits_for), "session")
+    return [f"what {sessions} may need was left: {some} did not end; run it again later (see --lease)"]

@@ -1,0 +1,319 @@
+"""Repair saves what can be read, says what is lost, and makes way for the next backup to heal it."""
+
+import random
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+import snapvault
+from snapvault import CheckReport, RepairResult, Repository
+from snapvault.format import names
+from snapvault.foundation.errors import RoleRequired
+from snapvault.operations.repair import plan_repair
+from snapvault.repository import create
+from snapvault.repository.session import Session
+from tests.repos import SMALL, again, back, contents, damage, make, objects, save
+
+NOW = timedelta(0)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Files that share nothing.  Beside it is room for what is restored, so that no folder above it changes."""
+    (tmp_path / "out").mkdir()
+    root = tmp_path / "source"
+    (root / "deep").mkdir(parents=True)
+    for i in range(20):
+        (root / ("deep" if i % 2 else ".") / f"{i:02}").write_bytes(random.Random(i).randbytes(3000))
+    return root
+
+
+@pytest.fixture
+def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """Packs of few segments of few files."""
+    monkeypatch.setattr(create, "SEGMENT_SIZE", 4096)
+    monkeypatch.setattr(create, "PACK_SIZE", 16384)
+    return make(tmp_path / "repo", chunking=SMALL)
+
+
+def repair(repo: Repository, **options: timedelta) -> RepairResult:
+    return plan_repair(again(repo)).execute(**{"wait": NOW, "lease": NOW, **options})
+
+
+def check(repo: Repository) -> CheckReport:
+    return snapvault.check(again(repo), read_data=True)
+
+
+def flip(repo: Repository, name: str, at: int) -> None:
+    place = Path(repo.url, name)
+    data = bytearray(place.read_bytes())
+    data[at] ^= 1
+    place.chmod(0o600)
+    place.write_bytes(data)
+
+
+def some(repo: Repository, prefix: str) -> list[str]:
+    return [n for n in objects(repo) if n.startswith(prefix)]
+
+
+def test_nothing_to_repair(repo: Repository, source: Path) -> None:
+    save(repo, source)
+    before = objects(repo)
+    result = repair(repo)
+    assert result.status == "ok" and result.after.status == "ok"
+    assert not result.packs_salvaged + result.packs_listed + result.objects_restored + result.objects_removed
+    assert {n: s for n, s in objects(repo).items() if not n.startswith(names.LOCAL)} == {
+        n: s for n, s in before.items() if not n.startswith(names.LOCAL)
+    }
+
+
+def test_a_damaged_segment(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """What else is in that pack is saved; the path is named; the next backup heals it, and the note goes."""
+    sid = save(repo, source).snapshot
+    lost = str(source / "07").replace("source/07", "source/deep/07")
+    bad = damage(repo, lost)
+    named = {p.path for p in check(repo).lost}
+    assert lost in named and len(named) < 10
+    result = repair(repo)
+    assert (result.status, result.packs_salvaged, result.snapshots_marked) == ("partial", 1, 1) and result.blobs_lost
+    assert bad not in objects(repo)
+    assert {p.path for p in result.after.lost} == named == set(again(repo).snapshot(sid).lost)
+    found = check(repo)
+    assert found.status == "partial" and all(p.noted for p in found.lost) and not found.problems
+    again_result = repair(repo)
+    assert (again_result.status, again_result.packs_salvaged, again_result.snapshots_marked) == ("partial", 0, 0)
+    assert snapvault.plan_prune(again(repo)).execute(wait=NOW).status == "ok"
+    restored = snapvault.restore(again(repo), sid, tmp_path / "out" / "part")
+    assert {i.path for i in restored.lost} == named
+    save(again(repo), source)
+    back(again(repo), tmp_path / "out" / "healed", source, sid)
+    assert contents(Path(f"{tmp_path}/out/healed{source}")) == contents(source)
+    healed = repair(repo)
+    assert (healed.status, healed.snapshots_healed, again(repo).snapshot(sid).lost) == ("ok", 1, ())
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut short": lambda data: data[: len(data) // 2],
+    "a byte more": lambda data: data + b"x",
+    "the header": lambda data: data[:40] + bytes([data[40] ^ 1]) + data[41:],
+    "the directory": lambda data: data[:-40] + bytes([data[-40] ^ 1]) + data[-39:],
+    "the end": lambda data: data[:-1],
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_damaged_pack(repo: Repository, source: Path, tmp_path: Path, what: str, indexed: bool) -> None:
+    """Everything that a restore had before, it has after; and then nothing is damaged but what is noted."""
+    sid = save(repo, source).snapshot
+    for name in some(repo, names.PACKS)[::2]:
+        place = Path(repo.url, name)
+        place.chmod(0o600)
+        place.write_bytes(DAMAGES[what](place.read_bytes()))
+    if not indexed:
+        for name in some(repo, names.INDEX):
+            Path(repo.url, name).unlink()
+    before = snapvault.restore(again(repo), sid, tmp_path / "out" / "before")
+    result = repair(repo)
+    after = snapvault.restore(again(repo), sid, tmp_path / "out" / "after")
+    assert {i.path for i in after.lost} <= {i.path for i in before.lost}
+    assert result.status == ("partial" if after.lost else "ok"), result
+    assert {p.path for p in result.after.lost} == {i.path for i in after.lost}
+    assert check(repo).status == result.status
+    if what in ("a byte more", "the directory") and indexed:
+        assert not after.lost
+    save(again(repo), source)
+    assert repair(repo).status == "ok"
+    back(again(repo), tmp_path / "out" / "healed", source, sid)
+
+
+def test_the_index_comes_from_the_packs(repo: Repository, source: Path, tmp_path: Path) -> None:
+    save(repo, source)
+    for name in some(repo, names.INDEX):
+        Path(repo.url, name).unlink()
+    plan = plan_repair(again(repo))
+    assert plan.packs_listed == len(some(repo, names.PACKS)) and not some(repo, names.INDEX)
+    result = plan.execute(wait=NOW)
+    assert result.status == "ok" and some(repo, names.INDEX)
+    found = again(repo)
+    assert contents(back(found, tmp_path / "out" / "out", source)) == contents(source)
+    assert found.vault.loader.load(scan=True) and found.vault.loader.unnamed == 0
+
+
+@pytest.mark.parametrize("at", [3, 40, 200, -20])
+def test_a_damaged_index(repo: Repository, source: Path, at: int) -> None:
+    save(repo, source)
+    (name,) = some(repo, names.INDEX)
+    flip(repo, name, at)
+    result = repair(repo)
+    assert (result.status, result.objects_removed) == ("ok", 1)
+    assert name not in objects(repo) and some(repo, names.INDEX)
+
+
+def test_what_prunes_put_is_listed_again(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """Packs of a GC belong to no snapshot; an index that is lost shows all the same."""
+    first = save(repo, source).snapshot
+    for i in range(0, 20, 3):
+        (source / ("deep" if i % 2 else ".") / f"{i:02}").unlink()
+    save(repo, source)
+    snapvault.forget_snapshots(again(repo), [first], undelete_window=NOW)
+    plan = snapvault.plan_prune(again(repo), limits=snapvault.PruneLimits(unused=0.0))
+    assert plan.execute(wait=NOW).bytes_copied
+    for name in some(repo, names.INDEX):
+        Path(repo.url, name).unlink()
+    assert check(repo).status == "damaged"
+    assert repair(repo).status == "ok"
+    assert contents(back(again(repo), tmp_path / "out" / "out", source)) == contents(source)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_headers_of_sessions(repo: Repository, source: Path, tmp_path: Path, gone: bool) -> None:
+    save(repo, source)
+    (name,) = some(repo, names.SESSIONS)
+    header = Path(repo.url, name).read_bytes()
+    if gone:
+        Path(repo.url, name).unlink()
+    else:
+        flip(repo, name, 50)
+    result = repair(repo)
+    assert (result.status, result.objects_restored) == ("ok", 1)
+    assert Path(repo.url, name).read_bytes() == header
+    back(again(repo), tmp_path / "out" / "out", source)
+
+
+def test_rescue_files(repo: Repository, source: Path) -> None:
+    flip(repo, "rescue-1.py", 1000)
+    Path(repo.url, "RESCUE-1.md").unlink()
+    result = repair(repo)
+    assert (result.status, result.objects_restored) == ("ok", 2)
+
+
+def test_packs_that_are_gone(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """The index forgets them; a prune removes nothing that the marked snapshot, or another, still has."""
+    first = save(repo, source).snapshot
+    (source / "new").write_bytes(bytes(5000))
+    second = save(repo, source).snapshot
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "file").write_bytes(random.Random(99).randbytes(9000))
+    third = save(repo, other, dataset="other").snapshot
+    for name in (p for n, p in enumerate(some(repo, names.PACKS)) if n % 3 == 0):
+        Path(repo.url, name).unlink()
+    before = {sid: snapvault.restore(again(repo), sid, tmp_path / "out" / sid) for sid in (first, second, third)}
+    assert repair(repo).status == "partial"
+    snapvault.forget_snapshots(again(repo), [second], undelete_window=NOW)
+    snapvault.plan_prune(again(repo), limits=snapvault.PruneLimits(unused=0.0)).execute(wait=NOW)
+    for sid in (first, third):
+        after = snapvault.restore(again(repo), sid, tmp_path / "out" / f"after-{sid}")
+        assert {i.path for i in after.lost} == {i.path for i in before[sid].lost}
+        assert after.files_written == before[sid].files_written
+    assert check(repo).status == "partial"
+
+
+def test_all_packs_are_gone(repo: Repository, source: Path, tmp_path: Path) -> None:
+    sid = save(repo, source).snapshot
+    for name in some(repo, names.PACKS):
+        Path(repo.url, name).unlink()
+    assert repair(repo).status == "partial"
+    assert again(repo).snapshot(sid).lost == ("/",)
+    assert snapvault.plan_prune(again(repo)).execute(wait=NOW).status == "ok"
+    save(again(repo), source)
+    assert repair(repo).status == "ok"
+    back(again(repo), tmp_path / "out" / "healed", source, sid)
+
+
+def test_a_pack_that_comes_back(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """From a copy, after a repair removed it: a prune leaves it for the next repair, which takes what is in it."""
+    sid = save(repo, source).snapshot
+    name = names.pack(repo.snapshot(sid).reader().index.tables[0].packs[0].id)
+    whole = Path(repo.url, name).read_bytes()
+    Path(repo.url, name).write_bytes(whole[:2000])
+    assert repair(repo).status == "partial"
+    Path(repo.url, name).write_bytes(whole)
+    snapvault.plan_prune(again(repo)).execute(wait=NOW)
+    assert name in objects(repo)
+    healed = repair(repo)
+    assert (healed.status, healed.snapshots_healed) == ("ok", 1)
+    snapvault.plan_prune(again(repo)).execute(wait=NOW)
+    assert name not in objects(repo)
+    assert contents(back(again(repo), tmp_path / "out" / "all", source)) == contents(source)
+
+
+def test_a_prune_keeps_what_is_not_known_to_be_lost(repo: Repository, source: Path) -> None:
+    """A note makes nobody careless: what is missing beside it, while something cannot be read, is not passed over."""
+    save(repo, source)
+    damage(repo, str(source / "02"))
+    repair(repo)
+    name = some(repo, names.PACKS)[0]
+    flip(repo, name, 40)
+    flip(repo, name, -40)
+    for index in some(repo, names.INDEX):
+        Path(repo.url, index).unlink()
+    with pytest.raises(snapvault.Damaged):
+        snapvault.plan_prune(again(repo))
+
+
+def test_a_dry_run_changes_nothing(repo: Repository, source: Path) -> None:
+    save(repo, source)
+    damage(repo, str(source / "02"))
+    check(repo)  # writes down what it found, as any check
+    before = objects(repo)
+    plan = plan_repair(again(repo))
+    assert plan.packs_salvaged == 1 and plan.status == "damaged" and plan.to_dict()["lost"]
+    assert {n: s for n, s in objects(repo).items() if not n.startswith(names.VERIFIED)} == {
+        n: s for n, s in before.items() if not n.startswith(names.VERIFIED)
+    }
+
+
+def test_a_running_backup_is_waited_for(repo: Repository, source: Path) -> None:
+    """Its session may rely on what is damaged, so that stays; the rest is done."""
+    save(repo, source)
+    bad = damage(repo, str(source / "02"))
+    (header,) = some(repo, names.SESSIONS)
+    Path(repo.url, header).unlink()
+    other = again(repo)
+    running = Session(other.vault.store, other.vault.ring, next(iter(other.vault.ring.domains.values())))
+    running.announce()
+    result = repair(repo, lease=timedelta(hours=1))
+    assert (result.status, result.waits_for, result.objects_restored) == ("damaged", (running.sid,), 1)
+    assert bad in objects(repo) and result.after.lost
+    running.abort()
+    assert repair(repo, lease=timedelta(hours=1)).status == "partial"
+    assert bad not in objects(repo)
+
+
+def test_a_record_of_a_gc_that_nobody_can_read(repo: Repository, source: Path) -> None:
+    """It might name any pack, so nobody relied on anything."""
+    save(repo, source)
+    name = names.GC + names.GC_PREFIX + "0" * 32
+    repo.vault.backend.put(name, [b"no record"])
+    assert save(again(repo), source, force_read=True).bytes_stored
+    assert repair(repo).status == "ok"
+    assert name not in objects(repo)
+    assert not save(again(repo), source, force_read=True).bytes_stored
+
+
+@pytest.mark.parametrize("role", ["reader", "writer"])
+def test_who_may(repo: Repository, tmp_path: Path, role: str) -> None:
+    snapvault.add_key(repo, role, role, file=tmp_path / role)
+    with pytest.raises(RoleRequired):
+        plan_repair(snapvault.open(repo.url, keys=snapvault.KeyFile(tmp_path / role)))
+
+
+def test_domains_of_their_own(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """A writer that cannot read has its own domain."""
+    snapvault.add_key(repo, "writer", "w", file=tmp_path / "w")
+    writer = snapvault.open(repo.url, keys=snapvault.KeyFile(tmp_path / "w"), state=tmp_path / "state")
+    mine = save(repo, source).snapshot
+    theirs = save(writer, source, dataset="w").snapshot
+    bad = {damage(repo, str(source / "02"), snapshot=sid) for sid in (mine, theirs)}
+    assert len(bad) == 2
+    result = repair(repo)
+    assert (result.status, result.packs_salvaged, result.snapshots_marked) == ("partial", 2, 2)
+    save(again(repo), source)
+    assert {p.snapshot for p in check(repo).lost} == {theirs}
+    writer = snapvault.open(repo.url, keys=snapvault.KeyFile(tmp_path / "w"), state=tmp_path / "state")
+    save(writer, source, dataset="w")
+    assert repair(repo).status == "ok"
