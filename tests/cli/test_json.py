@@ -97,7 +97,10 @@ def test_damage(cli: Machine, repo: Path, source: Path) -> None:
     for item in items:
         kind = "item, a finding" if item["kind"] == "finding" else "item, a lost path"
         assert set(item) - {"type", "schema"} == page["check", kind]
-    for options, code, kind in (("--dry-run",), 20, "summary (of a repair's dry run)"), ((), 3, "summary (of a repair)"):
+    for options, code, kind in (
+        (("--dry-run",), 20, "summary (of a repair's dry run)"),
+        ((), 3, "summary (of a repair)"),
+    ):
         done = cli("check", "--repair", *options, "--json")
         assert done.code == code and set(done.summary) - {"type", "schema", "verb"} == page["check", kind]
 
