@@ -52,6 +52,7 @@ class ObjectCheck:
         self.gone: set[PackId] = set()  # packs that an index names, and no prune removed
         self.returned: set[PackId] = set()  # packs that are there though a prune or a repair removed them
         self.unlisted: set[PackId] = set()  # packs of ended sessions that no index names
+        self.incomplete = False  # a session wrote what the store does not show
         self.misfits = False  # packs are missing, or of another size than the index states
         self.claims = Claims(vault)
         self._written: dict[SessionId, set[tuple[str, int]]] = defaultdict(set)
@@ -259,7 +260,7 @@ class ObjectCheck:
         for slot in self.slots:
             record = slot.record
             if record.kind == COMMIT and merkle(sorted(self._written[record.sid])) != record.objects:
-                self._suspicious = True
+                self._suspicious = self.incomplete = True
                 self.find(
                     f"session {record.sid} wrote {record.objects.count} objects, of which the store shows "
                     f"{len(self._written[record.sid])}, or others",

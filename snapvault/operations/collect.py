@@ -57,9 +57,10 @@ class Job:
     merged: frozenset[str] = frozenset()  # index objects in whose place another is put
     relisted: frozenset[PackId] = frozenset()
     salvage: bool = False
+    settle: bool = False  # also if nothing goes: after it nobody misses what a session wrote and no snapshot needs
 
     def __bool__(self) -> bool:
-        return bool(self.condemned or self.merged or self.relisted)
+        return bool(self.condemned or self.merged or self.relisted or self.settle)
 
 
 class GarbageCollection:

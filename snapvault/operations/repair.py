@@ -180,7 +180,12 @@ def _jobs(check: Check) -> dict[DomainId, Job]:
     for pack, domain in data.misdescribed.items():
         relisted[domain].add(pack)
     jobs = {
-        domain: Job(frozenset(condemned[domain]), frozenset(), frozenset(relisted[domain] - condemned[domain]), True)
+        domain: Job(
+            frozenset(condemned[domain]),
+            relisted=frozenset(relisted[domain] - condemned[domain]),
+            salvage=True,
+            settle=objects.incomplete and domain == min(own),
+        )
         for domain in sorted(own)
     }
     return {domain: job for domain, job in jobs.items() if job}

@@ -72,11 +72,16 @@ def verify(store: Backend, base: Base, ledger: Ledger) -> set[str]:
 
 def lost(store: Backend, base: Base) -> dict[str, set[str]]:
     """What a restore of each snapshot cannot bring back."""
-    found = {}
     with model.opened(store) as repo:
-        for snapshot in repo.snapshots():
-            with TemporaryDirectory(dir=base.scratch) as out:
-                found[snapshot.id] = {i.path for i in snapvault.restore(repo, snapshot.id, out).lost}
+        return lost_of(repo, base.scratch)
+
+
+def lost_of(repo: snapvault.Repository, scratch: Path) -> dict[str, set[str]]:
+    """The same in a repository that is open."""
+    found = {}
+    for snapshot in repo.snapshots():
+        with TemporaryDirectory(dir=scratch) as out:
+            found[snapshot.id] = {i.path for i in snapvault.restore(repo, snapshot.id, out).lost}
     return found
 
 

@@ -241,6 +241,16 @@ def test_a_pack_that_comes_back(repo: Repository, source: Path, tmp_path: Path) 
     assert contents(back(again(repo), tmp_path / "out" / "all", source)) == contents(source)
 
 
+def test_all_that_a_session_wrote_is_gone(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """Packs and index objects: its record sums up what nobody can list any more."""
+    sid = save(repo, source).snapshot
+    for name in some(repo, names.PACKS) + some(repo, names.INDEX):
+        Path(repo.url, name).unlink()
+    result = repair(repo)
+    assert result.status == "partial" and again(repo).snapshot(sid).lost == ("/",)
+    assert check(repo).status == "partial"
+
+
 def test_a_prune_keeps_what_is_not_known_to_be_lost(repo: Repository, source: Path) -> None:
     """A note makes nobody careless: what is missing beside it, while something cannot be read, is not passed over."""
     save(repo, source)

@@ -4,6 +4,7 @@ import errno
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,7 @@ def back_up(folder: Folder) -> None:
     killing.back_up(folder.backend(), folder.ledger)
 
 
+NOW = timedelta(0)
 NARROW = (errno.ENOSPC, errno.EIO)
 ALIASES = (errno.EDQUOT, errno.EROFS)  # mean the same to us as another one, which is tried at every call
 
@@ -192,6 +194,46 @@ def test_keys_and_forget(base: killing.Base, code: int, operation: str) -> None:
         folder.verify(check=False)
         file.unlink(missing_ok=True)
     file.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("code", NARROW, ids=errno.errorcode.get)
+@pytest.mark.parametrize("operation", ["prune", "repair"])
+def test_reclaiming(base: killing.Base, code: int, operation: str) -> None:
+    """The first snapshot is forgotten; for a repair an index object is gone, too.  Whatever fails, nothing is lost."""
+    first = next(iter(base.ledger.trees))
+
+    def prepared(folder: Folder) -> None:
+        with model.opened(folder.backend()) as repo:
+            snapvault.forget_snapshots(repo, [first], undelete_window=NOW)
+        folder.ledger.forgotten.add(first)
+        if operation == "repair":
+            next((folder.path / "index").iterdir()).unlink()
+
+    def act(folder: Folder) -> None:
+        with model.opened(folder.backend()) as repo, model.small_parts():
+            if operation == "repair":
+                snapvault.plan_repair(repo, control=model.ONE_THREAD).execute(wait=NOW, lease=NOW)
+            else:
+                limits = snapvault.PruneLimits(unused=0.0)
+                snapvault.plan_prune(repo, limits=limits, control=model.ONE_THREAD).execute(wait=NOW, lease=NOW)
+
+    failures = 0
+    with Folder(base) as folder:
+        prepared(folder)
+        ready = killing.Base(
+            {o.name: folder.backend().get(o.name) for o in folder.backend().list()}, folder.ledger, base.scratch
+        )
+    for folder, faulty, error in starved(ready, act, code, CHANGING, step=2):
+        failures += error is not None
+        if error is None:  # what only tidies up; a repair's check can do without writing down what it found
+            assert operation == "repair" or faulty.failed in ("unlink", "close", "fsync")
+        else:
+            assert type(error) is ERRORS[code], (faulty.failed, error)
+        folder.verify(check=operation == "prune")
+        act(folder)
+        back_up(folder)
+        folder.verify()
+    assert failures >= 10
 
 
 @pytest.mark.parametrize("operation", ["check", "restore"])

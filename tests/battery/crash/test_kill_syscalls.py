@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import strace
 from battery import model
+from battery.killing import lost_of
 from battery.oracle import Ledger, remember
 from battery.process import Place
 
@@ -177,6 +178,34 @@ def test_prune(fresh: tuple[Place, Ledger]) -> None:
         mine = ledger.copy()
         resume(dead.place, mine)
         verify(dead.place, mine)
+
+
+def lost(place: Place) -> dict[str, set[str]]:
+    """What cannot be restored, by what is in the store alone."""
+    with snapvault.open(str(place.repository), keys=model.key) as repo:
+        return lost_of(repo, place.root)
+
+
+def test_repair(fresh: tuple[Place, Ledger]) -> None:
+    """Every third call: what could be restored before can be restored then, and after a repair that finishes."""
+    base, ledger = fresh
+    assert base.run("init").returncode == 0
+    back_up_once_more(base, ledger)
+    back_up_once_more(base, ledger)
+    largest = max((base.repository / "packs").glob("*/*"), key=lambda p: p.stat().st_size)
+    whole = largest.read_bytes()
+    largest.chmod(0o600)
+    largest.write_bytes(whole[: len(whole) // 2] + b"rot" + whole[len(whole) // 2 + 3 :])
+    next((base.repository / "index").iterdir()).unlink()
+    before = lost(base)
+    assert any(before.values())
+    for dead in killed(base, "repair", at_least=40, every=3):
+        assert lost(dead.place) == before
+        done = dead.place.run("repair")
+        assert done.returncode == 0 and done.output.startswith("partial"), done.output
+        assert lost(dead.place) == before
+        with opened(dead.place) as repo:
+            ledger.copy().backup(repo)
 
 
 def test_rotate(fresh: tuple[Place, Ledger]) -> None:

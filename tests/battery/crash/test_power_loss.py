@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from unittest import mock
 
@@ -57,6 +58,17 @@ class Run:
             self.record.mark(("forgetting", first))
             snapvault.forget_snapshots(repo, [first])
         self.record.mark(("forgot", first))
+
+    def prune(self) -> None:
+        """What only the first snapshot needs goes; packs that others need, too, are copied first."""
+        with model.opened(self.backend()) as repo:
+            first = next(repo.snapshots()).id
+            self.record.mark(("forgetting", first))
+            snapvault.forget_snapshots(repo, [first], undelete_window=timedelta(0))
+            self.record.mark(("forgot", first))
+            plan = snapvault.plan_prune(repo, limits=snapvault.PruneLimits(unused=0.0))
+            result = plan.execute(wait=timedelta(0), lease=timedelta(0))
+        self.record.mark(("pruned", result.packs_removed, result.bytes_copied))
 
     def rotate(self) -> None:
         with model.opened(self.backend()) as repo:
@@ -147,6 +159,10 @@ def history(run: Run) -> None:
         run.backup()
         run.forget()
         run.check()
+        run.change(3)
+        run.backup()
+        run.prune()
+        run.backup()
 
 
 @pytest.fixture
@@ -220,6 +236,8 @@ def killed_at(run: Run, operation: str, nth: int) -> bool:
             run.init()
             run.backup()
             run.change(1)
+        if operation == "prune":
+            run.backup()
         run.record.kill_after = due
         try:
             getattr(run, operation)()
@@ -230,7 +248,7 @@ def killed_at(run: Run, operation: str, nth: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("operation", ["init", "backup", "rotate", "add_key", "forget"])
+@pytest.mark.parametrize("operation", ["init", "backup", "rotate", "add_key", "forget", "prune"])
 def test_killed_before_the_power_goes(ram: Path, scratch: Path, operation: str) -> None:
     """The next process sees what the killed one did not make durable, builds on it, and acknowledges."""
     choose = random.Random(5)

@@ -45,6 +45,9 @@ def _run(operation: str, repository: str, source: str, options: dict[str, Any]) 
         if operation == "prune":
             plan = snapvault.plan_prune(repo, limits=snapvault.PruneLimits(unused=0.0))
             return str(plan.execute(wait=timedelta(0), lease=timedelta(0)).packs_removed)
+        if operation == "repair":
+            result = snapvault.plan_repair(repo).execute(wait=timedelta(0), lease=timedelta(0))
+            return f"{result.status} {result.packs_salvaged}"
         raise ValueError(operation)
 
 
