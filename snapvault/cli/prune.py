@@ -21,11 +21,12 @@ from snapvault.foundation.words import count
     help="So much may stay that is unused, where it lies beside what is needed.",
 )  # fmt: skip
 @click.option("--max-rewrite", metavar="SIZE", help="Rewrite no more than this.")
+@click.option("--max-time", metavar="MINUTES", type=click.IntRange(min=0), help="Rewrite nothing more after this.")
 @fence_options
 @verb
 def prune(
-    settings: Settings, dry_run: bool, max_unused: str, max_rewrite: str | None, wait: timedelta, lease: timedelta,
-    exclusive: bool,
+    settings: Settings, dry_run: bool, max_unused: str, max_rewrite: str | None, max_time: int | None,
+    wait: timedelta, lease: timedelta, exclusive: bool,
 ) -> int:  # fmt: skip
     """Remove what no snapshot needs any more.
 
@@ -36,7 +37,9 @@ def prune(
     \b
     snapvault prune
     """
-    limits = snapvault.PruneLimits(_share(max_unused), None if max_rewrite is None else parse_size(max_rewrite))
+    rewrite = None if max_rewrite is None else parse_size(max_rewrite)
+    minutes = None if max_time is None else timedelta(minutes=max_time)
+    limits = snapvault.PruneLimits(_share(max_unused), rewrite, minutes)
     with settings.open("plan_prune") as repository, long_operation(settings.out) as control:
         plan = snapvault.plan_prune(repository, limits=limits, exclusive=exclusive, control=control)
         if dry_run:

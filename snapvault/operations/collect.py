@@ -4,7 +4,9 @@ Nothing is deleted before the slot of this session says so for ever; and it says
 rely on what goes has ended, and what snapshots need of it was copied.
 """
 
+import math
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -69,11 +71,17 @@ class GarbageCollection:
     def __init__(self, vault: Vault, domain: DomainKeys, job: Job, reporter: Reporter, limits: Limits) -> None:
         self._vault, self._domain, self._reporter, self._limits = vault, domain, reporter, limits
         self._job = job
+        self._begun, self._spared = set[PackId](), set[PackId]()
+        self._until = math.inf
         sid = SessionId(names.GC_PREFIX + secrets.token_hex(16))
         self._session = Session(vault.store, vault.ring, domain, purpose=GC, sid=sid)
 
-    def run(self, *, wait: float, lease: float) -> Collected:
-        """All of it, or nothing: an error, or a session that does not end in time, leaves everything as it was."""
+    def run(self, *, wait: float, lease: float, until: float = math.inf) -> Collected:
+        """All of it, or nothing: an error, or a session that does not end in time, leaves everything as it was.
+
+        ``until``: from this ``time.monotonic`` on no other pack is copied; those that would have to be are given back.
+        """
+        self._until = until
         try:
             self._session.announce()
             self._vault.check_holder()
@@ -88,7 +96,8 @@ class GarbageCollection:
                 return Collected(waits_for=waits_for)
             now = survey(self._vault, self._domain.id, snapshots=not self._job.salvage)
             replaced, copier = self._copy(now)
-            removed = [*map(names.pack, sorted(self._job.condemned)), *replaced]
+            gone = self._job.condemned - self._spared
+            removed = [*map(names.pack, sorted(gone)), *replaced]
             self._session.finish_gc(removed)
         except BaseException as e:
             revoked = isinstance(e, Damaged | NotFound) and self._was_revoked()
@@ -96,9 +105,9 @@ class GarbageCollection:
             if revoked:  # so others need not heed it any more, and what it read may be gone
                 raise Conflict("this prune was revoked by another one; nothing was removed by it") from e
             raise
-        self._delete(replaced)
-        size = sum(now.present.get(pack, 0) for pack in self._job.condemned)
-        return Collected(len(self._job.condemned), size, copier.stored, copier.lost, len(replaced))
+        self._delete(removed)
+        size = sum(now.present.get(pack, 0) for pack in gone)
+        return Collected(len(gone), size, copier.stored, copier.lost, len(replaced))
 
     def _publish(self) -> None:
         """G3: nobody who announces itself from now on relies on these packs."""
@@ -147,14 +156,14 @@ class GarbageCollection:
                 replaced.append(name)
                 for row, segments in entries:
                     self._reporter.check()
-                    if row.id in job.condemned:
+                    if row.id in job.condemned and not self._is_late(row.id, segments, copier):
                         copier.copy(row, segments)
                     elif row.id in now.going or row.id in job.relisted:
                         continue
                     elif (claim := (row, table_digest(segments))) not in said:
                         said.add(claim)  # once is enough
                         anew.add((row, segments))
-            for pack in sorted(job.condemned & now.present.keys()):
+            for pack in sorted((job.condemned & now.present.keys()) - self._spared):
                 # What it says of itself, since somebody may have left out some.  If it is gone, another prune removed
                 # it, and saw to it that nobody needs it.
                 with suppress(NotFound, Damaged):
@@ -168,6 +177,16 @@ class GarbageCollection:
         anew.flush()
         return replaced, copier
 
+    def _is_late(self, pack: PackId, segments: Sequence[Segment], copier: "_Copier") -> bool:
+        """Whether there is no time left for this pack, of which nothing was copied yet and something would have to."""
+        if pack in self._begun:
+            return False
+        if pack in self._spared or (time.monotonic() >= self._until and copier.needs(segments)):
+            self._spared.add(pack)
+            return True
+        self._begun.add(pack)
+        return False
+
     def _index_objects(self) -> Iterator[tuple[str, list[Entry]]]:
         for info in list(self._vault.backend.list(names.INDEX)):
             try:
@@ -177,9 +196,9 @@ class GarbageCollection:
             except (Damaged, NotFound):
                 continue  # what it may have said was found in the packs themselves
 
-    def _delete(self, replaced: Sequence[str]) -> None:
-        """The slot says GC done: from here on any maintainer may finish this."""
-        for name in (*replaced, *map(names.pack, sorted(self._job.condemned))):
+    def _delete(self, removed: Sequence[str]) -> None:
+        """The slot says GC done: from here on any maintainer may finish this.  Index objects before packs."""
+        for name in sorted(removed):
             self._vault.backend.delete(name)
         self._remove_traces()
 
@@ -203,6 +222,10 @@ class _Copier:
     def lost(self) -> int:
         """How many blobs could not be copied."""
         return len(self._lost.keys() - self._settled)
+
+    def needs(self, segments: Sequence[Segment]) -> bool:
+        """Whether something in these is to be copied, or has a copy elsewhere that would have to be looked at."""
+        return self._job.salvage or any(self._survey.needed(s.ids) for s in segments)
 
     def copy(self, row: PackRow, segments: Sequence[Segment]) -> None:
         """Everything that a pack holds, as somebody says, that is needed and has no copy that survives."""

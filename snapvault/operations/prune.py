@@ -1,5 +1,6 @@
 """Prune: remove what no snapshot needs, beside any number of writers, readers and other prunes."""
 
+import math
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -35,11 +36,13 @@ class PruneLimits:
     """How far a prune goes.
 
     ``unused``: the share of the repository that may stay though nobody needs it, because it lies in packs beside what
-    is needed.  ``rewrite``: bytes of packs that may be rewritten; None: as many as ``unused`` asks for.
+    is needed.  ``rewrite``: bytes of packs that may be rewritten; None: as many as ``unused`` asks for.  ``time``: from
+    then on, after it began, no other pack is rewritten; None: it takes as long as it takes.
     """
 
     unused: float = 0.05
     rewrite: int | None = None
+    time: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ class PrunePlan(Result):
     problems: tuple[Damaged, ...]  # why nothing is removed in some domains
     _vault: Vault = field(repr=False)
     _control: Control | None = field(repr=False, default=None)
+    _time: timedelta | None = field(repr=False, default=None)
 
     @property
     def status(self) -> str:
@@ -137,14 +141,17 @@ class PrunePlan(Result):
         for name in self.leftovers:
             self._vault.backend.delete(name)
         found, problems = [], list(self.problems)
-        end = time.monotonic() + wait.total_seconds()
+        began = time.monotonic()
+        end = began + wait.total_seconds()
+        until = began + self._time.total_seconds() if self._time is not None else math.inf
         for plan in self.domains:
             if plan.condemned or plan.merged:
                 domain = self._vault.ring.domains[plan.domain]
                 job = Job(frozenset(plan.condemned), frozenset(plan.merged))
                 gc = GarbageCollection(self._vault, domain, job, reporter, limits)
                 try:
-                    found.append(gc.run(wait=max(0.0, end - time.monotonic()), lease=lease.total_seconds()))
+                    left = max(0.0, end - time.monotonic())
+                    found.append(gc.run(wait=left, lease=lease.total_seconds(), until=until))
                 except Damaged as e:
                     problems.append(e)
         if not found and problems:
@@ -179,7 +186,8 @@ def plan_prune(
             problems.append(e)
     if not found and problems:
         raise problems[0]
-    return PrunePlan(tuple(found), _leftovers(vault), tuple(problems), vault, control)
+    time = limits.time if limits is not None else None
+    return PrunePlan(tuple(found), _leftovers(vault), tuple(problems), vault, control, time)
 
 
 def _plan(vault: Vault, domain: DomainId, limits: PruneLimits) -> DomainPlan:

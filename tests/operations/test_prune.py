@@ -220,6 +220,28 @@ def test_an_interrupted_deletion_is_finished(
     all_whole(repo, kept, source, tmp_path / "again")
 
 
+def test_no_time_to_rewrite(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """What nobody needs goes all the same; what would have to be rewritten stays, and the next prune does it."""
+    expected, every = {}, []
+    for number in range(3):
+        fill(source, number)
+        if number == 1:
+            fill(source, 0, files=range(0, 40, 5))
+        every.append(save(repo, source).snapshot)
+        expected[every[-1]] = contents(source)
+    forget(repo, every[0], every[1])
+    kept = {every[2]: expected[every[2]]}
+    fill(source, 0, files=range(0, 40, 5))
+    kept[save(again(repo), source).snapshot] = contents(source)
+    plan = plan_prune(again(repo), limits=PruneLimits(unused=0.0, time=NOW))
+    condemned = sum(len(d.condemned) for d in plan.domains)
+    result = plan.execute(wait=NOW)
+    assert result.status == "ok" and 0 < result.packs_removed < condemned and not result.bytes_copied
+    all_whole(repo, kept, source, tmp_path)
+    assert prune(repo, PruneLimits(unused=0.0)).bytes_copied
+    all_whole(repo, kept, source, tmp_path / "then")
+
+
 def test_an_index_that_names_what_a_prune_removed(repo: Repository, source: Path, tmp_path: Path) -> None:
     """As a writer leaves it that was revoked, and learns it too late: no problem, and the next prune replaces it."""
     fill(source, 0)
