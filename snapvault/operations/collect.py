@@ -163,6 +163,9 @@ class GarbageCollection:
                     elif (claim := (row, table_digest(segments))) not in said:
                         said.add(claim)  # once is enough
                         anew.add((row, segments))
+            for row, segments in self._vault.loader.of_removed() if job.salvage else ():
+                if row.id in job.condemned and row.domain == self._domain.id:
+                    copier.copy(row, segments)
             for pack in sorted((job.condemned & now.present.keys()) - self._spared):
                 # What it says of itself, since somebody may have left out some.  If it is gone, another prune removed
                 # it, and saw to it that nobody needs it.

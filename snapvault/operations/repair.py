@@ -107,23 +107,25 @@ class RepairPlan(Result):
         ``wait``, ``lease``: as of PrunePlan.execute.  What goes wrong in one domain stops no other, and is among the
         problems.  Errors of the store and Conflict end it; what was done before stays done.
         """
-        vault, reporter = self._vault, Reporter("repair", self._control)
+        vault, reporter, plan = self._vault, Reporter("repair", self._control), self
         for name, data in self.restored.items():
             _restore(vault, name, data)
         for sid in self.ended:
             revoke(vault.store, vault.ring, sid)
             vault.backend.delete(names.GC + sid)
-        done, problems = self._collect(wait, lease, reporter)
+        if self.restored:  # with these headers more can be read, and told of, than without
+            plan = _plan(Check(vault, 1.0, reporter, self._control), self._control)
+        done, problems = plan._collect(wait, lease, reporter)
         waits_for = tuple(dict.fromkeys(sid for c in done for sid in c.waits_for))
-        if not waits_for and not problems:  # else what they say may be the only hint at something
-            for name in self.removed:
-                vault.backend.delete(name)
+        removed = () if waits_for or problems else plan.removed  # what they say may be the only hint at something
+        for name in removed:
+            vault.backend.delete(name)
         check = Check(vault, 0.0, reporter, self._control)
         marked, healed = _note(check)
         after = _as_noted(check.report())
         return RepairResult(
-            sum(c.packs for c in done), 0 if waits_for else self.packs_listed, sum(c.bytes_copied for c in done),
-            sum(c.lost for c in done), sum(c.indexes for c in done), len(self.restored), len(self.removed), marked,
+            sum(c.packs for c in done), 0 if waits_for else plan.packs_listed, sum(c.bytes_copied for c in done),
+            sum(c.lost for c in done), sum(c.indexes for c in done), len(self.restored), len(removed), marked,
             healed, waits_for, tuple(problems), after,
         )  # fmt: skip
 
@@ -149,7 +151,10 @@ def plan_repair(repo: "Repository", *, exclusive: bool = False, control: Control
     vault = repo.vault.limited(control)
     vault.ring.require_role(Role.MAINTAINERS, "repair")
     require_safe(vault, exclusive=exclusive)
-    check = Check(vault, 1.0, Reporter("check", control), control)
+    return _plan(Check(vault, 1.0, Reporter("check", control), control), control)
+
+
+def _plan(check: Check, control: Control | None) -> RepairPlan:
     unreadable = check.objects.unreadable
     return RepairPlan(
         check.report(),
@@ -177,8 +182,8 @@ def _jobs(check: Check) -> dict[DomainId, Job]:
     for pack in objects.gone | objects.unlisted:
         for claim in objects.claims.of(pack):
             relisted[claim.row.domain].add(pack)
-    for pack, domain in data.misdescribed.items():
-        relisted[domain].add(pack)
+    for pack, domain in data.misdescribed.items():  # whoever is right, what can be read is copied
+        condemned[domain].add(pack)
     jobs = {
         domain: Job(
             frozenset(condemned[domain]),

@@ -183,6 +183,17 @@ def test_headers_of_sessions(repo: Repository, source: Path, tmp_path: Path, gon
     back(again(repo), tmp_path / "out" / "out", source)
 
 
+def test_a_header_that_is_lost_everywhere_but_in_the_commit(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """Only once it is back can the index be trusted, which alone says what is in the packs."""
+    save(repo, source)
+    Path(repo.url, some(repo, names.SESSIONS)[0]).unlink()
+    for name in some(repo, names.PACKS):
+        flip(repo, name, 40)
+    result = repair(repo)
+    assert result.status == "ok" and result.packs_salvaged and not result.blobs_lost
+    assert contents(back(again(repo), tmp_path / "out" / "all", source)) == contents(source)
+
+
 def test_rescue_files(repo: Repository, source: Path) -> None:
     flip(repo, "rescue-1.py", 1000)
     Path(repo.url, "RESCUE-1.md").unlink()
