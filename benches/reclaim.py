@@ -90,7 +90,7 @@ class Round:
             freed = whole - bytes_of(case.repo)
             self._do(case, "check")
         with self._corpus.shown():
-            alone, while_pruning, pruned = self._beside(case, beside, oldest)
+            alone, while_pruning, pruned = self._beside(beside, oldest)
             stored, four = self._four(one)
         return {
             "forget and prune": reclaimed.wall, "peak": reclaimed.peak, "freed": freed, "backup alone": alone,
@@ -98,15 +98,11 @@ class Round:
             "stored by four": stored,
         }  # fmt: skip
 
-    def _beside(self, case: Case, beside: Case, oldest: str) -> tuple[float, float, float]:
+    def _beside(self, beside: Case, oldest: str) -> tuple[float, float, float]:
         """A backup alone, one beside a prune, that prune."""
         other = self._copy(beside, "alone")
         alone = self._do(other, "first").wall
-        if isinstance(self._tool, Snapvault):
-            self._run(beside, [*self._tool.program, "--quiet", "forget", "--undelete-window", "0h", oldest], "forget")
-            prune = [*self._tool.program, "--quiet", "prune"]
-        else:
-            prune = self._reclaim(beside, oldest)
+        prune = self._reclaim(beside, oldest)
         begin = time.perf_counter()
         with open(beside.folder / "prune.log", "wb") as log:
             running = subprocess.Popen(prune, env=self._env(beside), stdout=log, stderr=log)
@@ -114,7 +110,7 @@ class Round:
             while_pruning = self._do(beside, "first").wall
             code = running.wait()
         pruned = time.perf_counter() - begin
-        if code not in (0, 3):
+        if code:  # 3: it gave up waiting, which is no figure
             raise SystemExit((beside.folder / "prune.log").read_text())
         self._do(beside, "check")
         return alone, while_pruning, pruned

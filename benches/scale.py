@@ -7,8 +7,9 @@
 
 Run it on a quiet machine with the environment that snapvault is installed in.  A tree of files of about 5 KB is made
 from a seed and backed up in chunks of about 1 KiB, five a file, which makes the index of a repository that would hold
-a hundred times as much with the usual chunks.  Every step is a command of its own; the restore and the opens are
-compared with what they should give.  Wall time is from start to exit, peak memory that of the process.
+a hundred times as much with the usual chunks.  At the end all but a hundredth is forgotten and pruned.  Every step is
+a command of its own; the restore and the opens are compared with what they should give.  Wall time is from start to
+exit, peak memory that of the process.
 """
 
 import argparse
@@ -110,6 +111,13 @@ class Round:
         target = self._home / "restored"
         self._step("restore of a part", ["restore", f"d@latest:{part}", "--target", str(target)])
         expect_same(part, target)
+        self._step("backup of a part", ["backup", "--dataset", "part", str(next(self._tree.iterdir())), "--quiet"])
+        forget = ["forget", "--undelete-window", "0h", "--quiet"]
+        self._step("forget one of two", [*forget, "--dataset", "d", "--keep-last", "1"])
+        self._step("prune that frees nothing", ["prune", "--max-unused", "0%", "--quiet"])
+        self._step("forget all but a part", [*forget, "d@latest"])
+        self._step("prune of nearly all", ["prune", "--max-unused", "0%", "--quiet"])
+        self._step("check what is left", ["check", "--read-data"])
         return self._found
 
     def _init(self) -> None:

@@ -12,6 +12,7 @@ from snapvault.backend.trace import TraceBackend
 from snapvault.format import names
 from snapvault.format.tree import ID_SIZE
 from snapvault.foundation.ids import BlobId
+from snapvault.repository.session import Session
 
 SEED = bytes(range(32))
 SMALL = Chunking(64, 128, 256)  # so that a small file has many chunks
@@ -46,6 +47,14 @@ def traced(repo: Repository) -> TraceBackend:
     store = repo.vault.store
     store.backend = TraceBackend(store.backend, record=True)
     return store.backend
+
+
+def open_session(repo: Repository) -> Session:
+    """A backup that has begun, and does nothing more."""
+    vault = again(repo).vault
+    session = Session(vault.store, vault.ring, vault.ring.write_domain)
+    session.announce()
+    return session
 
 
 def damage(repo: Repository, path: str, *, snapshot: str = "latest") -> str:

@@ -5,7 +5,7 @@ from datetime import timedelta
 import click
 
 import snapvault
-from snapvault.cli.common import status_code, verb
+from snapvault.cli.common import given, status_code, verb
 from snapvault.cli.fence import fence_options, waits_lines
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
@@ -33,10 +33,11 @@ def check(
     """See whether everything is there and whole, and which paths a damage touches.
 
     Without options: all records, all trees, and that the data they name is there in its full size.
-    Exit code 20: something is damaged.  3: paths are lost, as a repair has noted.
+    Exit code 20: something is damaged.  3: paths are lost, as a repair has noted, and nothing else.
 
     With --repair indexes are rebuilt from the packs, what can be read of damaged packs is copied, and snapshots that
-    lost paths are kept, with a note.  The next backup stores again what the source still has.
+    lost paths are kept, with a note.  The next backup stores again what the source still has.  The exit code is what a
+    check says after it.
 
     \b
     snapvault check
@@ -44,11 +45,15 @@ def check(
     snapvault check --repair --dry-run
     """
     if mend:
-        if no_key or read_data is not None:
-            raise InvalidInput("--repair reads all data anyway", hint="leave the other option out")
+        if no_key:
+            raise InvalidInput("a repair needs a key", hint="that of the owner or a maintainer")
+        if read_data is not None:
+            raise InvalidInput("--repair reads all data anyway", hint="leave --read-data out")
         return _repair(settings, dry_run, wait, lease, exclusive)
-    if dry_run:
-        raise InvalidInput("a check changes nothing anyway", hint="--dry-run belongs to --repair")
+    if dry_run or given("wait", "lease", "exclusive"):
+        raise InvalidInput(
+            "a check changes nothing", hint="--dry-run, --wait, --lease and --exclusive belong to --repair"
+        )
     if no_key and read_data is not None:
         raise InvalidInput("--no-key reads everything anyway", hint="leave --read-data out")
     share = 0.0 if read_data is None else _share(read_data)
@@ -67,17 +72,23 @@ def _repair(settings: Settings, dry_run: bool, wait: timedelta, lease: timedelta
     with settings.open("plan_repair") as repository, long_operation(settings.out) as control:
         plan = snapvault.plan_repair(repository, exclusive=exclusive, control=control)
         if dry_run:
+            _items(settings, plan.report)
             settings.out.summary({**plan.to_dict(), "dry_run": True}, [*_findings(plan.report), *_planned(plan)])
             return status_code(plan.status)
         result = plan.execute(wait=wait, lease=lease)
+    _items(settings, result.after)
     settings.out.summary({**result.to_dict(), "dry_run": False}, _repaired(plan, result))
     return status_code(result.status)
 
 
 def _planned(plan: snapvault.RepairPlan) -> list[str]:
     steps = (
-        (plan.packs_salvaged, "pack", "damaged: what can be read would be copied, then it would go"),
-        (plan.packs_listed, "pack", "to be listed in the index by what it says itself"),
+        (
+            plan.packs_salvaged,
+            "pack",
+            "damaged, brought back or described in two ways: what can be read would be copied",
+        ),
+        (plan.packs_listed, "pack", "to be listed in the index from their own directories"),
         (len(plan.restored), "object", "to be put back from a copy"),
         (len(plan.removed) + len(plan.ended), "object", "that nobody can read, to be removed"),
         (len({p.snapshot for p in plan.report.lost}), "snapshot", "lost paths, to be kept with a note"),
@@ -88,9 +99,9 @@ def _planned(plan: snapvault.RepairPlan) -> list[str]:
 
 def _repaired(plan: snapvault.RepairPlan, r: snapvault.RepairResult) -> list[str]:
     steps = (
-        (r.packs_salvaged, "damaged pack", f"removed, after {human_size(r.bytes_copied)} were copied out of it"),
+        (r.packs_salvaged, "pack", f"given up, after {human_size(r.bytes_copied)} were copied out of them"),
         (r.blobs_lost, "chunk", "could not be read any more"),
-        (r.packs_listed, "pack", "listed in the index by what it says itself"),
+        (r.packs_listed, "pack", "listed in the index from their own directories"),
         (r.objects_restored, "object", "put back from a copy"),
         (r.objects_removed, "object", "removed that nobody could read"),
         (r.snapshots_marked, "snapshot", "marked: see the paths below"),
@@ -114,7 +125,8 @@ def _share(text: str) -> float:
     return share
 
 
-def _show(settings: Settings, r: snapvault.CheckReport) -> None:
+def _items(settings: Settings, r: snapvault.CheckReport) -> None:
+    """Every finding and every lost path, for programs."""
     out = settings.out
     if out.as_json:
         for f in r.findings:
@@ -123,8 +135,12 @@ def _show(settings: Settings, r: snapvault.CheckReport) -> None:
         for lost in r.lost:
             out.line("item", {"kind": "lost", "snapshot": lost.snapshot, "path": lost.path, "message": lost.message,
                               "noted": lost.noted})  # fmt: skip
+
+
+def _show(settings: Settings, r: snapvault.CheckReport) -> None:
+    _items(settings, r)
     content = {**r.to_dict(), "findings": len(r.findings), "problems": len(r.problems), "lost": len(r.lost)}
-    out.summary(content, [*_findings(r), *_totals(r)])
+    settings.out.summary(content, [*_findings(r), *_totals(r)])
 
 
 def _findings(r: snapvault.CheckReport) -> list[str]:
@@ -134,9 +150,11 @@ def _findings(r: snapvault.CheckReport) -> list[str]:
         if found:
             lines.append(f"{title}:")
             lines += examples([f"  {_finding(f)}" for f in found], "findings")
-    if r.lost:
-        lines.append("Paths that are lost:")
-        lines += examples([f"  {p.snapshot[:8]}:{printable(p.path)}: {harmless(p.message)}" for p in r.lost], "paths")
+    for title, noted in (("Paths that are lost", False), ("Paths that were lost before, as noted", True)):
+        lost = [f"  {p.snapshot[:8]}:{printable(p.path)}: {harmless(p.message)}" for p in r.lost if p.noted == noted]
+        if lost:
+            lines.append(f"{title}:")
+            lines += examples(lost, "paths")
     return lines
 
 

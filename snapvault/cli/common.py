@@ -6,6 +6,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
+from click.core import ParameterSource
 
 import snapvault
 from snapvault.cli.settings import Settings
@@ -67,6 +68,12 @@ def verb(function: Callable[Concatenate[Settings, P], int]) -> Callable[P, int]:
         return function(click.get_current_context().ensure_object(Settings), *args, **kwargs)
 
     return common_options(call)
+
+
+def given(*parameters: str) -> bool:
+    """Whether one of these options was given, and does not stand at its default."""
+    context = click.get_current_context()
+    return any(context.get_parameter_source(name) is not ParameterSource.DEFAULT for name in parameters)
 
 
 def split_reference(text: str) -> tuple[str, str]:

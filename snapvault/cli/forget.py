@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 import snapvault
-from snapvault.cli.common import status_code, verb
-from snapvault.cli.fence import to_duration
+from snapvault.cli.common import given, status_code, verb
+from snapvault.cli.fence import fence_options, to_duration
 from snapvault.cli.progress import long_operation
 from snapvault.cli.prune import result_lines
 from snapvault.cli.settings import Settings
 from snapvault.cli.text import local_time, printable, table
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.words import count
+from snapvault.operations.prune import require_safe
 from snapvault.operations.results import DAMAGED, OK
 
 if TYPE_CHECKING:
@@ -52,11 +53,13 @@ def _keep(name: str, unit: str) -> Callable[[F], F]:
 )  # fmt: skip
 @click.option("--prune", "then_prune", is_flag=True, help="Then remove what no snapshot needs ('prune' with defaults).")
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would be forgotten.")
+@fence_options
 @verb
 def forget(
     settings: Settings, snapshots: tuple[str, ...], dataset: str | None, dry_run: bool, undelete_window: timedelta,
     keep_within: timedelta, tags: tuple[str, ...], keep_minimum: int, then_prune: bool,
     last: int, hourly: int, daily: int, weekly: int, monthly: int, yearly: int,
+    wait: timedelta, lease: timedelta, exclusive: bool,
 ) -> int:  # fmt: skip
     """Forget snapshots, by name or by rules.
 
@@ -73,7 +76,15 @@ def forget(
     if not ruled and dataset is not None:
         raise InvalidInput("--dataset needs a rule", hint="such as --keep-daily 7; or name the snapshots")
     problems, lines = 0, list[str]()
+    if not ruled and given("keep_minimum"):
+        raise InvalidInput("--keep-minimum belongs to rules", hint="what is named is forgotten")
+    if then_prune and dry_run:
+        raise InvalidInput("what a prune would free is known only once this is forgotten", hint="leave --prune out")
+    if not then_prune and given("wait", "lease", "exclusive"):
+        raise InvalidInput("nothing is removed by this", hint="--wait, --lease and --exclusive belong to --prune")
     with settings.open("plan_forget", "plan_prune") as repository:
+        if then_prune:
+            require_safe(repository.vault, exclusive=exclusive)  # before anything is forgotten
         if ruled:
             policy = snapvault.Retention(
                 last, hourly, daily, weekly, monthly, yearly, keep_within, tags, minimum=keep_minimum
@@ -90,7 +101,7 @@ def forget(
                 settings.out.item({"snapshot": snapshot}, snapshot[:8])
         end = "would be forgotten; no space is freed by that" if dry_run else "forgotten; no space was freed"
         lines.append(f"{count(len(forgotten), 'snapshot')} {end.partition(';')[0] if then_prune else end}")
-        pruned = _prune(settings, repository) if then_prune and not dry_run else None
+        pruned = _prune(settings, repository, wait, lease, exclusive) if then_prune else None
     status = DAMAGED if problems else pruned.status if pruned else OK
     content = {"forgotten": len(forgotten), "dry_run": dry_run, "damaged": problems, "status": status}
     if pruned is not None:
@@ -100,9 +111,12 @@ def forget(
     return status_code(status)
 
 
-def _prune(settings: Settings, repository: "snapvault.Repository") -> "snapvault.PruneResult":
+def _prune(
+    settings: Settings, repository: "snapvault.Repository", wait: timedelta, lease: timedelta, exclusive: bool
+) -> "snapvault.PruneResult":
     with long_operation(settings.out) as control:
-        return snapvault.plan_prune(repository, control=control).execute()
+        plan = snapvault.plan_prune(repository, exclusive=exclusive, control=control)
+        return plan.execute(wait=wait, lease=lease)
 
 
 def _show(settings: Settings, plan: "ForgetPlan") -> list[str]:

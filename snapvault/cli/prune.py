@@ -21,7 +21,12 @@ from snapvault.foundation.words import count
     help="So much may stay that is unused, where it lies beside what is needed.",
 )  # fmt: skip
 @click.option("--max-rewrite", metavar="SIZE", help="Rewrite no more than this.")
-@click.option("--max-time", metavar="MINUTES", type=click.IntRange(min=0), help="Rewrite nothing more after this.")
+@click.option(
+    "--max-time",
+    metavar="MINUTES",
+    type=click.IntRange(min=0),
+    help="Rewrite nothing more after this, with what it waits.",
+)
 @fence_options
 @verb
 def prune(
@@ -73,6 +78,8 @@ def result_lines(result: "snapvault.PruneResult") -> list[str]:
     """What a prune did, for people."""
     lines = [f"not everywhere: {problem}" for problem in result.problems]
     lines += waits_lines(result.waits_for)
+    if result.packs_spared:
+        lines.append(f"there was no time to rewrite {count(result.packs_spared, 'pack')}; the next run goes on")
     freed = f"{count(result.packs_removed, 'pack')} removed, {human_size(result.bytes_copied)} copied out of them"
     return [*lines, f"{human_size(result.bytes_freed)} freed: {freed}", *_waiting(result.bytes_waiting)]
 

@@ -46,6 +46,11 @@ class Control:
     limits: Limits | None = None
 
 
+def limits_of(control: Control | None) -> Limits:
+    """What a caller set, or no limits."""
+    return (control.limits if control is not None else None) or Limits()
+
+
 @dataclass(slots=True)
 class Reporter:
     """Sends rate-limited events to a control's callback and raises Cancelled when asked to stop.

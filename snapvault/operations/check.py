@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from snapvault.foundation.errors import InvalidInput
-from snapvault.foundation.events import Control, Reporter
+from snapvault.foundation.events import Control, Reporter, limits_of
 from snapvault.operations.check_data import DataCheck
 from snapvault.operations.check_objects import Beginning, ObjectCheck
 from snapvault.operations.check_trees import TreeCheck
@@ -43,7 +43,6 @@ class Check:
         started = time.monotonic()
         self.vault = vault = Vault(vault.backend, vault.ring, Cache(None), vault.pins, vault.rollback)
         self.share = share
-        threads = control.limits.threads if control is not None and control.limits is not None else None
         # Snapshots first: all that they need was put before them, so it is in the listing that follows.  Those that
         # are committed while the check runs are left to the next one.
         began = Beginning(vault)
@@ -51,7 +50,7 @@ class Check:
         reporter.check()
         self.objects = ObjectCheck(vault, self.listing, began, reporter)
         self.objects.run()
-        self.data = DataCheck(vault, self.objects, reporter, threads)
+        self.data = DataCheck(vault, self.objects, reporter, limits_of(control).threads)
         self.data.run(share)
         self.trees = TreeCheck(vault, self.objects, self.data.bad, reporter)
         self.lost = tuple(self.trees.run())

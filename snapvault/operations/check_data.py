@@ -61,9 +61,13 @@ class _Outcome:
     pack: PackId
     size: int  # bytes that were read
     problems: list[str] = field(default_factory=list)
+    misdescribed: bool = False  # an index of its domain says something else than its directory
     rotten: bool = False  # its own bytes are the problem, not what somebody says of them: nothing may rely on it
     bad: Bad = field(default_factory=Bad)
     domain: DomainId | None = None  # as it says itself, if it can
+    opened: set[DomainId] = field(default_factory=set)  # in which a segment opened, and held what its ids say
+    locked: bool = False  # the secret of its session is not at hand, so nobody can tell
+    false: set[DomainId] = field(default_factory=set)  # domains in which it is listed, and is not of them
     unnamed: Entry | None = None  # what it says of itself, where no index of its domain names it
 
 
@@ -75,8 +79,9 @@ class DataCheck:
         self._threads = threads or len(os.sched_getaffinity(0))
         self.findings: list[Finding] = []
         self.bad = Bad()
-        self.rotten: dict[PackId, DomainId | None] = {}  # packs whose own bytes are the problem
-        self.misdescribed: dict[PackId, DomainId] = {}  # whole, whatever some index says
+        self.rotten: dict[PackId, set[DomainId]] = {}  # packs whose own bytes are the problem; whose they may be
+        self.misdescribed: dict[PackId, DomainId] = {}  # whole, whatever some index of its domain says
+        self.false: dict[PackId, set[DomainId]] = {}  # packs that are listed in domains of which they are not
         self.packs_read = self.bytes_read = self.verified_bytes = 0
 
     def run(self, share: float) -> None:
@@ -93,9 +98,14 @@ class DataCheck:
             if outcome.unnamed is not None:
                 unnamed.append(outcome.unnamed)
             (doubtful if outcome.problems else good).append(outcome.pack)
+            if outcome.false:
+                self.false[outcome.pack] = outcome.false
+            if outcome.locked:
+                continue
             if outcome.rotten:
-                self.rotten[outcome.pack] = outcome.domain
-            elif outcome.problems and outcome.domain is not None:
+                claimed = {claim.row.domain for claim in self._objects.claims.of(outcome.pack)}
+                self.rotten[outcome.pack] = {outcome.domain} if outcome.domain else outcome.opened or claimed
+            elif outcome.misdescribed and outcome.domain is not None:
                 self.misdescribed[outcome.pack] = outcome.domain
             name = names.pack(outcome.pack)
             self.findings += [Finding(f"{name}: {problem}", (name,)) for problem in outcome.problems]
@@ -158,7 +168,6 @@ class DataCheck:
             outcome.rotten = True
         own = self._own_directory(outcome, data)
         if own is not None:
-            outcome.domain = own[0].domain
             if all(claim.row.domain != own[0].domain for claim in claims):
                 outcome.unnamed = own
             agreeing = [claim for claim in claims if claim.is_that_of(own)]
@@ -166,8 +175,13 @@ class DataCheck:
                 outcome.rotten |= not self._segments(outcome, data, own)
             claims = [claim for claim in claims if claim not in agreeing]
         for entry in self._entries(outcome, claims):
+            if outcome.domain not in (None, entry[0].domain):
+                outcome.false.add(entry[0].domain)
+                outcome.problems.append(f"an index of session {entry[0].sid} lists it in a domain of which it is not")
+                continue
             self._segments(outcome, data, entry)
             if own is not None:
+                outcome.misdescribed = True
                 outcome.problems.append(f"its directory and an index of session {entry[0].sid} disagree")
         return outcome
 
@@ -183,7 +197,8 @@ class DataCheck:
         """What a pack says of itself; None if that cannot be read."""
         sessions = self._vault.sessions
         try:
-            sid = sessions.verify(parse_header(data))[0].head.sid
+            head = sessions.verify(parse_header(data))[0].head
+            sid, outcome.domain = head.sid, head.domain
         except Damaged as e:
             outcome.problems.append(f"its session header: {e.message}")
             claims = self._objects.claims.of(outcome.pack)
@@ -202,11 +217,17 @@ class DataCheck:
         """Open every segment that somebody says is in a pack, and verify every blob: whether all is as they say."""
         row, segments = entry
         before = len(outcome.problems)
+        try:
+            secrets = self._vault.sessions.secrets(row.sid, row.id)
+        except Damaged as e:
+            outcome.locked = True
+            outcome.problems.append(e.message)
+            outcome.bad.segments.update((row, s.offset, s.sealed) for s in segments)
+            return False
         for segment in segments:
             self._reporter.check()
             where = row, segment.offset, segment.sealed
             try:
-                secrets = self._vault.sessions.secrets(row.sid, row.id)
                 sealed = data[segment.offset : segment.offset + segment.sealed]
                 opened = open_segment(secrets, sealed, in_place=True)
             except Damaged as e:
@@ -218,6 +239,8 @@ class DataCheck:
                 b for b in segment.blobs()
                 if domain.blob_id(b.type, opened[b.offset : b.offset + b.length]) != b.id
             ]  # fmt: skip
+            if len(wrong) < len(segment.lengths):
+                outcome.opened.add(row.domain)
             if wrong:
                 outcome.problems.append(f"segment at {segment.offset}: {len(wrong)} blobs do not match their ids")
                 outcome.bad.blobs.update((where, b.offset, b.id) for b in wrong)

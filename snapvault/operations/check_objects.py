@@ -18,9 +18,10 @@ from snapvault.foundation.events import Reporter
 from snapvault.foundation.ids import PackId, SessionId
 from snapvault.operations.claims import Claims
 from snapvault.operations.results import Finding
-from snapvault.operations.survey import is_trusted_gc
+from snapvault.operations.survey import removed_names
 from snapvault.repository.history import Slot
 from snapvault.repository.index import BlobIndex, TableBuilder, build_table
+from snapvault.repository.loader import Entry
 from snapvault.repository.repository import Vault, verify_keyset
 from snapvault.repository.store import FETCHERS, fetch
 from snapvault.repository.trust import Untrusted
@@ -171,7 +172,7 @@ class ObjectCheck:
         _, problems = self._vault.history.tombstones()
         for problem in problems:
             self.find(problem.message, *problem.affected)
-        self._removed = {n for s in self.slots if is_trusted_gc(self._vault, s) for n in s.record.removed}
+        self._removed = removed_names(self._vault, self.slots)
         there = {s.record.sid: s.digest for s in self.slots}
         for slot in self.slots:
             for sid, digest in slot.record.prevs:
@@ -199,15 +200,18 @@ class ObjectCheck:
                     self.returned.add(PackId(digest))
 
     def _indexes(self) -> None:
-        table = TableBuilder()
+        table, owned = TableBuilder(), set[PackId]()  # which packs somebody lists whose key was not removed
 
         def verify(name: str, data: bytes) -> None:
             entries = self._vault.loader.open(name, data)
             record, _ = self._vault.loader.verify(data)
             self._written[record.sid].add((name, len(data)))
+            disowned = self._vault.loader.author(data) in self._vault.ring.removed
             for entry in entries:
                 table.add(*entry)
                 self.claims.add(entry, name)
+                if not disowned:
+                    owned.add(entry[0].id)
 
         before = len(self.findings)
         self._each(names.INDEX, verify)
@@ -218,6 +222,8 @@ class ObjectCheck:
             if size is None and name in self._removed:
                 text = f"{name} was removed by a prune; the next prune takes it out of the index, which names it again"
                 self.find(text, name, harmless=True)
+            elif size is None and row.id not in owned:
+                self.find(f"{name} is missing; only an index of a removed key names it", name, harmless=True)
             elif size is None:
                 self.gone.add(row.id)
                 self.find(f"{name} is missing: the index names it", name)
@@ -229,29 +235,35 @@ class ObjectCheck:
 
     def _scan_unindexed(self) -> None:
         """Packs that no index of their session names: it has not finished, or the index object is lost."""
-        ended = {s.record.sid for s in self.slots if s.record.kind in (COMMIT, GC_DONE)}
+        ended = {s.record.sid: s.record.kind for s in self.slots}
         found = []
-        for digest, size in self.present.items():
-            indexed = {claim.row.domain for claim in self.claims.of(digest)}
-            if indexed and not self._suspicious:
-                continue
-            name = names.pack(digest)
-            try:
-                entry = self._vault.loader.read_directory(digest, size)
-            except (Damaged, NotFound) as e:
+        wanted = [pack for pack in self.present if self._suspicious or not self.claims.of(pack)]
+        for number, (pack, entry) in enumerate(zip(wanted, ahead(self._directory, wanted, FETCHERS), strict=True)):
+            self._reporter.tick("directories", number, len(wanted))
+            name = names.pack(pack)
+            indexed = {claim.row.domain for claim in self.claims.of(pack)}
+            if not isinstance(entry, tuple):
                 if not indexed:
-                    self.find(f"{name} is in no index and cannot be opened: {e.message}", name, harmless=True)
+                    self.find(f"{name} is in no index and cannot be opened: {entry.message}", name, harmless=True)
                 continue
             if entry[0].domain in indexed:
                 continue
             # What was removed, and is there still, the next prune deletes.
             if entry[0].sid in ended and name not in self._removed:
-                self.unlisted.add(digest)
-                self.find(f"{name} belongs to snapshot {entry[0].sid}, but no index names it", name)
+                self.unlisted.add(pack)  # of a run that was killed, too: others may rely on it
+                if ended[entry[0].sid] in (COMMIT, GC_DONE):
+                    self.find(f"{name} belongs to session {entry[0].sid}, but no index names it", name)
             self.claims.add(entry, "")
             found.append(entry)
         if found:
             self.index.tables.append(build_table((), found))
+
+    def _directory(self, pack: PackId) -> Entry | Damaged | NotFound:
+        """What a pack says of itself."""
+        try:
+            return self._vault.loader.read_directory(pack, self.present[pack])
+        except (Damaged, NotFound) as e:
+            return e
 
     def _sessions_complete(self) -> None:
         """What a committed session wrote is summed up in its record: an object that was dropped shows."""
@@ -293,7 +305,9 @@ class ObjectCheck:
         for name, digest in () if keyset is None else keyset.rescue:
             if name not in self._listing:
                 self.find(f"{name} is missing", name)
-            elif hashlib.sha256(fetch(self._vault.backend, name, self._listing[name].size)).digest() != digest:
+            elif not isinstance(data := self._fetch(name), bytes):
+                self.find(f"{name} cannot be read: {data.message}", name)
+            elif hashlib.sha256(data).digest() != digest:
                 self.find(f"{name} is not the file that the owner signed: do not run it", name)
 
     def _unknown(self) -> None:

@@ -51,15 +51,21 @@ class TreeCheck:
         self.snapshots = [s for s in list_snapshots(self._vault, on_problem=report) if s.id in began]
         lost: list[LostPath] = []
         for snapshot in self.snapshots:
-            reader = self._reader(snapshot.domain)
-            if not self._is_sound(snapshot.details.root, reader, self._sound[snapshot.domain]):
-                found = self._lost(snapshot, reader)
+            found = self.lost_of(snapshot)
+            if found:
                 lost += found
                 noted = all(path.noted for path in found)
                 message = f"snapshot {snapshot.id} ({snapshot.dataset}) lost {count(len(found), 'path')}"
                 message += ", as its note says" if noted else ""
                 self.findings.append(Finding(message, (), (snapshot.id,), harmless=noted))
         return lost
+
+    def lost_of(self, snapshot: Snapshot) -> list[LostPath]:
+        """The paths that are lost in one snapshot."""
+        reader = self._reader(snapshot.domain)
+        if self._is_sound(snapshot.details.root, reader, self._sound[snapshot.domain]):
+            return []
+        return self._lost(snapshot, reader)
 
     def _reader(self, domain: DomainId) -> BlobReader:
         if domain not in self._readers:

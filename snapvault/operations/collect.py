@@ -7,7 +7,7 @@ rely on what goes has ended, and what snapshots need of it was copied.
 import math
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -23,7 +23,8 @@ from snapvault.foundation.events import Limits, Reporter
 from snapvault.foundation.ids import BlobId, DomainId, PackId, SessionId
 from snapvault.operations.claims import table_digest
 from snapvault.operations.fence import Fence, Yield
-from snapvault.operations.survey import Survey, survey
+from snapvault.operations.pending import Left, Pending
+from snapvault.operations.survey import ATTEMPTS, Survey, Where, indexes, survey
 from snapvault.repository.index import BlobIndex, PackRow, Place
 from snapvault.repository.keyring import DomainKeys
 from snapvault.repository.listing import IndexWriter
@@ -42,6 +43,8 @@ class Collected:
     packs: int = 0
     bytes_removed: int = 0
     bytes_copied: int = 0
+    spared: int = 0  # packs for which there was no time
+    listed: int = 0  # packs, by their own directories
     lost: int = 0  # blobs of damaged packs
     indexes: int = 0  # objects in whose place others were put
     waits_for: tuple[SessionId, ...] = ()
@@ -68,46 +71,63 @@ class Job:
 class GarbageCollection:
     """One GC of one domain: condemns packs, and puts others in the place of index objects."""
 
-    def __init__(self, vault: Vault, domain: DomainKeys, job: Job, reporter: Reporter, limits: Limits) -> None:
+    def __init__(
+        self,
+        vault: Vault,
+        domain: DomainKeys,
+        job: Job,
+        reporter: Reporter,
+        limits: Limits,
+        *,
+        left: Left | None = None,
+    ) -> None:
+        """``left``: the GC that an earlier run left open, with this job."""
         self._vault, self._domain, self._reporter, self._limits = vault, domain, reporter, limits
-        self._job = job
+        self._job, self._left = job, left
         self._begun, self._spared = set[PackId](), set[PackId]()
-        self._until = math.inf
+        self._until, self._listed = math.inf, 0
+        self._pending = Pending(vault, domain)
         sid = SessionId(names.GC_PREFIX + secrets.token_hex(16))
-        self._session = Session(vault.store, vault.ring, domain, purpose=GC, sid=sid)
+        self._session = left.session if left else Session(vault.store, vault.ring, domain, purpose=GC, sid=sid)
+
+    @classmethod
+    def resume(cls, vault: Vault, domain: DomainKeys, reporter: Reporter, limits: Limits) -> "GarbageCollection | None":
+        """The one that an earlier run of this client left open, waiting for sessions to end."""
+        left = Pending(vault, domain).take_up()
+        if left is None:
+            return None
+        return cls(vault, domain, Job(left.condemned, left.merged), reporter, limits, left=left)
 
     def run(self, *, wait: float, lease: float, until: float = math.inf) -> Collected:
-        """All of it, or nothing: an error, or a session that does not end in time, leaves everything as it was.
+        """All of it, or nothing.
 
+        An error leaves everything as it was.  If a session does not end in time, a prune stays open for the next run.
         ``until``: from this ``time.monotonic`` on no other pack is copied; those that would have to be are given back.
         """
         self._until = until
         try:
-            self._session.announce()
-            self._vault.check_holder()
-            self._publish()
-            fence = Fence(self._vault, self._session.sid, lease)
-            try:
-                waits_for = fence.wait(wait, self._reporter)
-            except Yield as e:
-                waits_for = (e.other,)
+            if self._left is None:
+                self._session.announce()
+                self._vault.check_holder()
+                self._publish()
+            else:
+                self._vault.check_holder()
+            waits_for = self._wait(wait, lease)
             if waits_for:
-                self._give_up()
                 return Collected(waits_for=waits_for)
-            now = survey(self._vault, self._domain.id, snapshots=not self._job.salvage)
-            replaced, copier = self._copy(now)
+            now, replaced, copier = self._look_and_copy()
             gone = self._job.condemned - self._spared
             removed = [*map(names.pack, sorted(gone)), *replaced]
             self._session.finish_gc(removed)
         except BaseException as e:
             revoked = isinstance(e, Damaged | NotFound) and self._was_revoked()
-            self._give_up()
+            self.give_up()
             if revoked:  # so others need not heed it any more, and what it read may be gone
                 raise Conflict("this prune was revoked by another one; nothing was removed by it") from e
             raise
         self._delete(removed)
         size = sum(now.present.get(pack, 0) for pack in gone)
-        return Collected(len(gone), size, copier.stored, copier.lost, len(replaced))
+        return Collected(len(gone), size, copier.stored, len(self._spared), self._listed, copier.lost, len(replaced))
 
     def _publish(self) -> None:
         """G3: nobody who announces itself from now on relies on these packs."""
@@ -126,17 +146,48 @@ class GarbageCollection:
         slot = names.snapshot(self._session.sid)
         return any(o.name == slot for o in self._vault.backend.list(slot))
 
-    def _give_up(self) -> None:
+    def _wait(self, wait: float, lease: float) -> tuple[SessionId, ...]:
+        """G4 and G5: who has not ended; nobody: the fence holds."""
+        began = None if self._left is None else self._left.open
+        fence = Fence(self._vault, self._session.sid, lease, began)
+        try:
+            waits_for = fence.wait(wait, self._reporter)
+        except Yield as e:
+            self.give_up()
+            return (e.other,)
+        if waits_for:
+            # What a repair condemns holds what others could rely on; so it is not condemned for longer than a run.
+            kept = not self._job.salvage
+            if kept and self._pending.save(self._session.sid, self._job.merged, waits_for):
+                self._session.pause()
+            else:
+                self.give_up()
+        return waits_for
+
+    def give_up(self) -> None:
         """Fill the slot, then take the record away: its packs are given back."""
-        self._session.abort()
-        if self._has_ended():
+        if self._session.abort():
             self._remove_traces()
+        elif self._has_ended():  # by somebody else, who may have put objects in its name
+            self._vault.backend.delete(names.GC + self._session.sid)
 
     def _remove_traces(self) -> None:
         """What a GC needs as long as its slot is empty; the header for as long as something of it is in the store."""
         self._vault.backend.delete(names.GC + self._session.sid)
         if not self._session.wrote:
             self._vault.backend.delete(names.session(self._session.sid))
+
+    def _look_and_copy(self) -> tuple[Survey, list[str], "_Copier"]:
+        """G6 and the copies of G7; once more if another GC put other index objects in the place of some meanwhile."""
+        for _ in range(ATTEMPTS):
+            before = indexes(self._vault)
+            now = survey(self._vault, self._domain.id, snapshots=not self._job.salvage)
+            try:
+                return now, *self._copy(now)
+            except Damaged:
+                if before <= indexes(self._vault):
+                    raise
+        raise Conflict("other prunes removed what this one read, time after time", hint="run it again")
 
     # -- G6 and G7 -----------------------------------------------------------------------------------------------
 
@@ -145,6 +196,7 @@ class GarbageCollection:
 
         The index objects that go, and who copied.
         """
+        self._begun, self._spared, self._listed = set(), set(), 0
         job, writer = self._job, BlobWriter(self._session, BlobIndex(), self._domain, limits=self._limits)
         copier = _Copier(now, job, writer)
         anew, said = IndexWriter(self._session), set[tuple[PackRow, bytes]]()
@@ -156,7 +208,7 @@ class GarbageCollection:
                 replaced.append(name)
                 for row, segments in entries:
                     self._reporter.check()
-                    if row.id in job.condemned and not self._is_late(row.id, segments, copier):
+                    if row.id in job.condemned and not self._is_late(row.id, segments, copier, now):
                         copier.copy(row, segments)
                     elif row.id in now.going or row.id in job.relisted:
                         continue
@@ -170,19 +222,30 @@ class GarbageCollection:
                 # What it says of itself, since somebody may have left out some.  If it is gone, another prune removed
                 # it, and saw to it that nobody needs it.
                 with suppress(NotFound, Damaged):
-                    copier.copy(*self._vault.loader.read_directory(pack, now.present[pack]))
+                    entry = self._vault.loader.read_directory(pack, now.present[pack])
+                    if entry[0].domain == self._domain.id:
+                        copier.copy(*entry)
+                    else:  # nobody could tell before
+                        self._spared.add(pack)
             for pack in sorted((job.relisted & now.present.keys()) - now.going):
-                anew.add(self._vault.loader.read_directory(pack, now.present[pack]))
-            copier.finish()
+                with suppress(NotFound):  # another prune removed it
+                    entry = self._vault.loader.read_directory(pack, now.present[pack])
+                    if entry[0].domain == self._domain.id:  # else somebody listed as its own what is not
+                        anew.add(entry)
+                        self._listed += 1
+            copier.finish(job.condemned - self._spared)
         except BaseException:
             copier.close()
             raise
         anew.flush()
         return replaced, copier
 
-    def _is_late(self, pack: PackId, segments: Sequence[Segment], copier: "_Copier") -> bool:
-        """Whether there is no time left for this pack, of which nothing was copied yet and something would have to."""
-        if pack in self._begun:
+    def _is_late(self, pack: PackId, segments: Sequence[Segment], copier: "_Copier", now: Survey) -> bool:
+        """Whether there is no time left for this pack, of which nothing was copied yet and something would have to.
+
+        Never one that another GC's slot names: that goes for ever, whatever this one says.
+        """
+        if pack in self._begun or pack in now.removed:
             return False
         if pack in self._spared or (time.monotonic() >= self._until and copier.needs(segments)):
             self._spared.add(pack)
@@ -218,7 +281,8 @@ class _Copier:
     def __init__(self, survey: Survey, job: Job, writer: BlobWriter) -> None:
         self._survey, self._job, self._writer = survey, job, writer
         self._settled: set[BlobId] = set()
-        self._lost: dict[BlobId, Damaged] = {}  # by what was said of it; somebody else may say it right
+        self._lost: dict[BlobId, str] = {}  # by what was said of it; somebody else may say it right
+        self._visited: set[Where] = set()
         self.stored = 0  # bytes of packs
 
     @property
@@ -233,6 +297,7 @@ class _Copier:
     def copy(self, row: PackRow, segments: Sequence[Segment]) -> None:
         """Everything that a pack holds, as somebody says, that is needed and has no copy that survives."""
         for segment in segments:
+            self._visited.add((row, segment.offset, segment.sealed))
             needed = each_id(segment.ids) if self._job.salvage else self._survey.needed(segment.ids)
             wanted = set(needed) - self._settled
             for b in segment.blobs() if wanted else ():
@@ -243,30 +308,39 @@ class _Copier:
                             self._put(b.id, place)
                         self._settled.add(b.id)
                     except Damaged as e:
-                        self._lost[b.id] = e
+                        self._lost[b.id] = e.message
 
     def _put(self, blob: BlobId, place: Place) -> None:
         """From here, or from any other place; Damaged."""
-        reader, last = self._survey.reader, Damaged(f"blob {blob.hex()[:16]} is nowhere")
-        for other in (place, *reader.index.places(blob)):
+        message = f"blob {blob.hex()[:16]} is nowhere"
+        for other in (place, *self._survey.reader.index.places(blob)):
             try:
-                data = reader.verified(blob, other.type, other, reader.segment(other))
+                data = self._survey.read(blob, other)
             except (Damaged, NotFound) as e:
-                last = Damaged(e.message, affected=e.affected)
+                message = e.message
             else:
-                self._writer.put(other.type, data)
-                return
-        raise last
+                if self._writer.put(other.type, data) == blob:
+                    return
+                message = f"blob {blob.hex()[:16]} is of another domain"
+        raise Damaged(message)
 
-    def finish(self) -> None:
-        """Everything is in packs and indexed when this returns.  Damaged if something that is needed is lost."""
+    def finish(self, gone: Collection[PackId]) -> None:
+        """Everything in these packs is copied and indexed when this returns.
+
+        Damaged if something that is needed is lost; or if the index named something in them that was never looked at,
+        because what named it came damaged now.
+        """
         lost = self._lost.keys() - self._settled
         if lost and not self._job.salvage:
-            error = self._lost[min(lost)]
             raise Damaged(
-                f"nothing is removed: {len(lost)} chunks that snapshots need cannot be read: {error.message}",
+                f"nothing is removed: {len(lost)} chunks that snapshots need cannot be read: {self._lost[min(lost)]}",
                 hint="'snapvault check --repair' saves what can be read, and names the paths that are lost",
-                affected=error.affected,
+            )
+        for row in self._survey.unvisited(gone, self._visited, every=self._job.salvage):
+            raise Damaged(
+                f"nothing is removed: what the index said of pack {row.id.hex()} cannot be read any more",
+                hint="run it again; 'snapvault check' names what is damaged",
+                affected=[names.pack(row.id)],
             )
         self._writer.flush()
         self.stored = self._writer.written.stored

@@ -1,12 +1,8 @@
 """Waiting until every session that may rely on what is condemned has ended: rules G4 and G5 (docs/concurrency.md)."""
 
-import json
-import os
-import secrets
 import time
-from contextlib import suppress
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from snapvault.format import names
 from snapvault.format.session import GC
@@ -14,7 +10,8 @@ from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Reporter
 from snapvault.foundation.ids import SessionId
 from snapvault.repository.repository import Vault
-from snapvault.repository.session import revoke
+from snapvault.repository.session import open_sessions, revoke
+from snapvault.repository.statefile import StateFile
 
 LOOK, POLL = 2.0, 0.5  # seconds between looks at the store, and between looks at whether to stop
 
@@ -34,15 +31,8 @@ class Watch:
     """
 
     def __init__(self, folder: Path | None, url: str) -> None:
-        self._path = None if folder is None else folder / "watch.json"
-        self._url = url
-        self._seen: dict[str, Any] = self._read().get(url, {})  # session -> [heartbeats, since]
-
-    def _read(self) -> dict[str, Any]:
-        if self._path is not None:
-            with suppress(OSError, ValueError, TypeError):
-                return dict(json.loads(self._path.read_text()))
-        return {}
+        self._file = StateFile(folder, "watch", url)
+        self._seen = self._file.read()  # session -> [heartbeats, since]
 
     def still_for(self, sid: SessionId, beats: list[str]) -> float:
         """Seconds for which these were the heartbeats of a session, as far as this client knows."""
@@ -53,26 +43,16 @@ class Watch:
 
     def save(self, sessions: set[SessionId]) -> None:
         """Keep what is known of these sessions, and of no other."""
-        if self._path is None:
-            return
-        everything = {**self._read(), self._url: {sid: v for sid, v in self._seen.items() if sid in sessions}}
-        temporary = self._path.with_name(f".watch-{secrets.token_hex(8)}")
-        with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            temporary.write_text(json.dumps(everything))
-            os.replace(temporary, self._path)
+        self._file.write({sid: v for sid, v in self._seen.items() if sid in sessions})
 
 
 class Fence:
-    """The sessions that there are when this is made, but for one's own."""
+    """The sessions that there are when this is made, but for one's own; or ``open``, those of an earlier look (G4)."""
 
-    def __init__(self, vault: Vault, own: SessionId, lease: float) -> None:
+    def __init__(self, vault: Vault, own: SessionId, lease: float, open: Collection[SessionId] | None = None) -> None:
         self._vault, self._own, self._lease = vault, own, lease
         self._watch = Watch(vault.pins.folder, vault.address)
-        self._open: set[SessionId] = set()
-        for info in list(vault.backend.list(names.SESSIONS)):
-            with suppress(Damaged):  # a name that no session can have: nobody commits under it
-                self._open.add(names.session_id(info.name, names.SESSIONS))
+        self._open = open_sessions(vault.backend) if open is None else set(open)
         self._open.discard(own)
 
     def wait(self, seconds: float, reporter: Reporter) -> tuple[SessionId, ...]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
 
 UNDELETE_WINDOW = timedelta(hours=24)
+LONGEST = timedelta(days=36_525)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,8 @@ def _dated(vault: Vault, snapshots: Sequence[Snapshot]) -> list[Dated]:
 def _bury(vault: Vault, chosen: Mapping[SnapshotId, bytes], undelete_window: timedelta) -> None:
     """Put a tombstone for each of these records."""
     keys, now = vault.ring.signing, now_ns()
+    if undelete_window > LONGEST:
+        raise InvalidInput("what is forgotten cannot be kept for more than a hundred years", hint="hold it instead")
     window = int(undelete_window.total_seconds()) * 10**9
     if window < 0:
         raise InvalidInput("the time in which a snapshot can be brought back cannot be negative")

@@ -13,14 +13,15 @@ from snapvault.backend.protocol import NotFound
 from snapvault.format import names
 from snapvault.format.keyset import Role
 from snapvault.format.local import decode_capabilities
+from snapvault.foundation.ahead import ahead
 from snapvault.foundation.errors import Conflict, Damaged
-from snapvault.foundation.events import Control, Limits, Reporter
+from snapvault.foundation.events import Control, Reporter, limits_of
 from snapvault.foundation.ids import DomainId, PackId, SessionId
-from snapvault.operations.collect import GarbageCollection, Job, is_replaceable
+from snapvault.operations.collect import Collected, GarbageCollection, Job, is_replaceable
 from snapvault.operations.results import DAMAGED, OK, PARTIAL, Result
-from snapvault.operations.survey import Survey, Use, is_trusted_gc, survey
+from snapvault.operations.survey import Survey, Use, removed_names, survey
 from snapvault.repository.repository import Vault
-from snapvault.repository.store import fetch
+from snapvault.repository.store import FETCHERS, fetch
 
 if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
@@ -36,8 +37,8 @@ class PruneLimits:
     """How far a prune goes.
 
     ``unused``: the share of the repository that may stay though nobody needs it, because it lies in packs beside what
-    is needed.  ``rewrite``: bytes of packs that may be rewritten; None: as many as ``unused`` asks for.  ``time``: from
-    then on, after it began, no other pack is rewritten; None: it takes as long as it takes.
+    is needed.  ``rewrite``: bytes of packs that may be rewritten; None: as many as ``unused`` asks for.  ``time``: when
+    it runs for so long, waiting included, no other pack is rewritten; None: it takes as long as it takes.
     """
 
     unused: float = 0.05
@@ -66,6 +67,7 @@ class PruneResult(Result):
     packs_removed: int
     bytes_removed: int
     bytes_copied: int
+    packs_spared: int  # for which there was no time
     waits_for: tuple[str, ...]
     bytes_waiting: int
     problems: tuple[str, ...] = ()  # why nothing was removed in some domains
@@ -92,7 +94,7 @@ class PrunePlan(Result):
     problems: tuple[Damaged, ...]  # why nothing is removed in some domains
     _vault: Vault = field(repr=False)
     _control: Control | None = field(repr=False, default=None)
-    _time: timedelta | None = field(repr=False, default=None)
+    _limits: PruneLimits = field(repr=False, default=PruneLimits())
 
     @property
     def status(self) -> str:
@@ -135,35 +137,49 @@ class PrunePlan(Result):
         so long cannot commit any more.  Errors of the store and Conflict end it; what was done before stays done.
         Damaged if it stands in the way in every domain.
         """
-        control = self._control
-        reporter = Reporter("prune", control)
-        limits = (control.limits if control is not None else None) or Limits()
+        self._vault.require_current()
         for name in self.leftovers:
             self._vault.backend.delete(name)
-        found, problems = [], list(self.problems)
-        began = time.monotonic()
-        end = began + wait.total_seconds()
-        until = began + self._time.total_seconds() if self._time is not None else math.inf
-        for plan in self.domains:
-            if plan.condemned or plan.merged:
-                domain = self._vault.ring.domains[plan.domain]
-                job = Job(frozenset(plan.condemned), frozenset(plan.merged))
-                gc = GarbageCollection(self._vault, domain, job, reporter, limits)
-                try:
-                    left = max(0.0, end - time.monotonic())
-                    found.append(gc.run(wait=left, lease=lease.total_seconds(), until=until))
-                except Damaged as e:
-                    problems.append(e)
-        if not found and problems:
+        found, problems = self._collect(wait.total_seconds(), lease.total_seconds())
+        if problems and len(problems) == len(self.domains) + len(self.problems):
             raise problems[0]
         return PruneResult(
             sum(c.packs for c in found),
             sum(c.bytes_removed for c in found),
             sum(c.bytes_copied for c in found),
+            sum(c.spared for c in found),
             tuple(dict.fromkeys(sid for c in found for sid in c.waits_for)),
             self.bytes_waiting,
             tuple(str(p) for p in problems),
         )
+
+    def _collect(self, wait: float, lease: float) -> tuple[list[Collected], list[Damaged]]:
+        """In each domain go on with what an earlier run left open; then what is left to do."""
+        vault, reporter = self._vault, Reporter("prune", self._control)
+        limits = limits_of(self._control)
+        found, problems = list[Collected](), list(self.problems)
+        began = time.monotonic()
+        until = math.inf if self._limits.time is None else began + self._limits.time.total_seconds()
+
+        def run(gc: GarbageCollection) -> bool:
+            found.append(gc.run(wait=max(0.0, began + wait - time.monotonic()), lease=lease, until=until))
+            return not found[-1].waits_for
+
+        for plan in self.domains:
+            domain = vault.ring.domains[plan.domain]
+            try:
+                earlier = GarbageCollection.resume(vault, domain, reporter, limits)
+                if earlier is not None and not run(earlier):
+                    continue
+                now = plan if earlier is None else _plan(vault, domain.id, self._limits)
+                job = Job(frozenset(now.condemned), frozenset(now.merged))
+                if job:
+                    run(GarbageCollection(vault, domain, job, reporter, limits))
+            except Damaged as e:
+                problems.append(e)
+            except NotFound as e:
+                problems.append(Damaged(f"{e.message} while it was read: run it again", affected=e.affected))
+        return found, problems
 
 
 def plan_prune(
@@ -178,22 +194,22 @@ def plan_prune(
     vault = repo.vault.limited(control)
     vault.ring.require_role(Role.MAINTAINERS, "prune")
     require_safe(vault, exclusive=exclusive)
+    limits = limits or PruneLimits()
     found, problems = list[DomainPlan](), list[Damaged]()
     for domain in sorted(vault.ring.domains):
         try:
-            found.append(_plan(vault, domain, limits or PruneLimits()))
+            found.append(_plan(vault, domain, limits))
         except Damaged as e:  # one domain's damage is no other's
             problems.append(e)
     if not found and problems:
         raise problems[0]
-    time = limits.time if limits is not None else None
-    return PrunePlan(tuple(found), _leftovers(vault), tuple(problems), vault, control, time)
+    return PrunePlan(tuple(found), _leftovers(vault), tuple(problems), vault, control, limits)
 
 
 def _plan(vault: Vault, domain: DomainId, limits: PruneLimits) -> DomainPlan:
     now = survey(vault, domain)
     uses = now.uses()
-    dead, mixed = choose(list(uses.values()), now.filled, limits)
+    dead, mixed = (_owned(now, found) for found in choose(list(uses.values()), now.filled, limits))
     gone = survey(vault, domain, waiting=False).uses() if now.waiting else uses
     condemned = [use.row.id for use in (*dead, *mixed)]
     return DomainPlan(
@@ -206,6 +222,12 @@ def _plan(vault: Vault, domain: DomainId, limits: PruneLimits) -> DomainPlan:
         sum(u.row.size for u in mixed),
         sum(u.unused for u in gone.values()) - sum(u.unused for u in uses.values()),
     )
+
+
+def _owned(now: Survey, uses: Sequence[Use]) -> list[Use]:
+    """Those that are whose they are said to be."""
+    owned = ahead(now.is_own, [use.row for use in uses], FETCHERS)
+    return [use for use, own in zip(uses, owned, strict=True) if own]
 
 
 def choose(uses: Sequence[Use], filled: Collection[SessionId], limits: PruneLimits) -> tuple[list[Use], list[Use]]:
@@ -248,7 +270,7 @@ def _indexes_to_merge(vault: Vault, now: Survey) -> tuple[str, ...]:
 def _leftovers(vault: Vault) -> tuple[str, ...]:
     """What is still there of what slots with "GC done" name."""
     slots = vault.history.all_slots()
-    removed = {n for s in slots if is_trusted_gc(vault, s) for n in s.record.removed}
+    removed = removed_names(vault, slots)
     removed |= {names.GC + s.record.sid for s in slots}  # records of GCs that have ended
     there = [o.name for prefix in (names.INDEX, names.PACKS, names.GC) for o in vault.backend.list(prefix)]
     left = [name for name in there if name in removed]
@@ -262,6 +284,7 @@ def require_safe(vault: Vault, *, exclusive: bool) -> None:
     """Whether objects may be removed: Conflict, or what a rollback of the repository is told with."""
     if vault.rollback is not None:
         raise vault.rollback
+    vault.require_current()
     if not exclusive and not _is_safe(vault):
         raise Conflict(
             "it is not known that this store keeps what a prune beside a backup needs (put-if-absent, true listings)",

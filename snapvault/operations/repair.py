@@ -10,17 +10,20 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from snapvault.backend.protocol import Exists
+from snapvault.access.resolve import list_forgotten
+from snapvault.backend.protocol import Exists, NotFound
 from snapvault.format import names
 from snapvault.format.keyset import Role
 from snapvault.format.snapshot import COMMIT
+from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Damaged
-from snapvault.foundation.events import Control, Limits, Reporter
+from snapvault.foundation.events import Control, Reporter, limits_of
 from snapvault.foundation.ids import DomainId, PackId, SessionId
 from snapvault.operations.check import Check
 from snapvault.operations.collect import Collected, GarbageCollection, Job
@@ -29,11 +32,12 @@ from snapvault.operations.results import DAMAGED, OK, PARTIAL, CheckReport, Resu
 from snapvault.repository.create import rescue_files
 from snapvault.repository.repository import Vault
 from snapvault.repository.session import revoke
+from snapvault.repository.store import fetch
 
 if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
 
-NOTED = 100_000  # lost paths that a note names; of more, their folders
+NOTED, NOTED_BYTES = 100_000, 8 << 20  # lost paths that a note names, and their length; of more, their folders
 REPLACEABLE = (names.INDEX, names.VERIFIED, names.DAMAGED)  # what is in the packs, too, or is found out anew
 
 
@@ -75,7 +79,8 @@ class RepairPlan(Result):
     jobs: Mapping[DomainId, Job]
     restored: Mapping[str, bytes]  # objects of which a copy is at hand
     removed: tuple[str, ...]  # objects that nobody can read, and nobody misses
-    ended: tuple[SessionId, ...]  # GCs whose record cannot be read, so that nobody relies on anything
+    ended: tuple[str, ...]  # records of GCs that cannot be read, so that nobody relies on anything
+    packs_listed: int  # to be listed by their own directories
     _vault: Vault = field(repr=False)
     _control: Control | None = field(repr=False, default=None)
 
@@ -87,17 +92,12 @@ class RepairPlan(Result):
     def packs_salvaged(self) -> int:
         return sum(len(job.condemned) for job in self.jobs.values())
 
-    @property
-    def packs_listed(self) -> int:
-        return sum(len(job.relisted) for job in self.jobs.values())
-
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        removed = [*self.removed, *(names.GC + sid for sid in self.ended)]
         return {
             "packs_salvaged": self.packs_salvaged, "packs_listed": self.packs_listed,
-            "objects_restored": sorted(self.restored), "objects_removed": removed, "lost": len(self.report.lost),
-            "snapshots": sorted({p.snapshot for p in self.report.lost}),
+            "objects_restored": sorted(self.restored), "objects_removed": [*self.removed, *self.ended],
+            "lost": len(self.report.lost), "snapshots": sorted({p.snapshot for p in self.report.lost}),
             "findings": [f.message for f in self.report.findings], "status": self.status,
         }  # fmt: skip
 
@@ -108,37 +108,42 @@ class RepairPlan(Result):
         problems.  Errors of the store and Conflict end it; what was done before stays done.
         """
         vault, reporter, plan = self._vault, Reporter("repair", self._control), self
+        vault.require_current()
         for name, data in self.restored.items():
             _restore(vault, name, data)
-        for sid in self.ended:
-            revoke(vault.store, vault.ring, sid)
-            vault.backend.delete(names.GC + sid)
-        if self.restored:  # with these headers more can be read, and told of, than without
+        for name in self.ended:
+            _end(vault, name)
+        if any(name.startswith(names.SESSIONS) for name in self.restored):  # more can be read now
             plan = _plan(Check(vault, 1.0, reporter, self._control), self._control)
         done, problems = plan._collect(wait, lease, reporter)
         waits_for = tuple(dict.fromkeys(sid for c in done for sid in c.waits_for))
         removed = () if waits_for or problems else plan.removed  # what they say may be the only hint at something
+        removed = tuple(name for name in removed if not _is_readable(vault, name))  # a reply may have come damaged
         for name in removed:
             vault.backend.delete(name)
-        check = Check(vault, 0.0, reporter, self._control)
+        # What was left is named by who reads it; of what was done, the structure says enough.
+        check = Check(vault, 1.0 if waits_for or problems else 0.0, reporter, self._control)
         marked, healed = _note(check)
         after = _as_noted(check.report())
         return RepairResult(
-            sum(c.packs for c in done), 0 if waits_for else plan.packs_listed, sum(c.bytes_copied for c in done),
-            sum(c.lost for c in done), sum(c.indexes for c in done), len(self.restored), len(removed), marked,
-            healed, waits_for, tuple(problems), after,
+            sum(c.packs for c in done), sum(c.listed for c in done), sum(c.bytes_copied for c in done),
+            sum(c.lost for c in done), sum(c.indexes for c in done), len(self.restored),
+            len(removed) + len(self.ended), marked, healed, waits_for, tuple(problems), after,
         )  # fmt: skip
 
     def _collect(self, wait: timedelta, lease: timedelta, reporter: Reporter) -> tuple[list[Collected], list[str]]:
-        vault, control = self._vault, self._control
-        limits = (control.limits if control is not None else None) or Limits()
+        vault, limits = self._vault, limits_of(self._control)
         done, problems = list[Collected](), list[str]()
         end = time.monotonic() + wait.total_seconds()
+        for keys in vault.ring.domains.values() if self.jobs else ():  # no prune of ours that waits is waited for
+            earlier = GarbageCollection.resume(vault, keys, reporter, limits)
+            if earlier is not None:
+                earlier.give_up()
         for domain, job in self.jobs.items():
             gc = GarbageCollection(vault, vault.ring.domains[domain], job, reporter, limits)
             try:
                 done.append(gc.run(wait=max(0.0, end - time.monotonic()), lease=lease.total_seconds()))
-            except Damaged as e:
+            except (Damaged, NotFound) as e:
                 problems.append(str(e))
         return done, problems
 
@@ -161,7 +166,8 @@ def _plan(check: Check, control: Control | None) -> RepairPlan:
         _jobs(check),
         {**_headers(check), **_rescue(check)},
         tuple(sorted(n for n in unreadable if n.startswith(REPLACEABLE))),
-        tuple(_unreadable_gcs(check)),
+        _unreadable_gcs(check),
+        len(check.objects.unlisted - check.data.rotten.keys()),
         check.vault,
         control,
     )
@@ -171,17 +177,21 @@ def _jobs(check: Check) -> dict[DomainId, Job]:
     """What is to be done in each domain: damaged packs, and those that no index describes as they are."""
     objects, data, own = check.objects, check.data, check.vault.ring.domains
     condemned, relisted = defaultdict[DomainId, set[PackId]](set), defaultdict[DomainId, set[PackId]](set)
-    for pack, domain in data.rotten.items():
-        stated = {domain} if domain is not None else {claim.row.domain for claim in objects.claims.of(pack)}
-        for each in stated or {min(own)}:  # nobody can tell whose it was, nor what was in it
-            condemned[each].add(pack)
+    for pack, domains in data.rotten.items():
+        # By its header; else where something in it could be opened; else nothing is to be had from it anyway.
+        for domain in domains or {min(own)}:
+            condemned[domain].add(pack)
     if check.lost or any(snapshot.lost for snapshot in check.trees.snapshots):
-        for pack in objects.returned:  # perhaps somebody brought back what is lost, from a copy
+        for pack in objects.returned - data.rotten.keys():  # perhaps somebody brought back what is lost, from a copy
             for claim in objects.claims.of(pack):
-                condemned[claim.row.domain].add(pack)
+                if claim.row.domain not in data.false.get(pack, ()):
+                    condemned[claim.row.domain].add(pack)
     for pack in objects.gone | objects.unlisted:
         for claim in objects.claims.of(pack):
             relisted[claim.row.domain].add(pack)
+    for pack, domains in data.false.items():  # that these say nothing of it any more
+        for domain in domains:
+            relisted[domain].add(pack)
     for pack, domain in data.misdescribed.items():  # whoever is right, what can be read is copied
         condemned[domain].add(pack)
     jobs = {
@@ -212,11 +222,27 @@ def _rescue(check: Check) -> dict[str, bytes]:
     return {n: mine[n] for n in wrong if n in mine and hashlib.sha256(mine[n]).digest() == signed[n]}
 
 
-def _unreadable_gcs(check: Check) -> list[SessionId]:
-    """GCs whose record is damaged, or was not signed by whoever may condemn anything."""
+def _unreadable_gcs(check: Check) -> tuple[str, ...]:
+    """Records of GCs that are damaged, or were not signed by whoever may condemn anything."""
     affected = {o for f in check.objects.findings if not f.harmless for o in f.objects}
-    sids = sorted(name.removeprefix(names.GC) for name in affected if name.startswith(names.GC + names.GC_PREFIX))
-    return [SessionId(sid) for sid in sids if names.is_session_id(sid)]
+    return tuple(sorted(name for name in affected if name.startswith(names.GC)))
+
+
+def _end(vault: Vault, record: str) -> None:
+    """Nobody knows what this GC condemned, so it must not go on.  A record under another name is nobody's."""
+    sid = record.removeprefix(names.GC)
+    if sid.startswith(names.GC_PREFIX) and names.is_session_id(sid):
+        revoke(vault.store, vault.ring, SessionId(sid))
+    vault.backend.delete(record)
+
+
+def _is_readable(vault: Vault, name: str) -> bool:
+    """Whether an index object is what it must be, now."""
+    if name.startswith(names.INDEX):
+        with suppress(Damaged, NotFound):
+            vault.loader.open(name, fetch(vault.backend, name))
+            return True
+    return False
 
 
 def _restore(vault: Vault, name: str, data: bytes) -> None:
@@ -232,8 +258,12 @@ def _note(check: Check) -> tuple[int, int]:
     lost = defaultdict[str, set[str]](set)
     for path in check.lost:
         lost[path.snapshot].add(path.path)
+    began = now_ns()
+    waiting = [s for s, until in list_forgotten(check.vault) if until > began]  # a prune asks what these need, too
+    for snapshot in waiting:
+        lost[snapshot.id] = {path.path for path in check.trees.lost_of(snapshot)}
     marked = healed = 0
-    for snapshot in check.trees.snapshots:
+    for snapshot in (*check.trees.snapshots, *waiting):
         now = _condensed(lost[snapshot.id])
         if now != set(snapshot.lost):
             paths = (os.fsencode(path.removeprefix("/")) for path in now)
@@ -251,6 +281,6 @@ def _as_noted(report: CheckReport) -> CheckReport:
 def _condensed(paths: Iterable[str]) -> set[str]:
     """No more paths than a note holds: instead of too many, the folders that they are in."""
     found = set(paths)
-    while len(found) > NOTED:
+    while len(found) > NOTED or sum(len(path) for path in found) > NOTED_BYTES:
         found = {str(PurePosixPath(path).parent) for path in found}
     return found

@@ -13,7 +13,7 @@ from snapvault.access.resolve import resolve
 from snapvault.access.snapshot import Entry, Snapshot
 from snapvault.format.tree import ID_SIZE, Node, NodeKind
 from snapvault.foundation.errors import Damaged, InvalidInput, SourceError
-from snapvault.foundation.events import Control, Reporter
+from snapvault.foundation.events import Control, Reporter, limits_of
 from snapvault.foundation.ids import BlobId
 from snapvault.operations.archive import archive
 from snapvault.operations.fetch import Delivery, Fetcher, Piece
@@ -143,7 +143,7 @@ class Restorer:
         self._reporter = Reporter("restore", control)
         self._reader = vault.reader(domain.id)
         self._files = FileWriter(target)
-        threads = control.limits.threads if control is not None and control.limits is not None else None
+        threads = limits_of(control).threads
         self._fetcher: Fetcher[Use] = Fetcher(self._reader, self._deliver, self._fail, threads)
         self._batch: list[Piece[Use]] = []
         self._begun = NOTHING_BEGUN  # what is being delivered, and the links and folders that wait for it

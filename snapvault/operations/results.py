@@ -27,7 +27,7 @@ class Result:
 
     @property
     def status(self) -> str:
-        """``ok``, ``partial`` (items were skipped) or ``damaged`` (stored data is lost)."""
+        """``ok``, ``partial`` (items were skipped, or are lost as is known) or ``damaged`` (stored data is lost)."""
         return OK
 
     def to_dict(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import os
 import socket
 from dataclasses import dataclass, field
+from zlib import crc32
 
 from blake3 import blake3
 
@@ -21,8 +22,9 @@ from snapvault.format.tree import (
     split_nodes,
 )
 from snapvault.foundation.clock import now_ns
-from snapvault.foundation.events import Control, Limits, Reporter
+from snapvault.foundation.events import Control, Reporter, limits_of
 from snapvault.foundation.ids import BlobId
+from snapvault.operations.news import News
 from snapvault.operations.results import Issue, text_path
 from snapvault.platform.metadata import Owners
 from snapvault.repository.history import Slot
@@ -97,18 +99,22 @@ class Run:
         self.reporter = Reporter(operation, control)
         self.counts = Counts()
         self.started = now_ns()
-        limits = (control.limits if control is not None else None) or Limits()
+        limits = limits_of(control)
         self.session = None if dry_run else Session(vault.store, vault.ring, self.domain)
         try:
             if self.session is not None:
                 self.session.announce()
                 vault.check_holder()  # after W1: a removal of this key revokes every session that it finds
             self.index, self.slots = self._load()
-            self.blobs = (
-                DryWriter(self.index, self.domain.id_keys)
-                if self.session is None
-                else BlobWriter(self.session, self.index, self.domain, limits=limits)
-            )
+            self.blobs: BlobWriter | DryWriter
+            self.news: News | None = None
+            if self.session is None:
+                self.blobs = DryWriter(self.index, self.domain.id_keys)
+            else:
+                if domain is None:  # who brings a snapshot back has all of it, and only looks for what is reliable
+                    self.news = News(vault, self.domain.id, self.session.sid, self.index, self._warn)
+                    self.news.look()
+                self.blobs = BlobWriter(self.session, self.index, self.domain, limits=limits, news=self.news)
         except BaseException:
             if self.session is not None:
                 self.session.abort()
@@ -144,6 +150,19 @@ class Run:
         slots, problems = self.vault.commit_slots()
         self.counts.warnings += [str(p) for p in problems]
         return index, slots
+
+    def _warn(self, message: str) -> None:
+        if message not in self.counts.warnings:
+            self.counts.warnings.append(message)
+
+    @property
+    def shared(self) -> bool:
+        """Whether others store beside this run."""
+        return self.news is not None and self.news.shared
+
+    def place_in(self, path: bytes) -> int:
+        """A number that sessions do not share, so that those which store the same begin at different places."""
+        return crc32(path, crc32(self.session.sid.encode())) if self.session is not None else 0
 
     # -- storing -------------------------------------------------------------------------------------------------
 

@@ -101,10 +101,16 @@ class Saver:
         unmodified = self._parent.unmodified(before, listing.same)
         self._counts.files_unmodified += len(unmodified)
         self._counts.bytes_total += sum(n.size for n in listing.nodes if n.name in unmodified)
-        return _Folder(path, node, listing.nodes, before, old_content, listing.same, unmodified)
+        nodes = listing.nodes
+        if self._run.shared and nodes:
+            first = self._run.place_in(path) % len(nodes)
+            nodes = nodes[first:] + nodes[:first]
+        return _Folder(path, node, nodes, before, old_content, listing.same, unmodified)
 
     def _leave(self, folder: _Folder) -> None:
         self._held -= _size(folder.ahead)
+        if self._run.shared:
+            folder.done.sort(key=lambda n: n.name)
         if self._as_it_was(folder):
             folder.node.content = folder.old
         else:

@@ -1,7 +1,7 @@
 """What a prune sees of one domain at one moment: snapshots, packs, how much of each is needed (rules G2 and G6)."""
 
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,14 +15,16 @@ from snapvault.foundation.ids import BlobId, DomainId, PackId, SessionId
 from snapvault.foundation.table import find_records
 from snapvault.operations.liveness import Liveness
 from snapvault.repository.history import Slot
-from snapvault.repository.index import PackRow
+from snapvault.repository.index import PackRow, Place
 from snapvault.repository.loader import IndexLoader
 from snapvault.repository.notes import NOTHING
+from snapvault.repository.packs import read_header
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.records import WIDTH
 from snapvault.repository.repository import Vault
 
 ATTEMPTS = 10
+Where = tuple[PackRow, int, int]  # a segment, as somebody describes it: pack, offset, sealed bytes
 
 
 @dataclass(slots=True)
@@ -56,6 +58,11 @@ def _listed(vault: Vault) -> frozenset[str]:
     return frozenset(o.name for prefix in (names.INDEX, names.PACKS) for o in vault.backend.list(prefix))
 
 
+def indexes(vault: Vault) -> frozenset[str]:
+    """The index objects that there are."""
+    return frozenset(o.name for o in vault.backend.list(names.INDEX))
+
+
 class Survey:
     """Everything is read when this is made; any error of the store is raised.
 
@@ -71,6 +78,10 @@ class Survey:
             slots = [s for s in slots if s.record.sid not in self.waiting]
         every = vault.history.all_slots()
         self.filled = {s.record.sid for s in every}
+        # A slot with "GC done" that cannot be read may name any pack: then no copy is known to survive.
+        listed = {o.name.removeprefix(names.SNAPSHOTS) for o in vault.backend.list(names.SNAPSHOTS + names.GC_PREFIX)}
+        self._blind = not listed <= self.filled
+        self._failed: set[tuple[PackId, int, int]] = set()  # segments that could not be opened
         self.removed = {pack for s in every for pack in s.record.removed_packs()}
         # They go without a new fence; what a removed maintainer named does not.
         self.going = {pack for s in every if is_trusted_gc(vault, s) for pack in s.record.removed_packs()}
@@ -128,14 +139,52 @@ class Survey:
 
     def survives(self, blob: BlobId, condemned: Collection[PackId]) -> bool:
         """Whether a copy outside these packs, and outside what was removed, is there and is what its id says."""
-        for place in self.reader.index.places(blob):
+        for place in self.reader.index.places(blob) if not self._blind else ():
             pack = place.pack
             if pack.id in condemned or pack.id in self.removed or self.present.get(pack.id) != pack.size:
                 continue
-            with suppress(Damaged, NotFound):  # the type that was said is part of what is verified
-                self.reader.verified(blob, place.type, place, self.reader.segment(place))
+            with suppress(Damaged, NotFound):
+                self.read(blob, place)
                 return True
         return False
+
+    def read(self, blob: BlobId, place: Place) -> memoryview:
+        """A blob at a place, verified (the type that was said, too); Damaged, NotFound."""
+        where = place.pack.id, place.start, place.sealed
+        if where in self._failed:  # for each blob in it the same
+            raise Damaged(f"{names.pack(place.pack.id)}, segment at {place.start}: it could not be opened before")
+        try:
+            segment = self.reader.segment(place)
+        except (Damaged, NotFound):
+            self._failed.add(where)
+            raise
+        return self.reader.verified(blob, place.type, place, segment)
+
+    def unvisited(self, gone: Collection[PackId], visited: Collection[Where], *, every: bool) -> Iterator[PackRow]:
+        """Packs among ``gone`` in which the index has a segment that was not looked into.
+
+        Only segments of which something is needed count, unless ``every``; and no pack that another GC removes, which
+        saw to it that nobody needs it.
+        """
+        gone = {pack for pack in gone if pack in self.present and pack not in self.going}
+        for table, live in zip(self.index.tables, self._live.live_bytes(), strict=True):
+            rows = table.segments
+            for segment in range(len(live)):
+                row = table.packs[rows[4 * segment]]
+                counts = row.id in gone and row.domain == self.domain and (every or live[segment])
+                if counts and (row, rows[4 * segment + 1], rows[4 * segment + 2]) not in visited:
+                    yield row
+
+    def is_own(self, row: PackRow) -> bool:
+        """Whether a pack is of the session and the domain that somebody says, by the header in the pack itself.
+
+        Else a writer could have packs removed by listing them as its own.
+        """
+        try:
+            head = self.vault.sessions.verify(read_header(self.vault.backend, row.id))[0].head
+        except (Damaged, NotFound):
+            return False
+        return (head.sid, head.domain) == (row.sid, row.domain) and head.domain == self.domain
 
 
 def _is_slot(name: str) -> bool:
@@ -145,6 +194,11 @@ def _is_slot(name: str) -> bool:
 def is_trusted_gc(vault: Vault, slot: Slot) -> bool:
     """Whether anybody may delete what a slot names as removed for ever."""
     return slot.record.kind == GC_DONE and slot.holder not in vault.ring.removed
+
+
+def removed_names(vault: Vault, slots: Iterable[Slot]) -> set[str]:
+    """What slots name as removed for ever, packs and index objects, so that anybody may delete it."""
+    return {name for s in slots if is_trusted_gc(vault, s) for name in s.record.removed}
 
 
 def _roots(vault: Vault) -> tuple[list[Slot], set[SessionId]]:
@@ -160,7 +214,7 @@ def _roots(vault: Vault) -> tuple[list[Slot], set[SessionId]]:
         if any(_is_slot(n) and n not in settled for n in problem.affected):
             raise Damaged(
                 f"nothing is removed: {problem.message}",
-                hint="mend this snapshot from a copy of the repository, or forget it by its id",
+                hint="mend it from a copy of the repository, or forget it by its id, with --undelete-window 0h",
                 affected=problem.affected,
             )
     for slot in slots:

@@ -39,7 +39,7 @@ def undelete(repo: "Repository", ref: str, *, control: Control | None = None) ->
     """Bring back the forgotten snapshot whose id begins with ``ref``.
 
     RoleRequired unless owner or maintainer; InvalidInput if no forgotten snapshot is meant, or it is back already;
-    Damaged if a part of it is gone, and then there is no snapshot.
+    Damaged if a part of it is gone, and then there is no snapshot; but what a repair noted as lost stays lost.
     """
     vault = repo.vault
     vault.ring.require_role(Role.MAINTAINERS, "bring snapshots back")
@@ -49,10 +49,11 @@ def undelete(repo: "Repository", ref: str, *, control: Control | None = None) ->
         raise Damaged(f"the keyset does not name the domain of snapshot {snapshot.id}")
     with Run(vault, "undelete", control, domain=domain) as run:
         reader = run.vault.reader(snapshot.domain)
-        Needed(reader, _Keeper(run, reader).visit).walk(snapshot.details.root)
+        keeper = _Keeper(run, reader, lost=bool(snapshot.lost))
+        Needed(reader, keeper.visit, keeper.is_lost).walk(snapshot.details.root)
         sid = run.acknowledge(replace(snapshot.details, tags=snapshot.tags, original=snapshot.id))
-    if snapshot.held or snapshot.lost:
-        lost = tuple(os.fsencode(path.removeprefix("/")) for path in snapshot.lost)
+    lost = tuple(os.fsencode(path.removeprefix("/")) for path in snapshot.lost) if keeper.lacked else ()
+    if snapshot.held or lost:
         vault.notes.add(SnapshotId(SessionId(sid)), vault.ring.signing.id, NoteDetails(hold=snapshot.held, lost=lost))
     return UndeleteResult(sid, snapshot.id, run.blobs.written.stored)
 
@@ -75,18 +76,32 @@ def _forgotten(vault: Vault, ref: str) -> Snapshot:
 class _Keeper:
     """Puts what the session cannot rely on."""
 
-    def __init__(self, run: Run, reader: BlobReader) -> None:
-        self._run, self._reader = run, reader
+    def __init__(self, run: Run, reader: BlobReader, *, lost: bool) -> None:
+        """``lost``: of what is in no index it is known that it is lost."""
+        self._run, self._reader, self._lost = run, reader, lost
         self._seen: set[BlobId] = set()  # pieces of folders
+        self.lacked = False  # something is lost, still
+
+    def is_lost(self, blob: BlobId) -> bool:
+        """Whether it is known to be lost, after everything was tried."""
+        return self._lost and not self._reader.index.places(blob)
 
     def visit(self, ids: bytes, kind: int) -> list[bool]:
         """Some blobs of the snapshot; of folders, which were not here before."""
         self._run.reporter.check()
         for blob in each_id(ids):
             # Read, so that nothing comes back that is damaged; put only what the session cannot rely on.
-            if self._run.blobs.put(kind, self._reader.blob(blob, kind)) != blob:
+            try:
+                data = self._reader.blob(blob, kind)
+            except Damaged:
+                if not self.is_lost(blob):
+                    raise
+                self.lacked = True
+                continue
+            if self._run.blobs.put(kind, data) != blob:
                 raise Damaged(f"blob {blob.hex()[:16]} is of another domain")
-        new = [blob not in self._seen for blob in each_id(ids)] if kind == BlobType.TREE else []
+        wanted = each_id(ids) if kind == BlobType.TREE else []
+        new = [blob not in self._seen and not self.is_lost(blob) for blob in wanted]
         if new:
             self._seen.update(each_id(ids))
         return new

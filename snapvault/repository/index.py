@@ -259,16 +259,20 @@ class BlobIndex:
         Tables of like size are merged, so that there are few, but not into ones that take much memory to make.  In this
         order, another thread always finds a blob in one of the two.
         """
-        tables = [*self.tables, build_table((), packs)]
+        self.learnt(build_table((), packs))
+        self.new.difference_update(
+            BlobId(s.ids[i : i + ID_SIZE]) for _, parts in packs for s in parts for i in range(0, len(s.ids), ID_SIZE)
+        )
+
+    def learnt(self, table: IndexTable) -> None:
+        """Take one more table."""
+        tables = [*self.tables, table]
         while len(tables) - self._loaded > 1:
             before, last = map(len, tables[-2:])
             if before > 2 * last or before + last > MERGED_MAX:
                 break
             tables[-2:] = [merge_tables(tables[-2:])]
         self.tables = tables
-        self.new.difference_update(
-            BlobId(s.ids[i : i + ID_SIZE]) for _, parts in packs for s in parts for i in range(0, len(s.ids), ID_SIZE)
-        )
 
     def length(self, blob: BlobId) -> int | None:
         """Bytes of a blob, or None if it is unknown."""

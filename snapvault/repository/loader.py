@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from blake3 import blake3
 
@@ -86,6 +86,28 @@ class IndexLoader:
         if scan and self._ring.can_read:
             self._scan(index, distrust=distrust)
         return index
+
+    def news(
+        self, known: Collection[str], own: SessionId, domain: DomainId, unwanted: Collection[PackId]
+    ) -> IndexTable:
+        """Packs of a domain that may be relied upon, as index objects beside the known ones list them: W2 once more.
+
+        ``own``: the session that asks, whose packs are no news.  ``unwanted``: packs that are known, or not to be
+        relied upon though they are there.  What cannot be read is not known, no more than that.
+        """
+        self.problems = []
+        condemned = self.condemned()
+        listed, sizes = self._listed()
+        present = self.packs_present()  # after the index: what that names is there by now
+        wanted, builder = [name for name in listed if name not in known], TableBuilder()
+        for name, data in zip(wanted, self._store.each(wanted, sizes, keep=False), strict=True):
+            with contextlib.suppress(Damaged):
+                if isinstance(data, bytes) and self.author(data) not in self._ring.removed:
+                    for row, segments in self.open(name, data):
+                        ours = row.domain == domain and row.sid != own and row.id not in unwanted
+                        if ours and present.get(row.id) == row.size and row.id not in condemned:
+                            builder.add(row, segments)
+        return builder.built(wanted)
 
     def _tables(self) -> list[IndexTable]:
         listed, sizes = self._listed()
@@ -238,7 +260,7 @@ class IndexLoader:
         doubt = False
         for info in list(self._store.backend.list(names.GC)):
             try:
-                found.update(self._condemned_by(info))
+                found.update(self.condemned_by(info))
             except NotFound:
                 continue  # its GC has ended since the listing, and says in its slot what is gone
             except Untrusted as e:
@@ -262,7 +284,8 @@ class IndexLoader:
         text = f"{name} cannot be read, so nothing that is stored is relied upon: {error.message}"
         return Damaged(text, affected=[name])
 
-    def _condemned_by(self, info: ObjectInfo) -> tuple[PackId, ...]:
+    def condemned_by(self, info: ObjectInfo) -> tuple[PackId, ...]:
+        """The packs that a record of a GC names; Damaged, NotFound."""
         data = fetch(self._store.backend, info.name, info.size)
         try:
             check_frame(data)

@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Protocol
 
 from blake3 import blake3
 
@@ -19,11 +20,12 @@ from snapvault.format.pack import MAX_SEGMENT_RAW, Segment
 from snapvault.foundation.errors import SnapvaultError, StoreUnavailable
 from snapvault.foundation.ids import PackId
 from snapvault.platform.memory import page_aligned
-from snapvault.repository.index import BlobIndex, PackRow
+from snapvault.repository.index import BlobIndex, IndexTable, PackRow
 from snapvault.repository.packs import EncodedSegment, pack_ending, pack_prefix
 from snapvault.repository.session import Session
 
 INDEX_BYTES, INDEX_SECONDS, INDEX_BLOBS = 1 << 30, 300.0, 1 << 19  # an index object at least this often
+SHARED_SECONDS = 1.0  # the first interval, where other sessions are open
 PATIENCE = 0.5  # seconds between looks at whether another stage failed
 
 
@@ -40,11 +42,27 @@ class _Pack:
         buffer[: self.size] = prefix
 
 
+class Others(Protocol):
+    """Sessions beside this one."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether there are any, as far as is known."""
+
+    def look(self) -> bool:
+        """Whether there are any now."""
+
+    def learn(self) -> IndexTable:
+        """What they stored since this was last asked."""
+
+
 class PackAssembler:
     """Collects segments into packs, uploads them and writes the index.  Thread-safe."""
 
-    def __init__(self, session: Session, target: int, uploads: int, index: BlobIndex) -> None:
-        self._session, self._target, self._index = session, target, index
+    def __init__(self, session: Session, target: int, uploads: int, index: BlobIndex, news: Others | None) -> None:
+        self._session, self._target, self._index, self._news = session, target, index, news
+        # Beside others who say what they stored, one says so early, too, and at ever longer intervals.
+        self._every = INDEX_SECONDS if news is None else SHARED_SECONDS
         self._prefix = pack_prefix(session.header)
         # A segment that begins before the target fits in any case; pages that nothing is written to take no memory.
         self._capacity = len(self._prefix) + target + OVERHEAD + MAX_SEGMENT_RAW
@@ -143,17 +161,31 @@ class PackAssembler:
             self._ready_blobs += sum(len(s.lengths) for s in segments)
             self.stored += row.size
             due = self._ready_bytes >= INDEX_BYTES or self._ready_blobs >= INDEX_BLOBS
-            due = due or time.monotonic() - self._indexed >= INDEX_SECONDS
+            due = due or (time.monotonic() - self._indexed >= self._every and self._in_time())
             batch = self._take_ready() if due else []
         if batch:
             self._session.put_index(batch)
             with self._indexing:
                 self._index.indexed(batch)
+                if self._news is not None and self._news.shared:
+                    with contextlib.suppress(SnapvaultError):  # then what others stored is stored again
+                        self._index.learnt(self._news.learn())
+
+    def _in_time(self) -> bool:
+        """Whether it is time for an index object: not so early if nobody is there to read it."""
+        if self._news is not None and not self._news.shared:
+            with contextlib.suppress(SnapvaultError):
+                if self._news.look():
+                    return True
+            self._news, self._every = None, INDEX_SECONDS
+            return False
+        return True
 
     def _take_ready(self) -> list[tuple[PackRow, list[Segment]]]:
         batch, self._ready = self._ready, []
         self._ready_bytes = self._ready_blobs = 0
         self._indexed = time.monotonic()
+        self._every = min(2 * self._every, INDEX_SECONDS)
         return batch
 
     def finish(self) -> None:

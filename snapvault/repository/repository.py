@@ -22,7 +22,7 @@ from snapvault.format.config import ConfigRecord, decode_config
 from snapvault.format.keyset import KeysetRecord, decode_keyset
 from snapvault.format.signed import decode_signed
 from snapvault.format.wire import FormatError, Kind
-from snapvault.foundation.errors import Damaged, FormatTooNew, InvalidInput, KeyRejected, RepositoryNotFound
+from snapvault.foundation.errors import Conflict, Damaged, FormatTooNew, InvalidInput, KeyRejected, RepositoryNotFound
 from snapvault.foundation.events import Control
 from snapvault.foundation.ids import DomainId, RepositoryId, SessionId
 from snapvault.repository.cache import Cache
@@ -127,6 +127,11 @@ class Vault:
         keyset, _ = read_keyset(self.backend, self.ring.config, self.ring.config_digest)
         if all(h.id != self.ring.signing.id for h in keyset.holders):
             raise KeyRejected("this key was removed from the repository", hint="ask the owner for a new key")
+
+    def require_current(self) -> None:
+        """Conflict if there are keys that were not there when this was opened: what is sealed to them looks damaged."""
+        if self._newest_keyset() != self.ring.current.number:
+            raise Conflict("keys were changed since the repository was opened", hint="open it again")
 
     def _newest_keyset(self) -> int:
         return max(keyset_numbers(self.backend), default=0)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from blake3 import blake3
 
-from snapvault.backend.protocol import Exists, NotFound
+from snapvault.backend.protocol import Backend, Exists, NotFound
 from snapvault.backend.wrapper import settle
 from snapvault.crypto.hpke import hpke_seal
 from snapvault.crypto.kdf import SECRET_SIZE, context_digest
@@ -71,6 +71,20 @@ class Session:
         )
         return sign(Kind.SESSION, SessionRecord(head, info, stanzas).encode(), keys.id, keys.signer)
 
+    @classmethod
+    def resume(
+        cls, store: Store, ring: Keyring, domain: DomainKeys, secrets: SessionSecrets, header: bytes
+    ) -> "Session":
+        """A session of one's own that an earlier process announced and left open, having put nothing."""
+        session = cls(store, ring, domain, sid=secrets.sid)
+        session.secrets, session.header = secrets, header
+        session._heart.start()
+        return session
+
+    def pause(self) -> None:
+        """Leave it open for a later process, which resumes it."""
+        self._heart.stop()
+
     def announce(self) -> None:
         """W1.  From here on a GC waits for this session."""
         self._store.backend.put_if_absent(names.session(self.sid), [self.header])
@@ -123,11 +137,16 @@ class Session:
         self._fill(GC_DONE, b"", removed=tuple(removed), put=put)
         self._heart.stop()
 
-    def abort(self) -> None:
-        """Fill the slot with "abort", so that a GC need not wait for this session.  Failures are left to the lease."""
+    def abort(self) -> bool:
+        """Fill the slot with "abort", so that a GC need not wait for this session: whether that is what it holds now.
+
+        Failures are left to the lease.
+        """
         self._heart.stop()
         with contextlib.suppress(SnapvaultError):
             self._fill(ABORT, b"")
+            return True
+        return False
 
     def _fill(
         self,
@@ -167,6 +186,13 @@ class Session:
                 f"session {self.sid} was revoked before it could commit; nothing was acknowledged",
                 hint="run the backup again; what was indexed is not uploaded twice",
             )
+
+
+def open_sessions(backend: Backend) -> set[SessionId]:
+    """The sessions whose slot is empty: of writers that run, or died.  Names that no session can have are left out."""
+    found = {o.name.removeprefix(names.SESSIONS) for o in backend.list(names.SESSIONS)}
+    found -= {o.name.removeprefix(names.SNAPSHOTS) for o in backend.list(names.SNAPSHOTS)}
+    return {SessionId(sid) for sid in found if names.is_session_id(sid)}
 
 
 def revoke(store: Store, ring: Keyring, sid: SessionId) -> None:

@@ -108,27 +108,29 @@ class Sessions:
         with self._lock:
             wanted = [sid for sid in sids if sid not in self._headers]
         for sid, data in zip(wanted, self._store.immutables([names.session(sid) for sid in wanted]), strict=True):
-            try:
-                known = data if isinstance(data, Damaged) else self.verify(data, sid)
-            except Damaged as e:
-                known = e
-            with self._lock:
-                self._headers.setdefault(sid, known)
+            with suppress(Damaged):  # told to whoever asks for it
+                if not isinstance(data, Damaged):
+                    known = self.verify(data, sid)
+                    with self._lock:
+                        self._headers.setdefault(sid, known)
 
     def _by_object(self, sid: SessionId) -> Header | Damaged:
         with self._lock:
             known = self._headers.get(sid)
         if known is None:
-            name = names.session(sid)
-            try:
-                known = self.verify(self._store.immutable(name), sid)
-            except NotFound:
-                known = Damaged(f"the header of session {sid} is gone", affected=[name])
-            except Damaged as e:
-                known = e
+            known = self._read(sid)
             with self._lock:
                 self._headers[sid] = known
         return known
+
+    def _read(self, sid: SessionId) -> Header | Damaged:
+        name = names.session(sid)
+        try:
+            return self.verify(self._store.immutable(name), sid)
+        except NotFound:
+            return Damaged(f"the header of session {sid} is gone", affected=[name])
+        except Damaged as e:
+            return e
 
     def _by_copy(self, sid: SessionId, pack: PackId) -> Header:
         with self._lock:

@@ -11,6 +11,7 @@ from snapvault.foundation.ahead import ahead
 from snapvault.foundation.errors import Damaged
 from snapvault.repository.cache import Cache
 
+TRIES = 3  # reads of an object that comes damaged
 FETCHERS = 8  # requests at once for small objects
 
 # Bytes of the largest object of each kind that anybody honest writes: the store may offer a terabyte instead.
@@ -74,12 +75,15 @@ class Store:
         return self.fresh(name, size, keep=keep)
 
     def fresh(self, name: str, size: int | None = None, *, keep: bool = True) -> bytes:
-        """The same, as the store has it now."""
-        data = fetch(self.backend, name, size)
-        try:
-            check_frame(data)
-        except Damaged as e:
-            raise type(e)(f"{name}: {e.message}", affected=[name]) from e
+        """The same, as the store has it now.  What comes damaged is asked for again: one bad reply must not stick."""
+        for left in range(TRIES - 1, -1, -1):
+            try:
+                data = fetch(self.backend, name, size)
+                check_frame(data)
+                break
+            except Damaged as e:
+                if not left:
+                    raise type(e)(f"{name}: {e.message}", affected=[name]) from e
         if keep:
             self.cache.put("objects/" + name, data)
         return data

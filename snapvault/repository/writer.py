@@ -26,7 +26,7 @@ from snapvault.foundation.ids import BlobId
 from snapvault.platform.memory import page_aligned
 from snapvault.repository.index import BlobIndex
 from snapvault.repository.keyring import DomainKeys
-from snapvault.repository.packer import PATIENCE, PackAssembler
+from snapvault.repository.packer import PATIENCE, Others, PackAssembler
 from snapvault.repository.packs import encode_segment
 from snapvault.repository.session import Session
 
@@ -47,8 +47,16 @@ class BlobWriter:
     """Stores blobs of one session, each once.  ``put`` and ``flush`` belong to one thread."""
 
     def __init__(
-        self, session: Session, index: BlobIndex, domain: DomainKeys, *, limits: Limits = NO_LIMITS, level: int = LEVEL
+        self,
+        session: Session,
+        index: BlobIndex,
+        domain: DomainKeys,
+        *,
+        limits: Limits = NO_LIMITS,
+        level: int = LEVEL,
+        news: Others | None = None,
     ) -> None:
+        """``news``: the sessions beside this one; None: nobody is asked what is stored."""
         self.index, self._domain, self._session, self._level = index, domain, session, level
         keyset = session.ring.current
         self._segment_size = keyset.segment
@@ -56,7 +64,7 @@ class BlobWriter:
         in_flight, uploads = _queues(workers, keyset.segment, keyset.pack, limits.memory)
         self._sealing = ThreadPoolExecutor(workers, thread_name_prefix="snapvault-seal")
         self._slots = threading.BoundedSemaphore(in_flight)
-        self._packs = PackAssembler(session, keyset.pack, uploads, index)
+        self._packs = PackAssembler(session, keyset.pack, uploads, index, news)
         self._spare: list[mmap.mmap] = []  # buffers of segments that were sealed
         self._pending = {False: self._begin(), True: self._begin()}  # trees and lists apart from data
         self.written = Written()

@@ -25,7 +25,7 @@ from snapvault.format.session import GC
 from snapvault.format.tree import Content, Node, NodeKind
 from snapvault.format.wire import Kind
 from snapvault.foundation.ids import HolderId, PackId, SessionId
-from snapvault.repository import create, packs, session
+from snapvault.repository import create, packer, packs, session
 from snapvault.repository.repository import Vault
 from snapvault.repository.trust import sign
 
@@ -40,12 +40,16 @@ _numbers = itertools.count()
 
 @contextmanager
 def small_parts() -> Iterator[None]:
-    """While this is open, new repositories cut segments and packs early and pad them little."""
+    """While this is open, new repositories cut segments and packs early and pad them little.
+
+    Sessions that see others tell them of every pack at once.
+    """
     with (
         mock.patch.object(create, "SEGMENT_SIZE", 2048),
         mock.patch.object(create, "PACK_SIZE", 8192),
         mock.patch.object(packs, "FULL_UNIT", 1024),
         mock.patch.object(packs, "LAST_FLOOR", 1024),
+        mock.patch.object(packer, "SHARED_SECONDS", 0.0),
     ):
         yield
 

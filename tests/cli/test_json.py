@@ -103,6 +103,7 @@ def test_damage(cli: Machine, repo: Path, source: Path) -> None:
     ):
         done = cli("check", "--repair", *options, "--json")
         assert done.code == code and set(done.summary) - {"type", "schema", "verb"} == page["check", kind]
+        assert [r for r in done.records if r.get("kind") == "lost"]
 
 
 def test_an_error_that_ends_a_command(cli: Machine, repo: Path, tmp_path: Path) -> None:

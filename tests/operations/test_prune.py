@@ -10,12 +10,14 @@ from snapvault import Repository
 from snapvault.chunking import Chunking
 from snapvault.format import names
 from snapvault.foundation.errors import Damaged, RoleRequired
+from snapvault.foundation.ids import SessionId
 from snapvault.operations import prune as prune_module
 from snapvault.operations.collect import GarbageCollection
+from snapvault.operations.pending import Pending
 from snapvault.operations.prune import PruneLimits, PruneResult, plan_prune
 from snapvault.repository import create
-from snapvault.repository.session import Session, revoke
-from tests.repos import again, back, contents, damage, make, objects, save
+from snapvault.repository.session import revoke
+from tests.repos import again, back, contents, damage, make, objects, open_session, save
 
 NOW = timedelta(0)
 
@@ -115,18 +117,11 @@ def test_the_undelete_window(repo: Repository, source: Path, tmp_path: Path) -> 
     assert contents(back(again(repo), tmp_path / "out", source, brought)) == tree
 
 
-def announced(repo: Repository) -> Session:
-    vault = again(repo).vault
-    session = Session(vault.store, vault.ring, vault.ring.write_domain)
-    session.announce()
-    return session
-
-
 def test_a_writer_that_has_not_ended_is_waited_for(repo: Repository, source: Path) -> None:
     fill(source, 0)
     first = save(repo, source).snapshot
     forget(repo, first)
-    session, before = announced(repo), objects(repo)
+    session, before = open_session(repo), objects(repo)
     result = prune(repo)
     assert result.waits_for == (session.sid,) and result.status == "partial" and result.packs_removed == 0
     assert {n for n in objects(repo) if not n.startswith((names.SNAPSHOTS, names.SESSIONS))} == {
@@ -139,7 +134,7 @@ def test_a_writer_that_has_not_ended_is_waited_for(repo: Repository, source: Pat
 def test_a_writer_without_a_sign_of_life_is_revoked(repo: Repository, source: Path) -> None:
     fill(source, 0)
     forget(repo, save(repo, source).snapshot)
-    session = announced(repo)
+    session = open_session(repo)
     assert prune(repo, lease=timedelta(hours=1)).waits_for
     assert prune(repo, lease=NOW).packs_removed > 0
     with pytest.raises(snapvault.Conflict):
@@ -266,3 +261,80 @@ def test_who_may(repo: Repository, tmp_path: Path, role: str) -> None:
     snapvault.add_key(repo, role, role, file=tmp_path / role)
     with pytest.raises(RoleRequired):
         plan_prune(snapvault.open(repo.url, keys=snapvault.KeyFile(tmp_path / role)))
+
+
+def test_backups_one_after_another_do_not_starve_it(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """There is always one; but those that begin after the prune did need not end for the next run to go on."""
+    state = {"state": tmp_path / "state"}
+    fill(source, 0)
+    first = save(repo, source).snapshot
+    fill(source, 1)
+    kept = {save(repo, source).snapshot: contents(source)}
+    forget(repo, first)
+    one = open_session(repo)
+    waiting = plan_prune(again(repo, **state)).execute(wait=NOW)
+    assert waiting.status == "partial" and waiting.waits_for == (one.sid,)
+    two = open_session(repo)
+    one.abort()
+    before = packs(repo)
+    done = plan_prune(again(repo, **state)).execute(wait=NOW)
+    assert done.packs_removed and len(packs(repo)) < len(before)
+    two.abort()
+    all_whole(repo, kept, source, tmp_path)
+    assert not [n for n in objects(repo) if n.startswith(names.GC)]
+
+
+def test_what_waits_is_taken_up_once(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """Of two that begin at the same moment, one goes on with it; the other one must not give up what that one puts."""
+    fill(source, 0)
+    first = save(repo, source).snapshot
+    fill(source, 1)
+    save(repo, source)
+    forget(repo, first)
+    open_session(repo)
+    vault = again(repo, state=tmp_path / "state").vault
+    assert plan_prune(again(repo, state=tmp_path / "state")).execute(wait=NOW).waits_for
+    (domain,) = vault.ring.domains.values()
+    assert Pending(vault, domain).take_up() is not None
+    assert Pending(vault, domain).take_up() is None
+
+
+def test_what_waits_and_was_revoked_begins_anew(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """By another maintainer, who could not know whether it lives."""
+    state = {"state": tmp_path / "state"}
+    fill(source, 0)
+    first = save(repo, source).snapshot
+    fill(source, 1)
+    kept = {save(repo, source).snapshot: contents(source)}
+    forget(repo, first)
+    one = open_session(repo)
+    assert plan_prune(again(repo, **state)).execute(wait=NOW).waits_for
+    (record,) = [n for n in objects(repo) if n.startswith(names.GC)]
+    vault = again(repo).vault
+    revoke(vault.store, vault.ring, SessionId(record.removeprefix(names.GC)))
+    assert plan_prune(again(repo, **state)).execute(wait=NOW).waits_for == (one.sid,)
+    one.abort()
+    assert plan_prune(again(repo, **state)).execute(wait=NOW).packs_removed
+    all_whole(repo, kept, source, tmp_path)
+
+
+def test_a_repair_ends_what_waits(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """It condemns other packs, and would wait for it; also in a domain in which it has nothing to do."""
+    state = {"state": tmp_path / "state"}
+    snapvault.add_key(repo, "writer", "w", file=tmp_path / "w")
+    fill(source, 0)
+    first = save(repo, source).snapshot
+    other = snapvault.open(repo.url, keys=snapvault.KeyFile(tmp_path / "w"), state=tmp_path / "other")
+    second = save(other, source, dataset="w").snapshot
+    fill(source, 1)
+    kept = {save(repo, source).snapshot: contents(source)}
+    forget(repo, first, second)
+    one = open_session(repo)
+    assert plan_prune(again(repo, **state)).execute(wait=NOW).waits_for
+    one.abort()
+    for name in [n for n in objects(repo) if n.startswith(names.INDEX)]:
+        Path(repo.url, name).unlink()
+    assert snapvault.plan_repair(again(repo, **state)).execute(wait=NOW).status == "ok"
+    all_whole(repo, kept, source, tmp_path)
+    assert plan_prune(again(repo, **state)).execute(wait=NOW).packs_removed
+    all_whole(repo, kept, source, tmp_path / "then")

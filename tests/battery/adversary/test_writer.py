@@ -254,7 +254,7 @@ def test_anothers_packs_claimed_as_its_own(vault: Vault, made: Lab, scratch: Pat
     session = announced(vault)
     other = [replace(s, ids=bytes(b ^ 255 for b in s.ids), lengths=s.lengths[::-1]) for s in segments]
     put_index(vault, session, [(row._replace(sid=session.sid), other)])
-    reported(made, f"an index of session {session.sid} disagree", read_data=True)
+    reported(made, f"an index of session {session.sid} lists it in a domain of which it is not", read_data=True)
     nobody_lost(made, scratch)
     lost_index = [n for n in made.store.objects if n.startswith(names.INDEX)]
     with made.open() as repo:

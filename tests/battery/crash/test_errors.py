@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from battery import killing, model
 from battery.faultyos import CHANGING, READING, FaultyOs
+from battery.oracle import Ledger
 
 import snapvault
 from snapvault.backend.local import LocalBackend
@@ -196,44 +197,66 @@ def test_keys_and_forget(base: killing.Base, code: int, operation: str) -> None:
     file.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("code", NARROW, ids=errno.errorcode.get)
-@pytest.mark.parametrize("operation", ["prune", "repair"])
-def test_reclaiming(base: killing.Base, code: int, operation: str) -> None:
-    """The first snapshot is forgotten; for a repair an index object is gone, too.  Whatever fails, nothing is lost."""
-    first = next(iter(base.ledger.trees))
+def with_objects(base: killing.Base, ledger: Ledger, folder: Folder) -> killing.Base:
+    """The base repository as it is in a folder."""
+    backend = folder.backend()
+    return killing.Base({o.name: backend.get(o.name) for o in backend.list()}, ledger, base.scratch)
 
-    def prepared(folder: Folder) -> None:
+
+@pytest.mark.parametrize("code", NARROW, ids=errno.errorcode.get)
+def test_prune(base: killing.Base, code: int) -> None:
+    """Every other call; whatever fails, nothing is lost, and the next one does it."""
+    first = next(iter(base.ledger.trees))
+    with Folder(base) as folder:
         with model.opened(folder.backend()) as repo:
             snapvault.forget_snapshots(repo, [first], undelete_window=NOW)
         folder.ledger.forgotten.add(first)
-        if operation == "repair":
-            next((folder.path / "index").iterdir()).unlink()
+        forgotten = with_objects(base, folder.ledger, folder)
 
     def act(folder: Folder) -> None:
         with model.opened(folder.backend()) as repo, model.small_parts():
-            if operation == "repair":
-                snapvault.plan_repair(repo, control=model.ONE_THREAD).execute(wait=NOW, lease=NOW)
-            else:
-                limits = snapvault.PruneLimits(unused=0.0)
-                snapvault.plan_prune(repo, limits=limits, control=model.ONE_THREAD).execute(wait=NOW, lease=NOW)
+            limits = snapvault.PruneLimits(unused=0.0)
+            plan = snapvault.plan_prune(repo, limits=limits, control=model.ONE_THREAD)
+            assert plan.execute(wait=NOW, lease=NOW).status == "ok"
 
     failures = 0
-    with Folder(base) as folder:
-        prepared(folder)
-        ready = killing.Base(
-            {o.name: folder.backend().get(o.name) for o in folder.backend().list()}, folder.ledger, base.scratch
-        )
-    for folder, faulty, error in starved(ready, act, code, CHANGING, step=2):
+    for folder, faulty, error in starved(forgotten, act, code, CHANGING, step=2):
         failures += error is not None
-        if error is None:  # what only tidies up; a repair's check can do without writing down what it found
-            assert operation == "repair" or faulty.failed in ("unlink", "close", "fsync")
-        else:
-            assert type(error) is ERRORS[code], (faulty.failed, error)
-        folder.verify(check=operation == "prune")
+        assert error is not None or faulty.failed in ("unlink", "close", "fsync"), faulty.failed
+        assert error is None or type(error) is ERRORS[code], (faulty.failed, error)
+        folder.verify()
         act(folder)
         back_up(folder)
         folder.verify()
     assert failures >= 10
+
+
+@pytest.mark.parametrize("code", NARROW, ids=errno.errorcode.get)
+def test_repair(base: killing.Base, code: int) -> None:
+    """Every other call; whatever fails, what could be restored before can be restored, and the next one does it."""
+    with Folder(base) as folder:
+        largest = max((folder.path / "packs").glob("*/*"), key=lambda p: p.stat().st_size)
+        data = largest.read_bytes()
+        largest.write_bytes(data[: len(data) // 2] + b"rot" + data[len(data) // 2 + 3 :])
+        next((folder.path / "index").iterdir()).unlink()
+        damaged = with_objects(base, folder.ledger, folder)
+        before = killing.lost(folder.backend(), base)
+    assert any(before.values())
+
+    def act(folder: Folder) -> None:
+        with model.opened(folder.backend()) as repo, model.small_parts():
+            result = snapvault.plan_repair(repo, control=model.ONE_THREAD).execute(wait=NOW, lease=NOW)
+            assert result.status == "partial", result
+
+    failures = 0
+    for folder, faulty, error in starved(damaged, act, code, CHANGING, step=2):
+        failures += error is not None
+        assert error is None or type(error) is ERRORS[code], (faulty.failed, error)
+        assert killing.lost(folder.backend(), base) == before
+        act(folder)
+        assert killing.lost(folder.backend(), base) == before
+        back_up(folder)
+    assert failures >= 20
 
 
 @pytest.mark.parametrize("operation", ["check", "restore"])

@@ -98,7 +98,7 @@ def test_prune_and_the_next_one(base: killing.Base) -> None:
     left = sum(model.packs(store).values())
     for dead, owed in killing.killed(forgotten, lambda backend, _: pruned(backend), at_least=40):
         killing.verify(dead, base, owed)
-        pruned(dead)
+        assert pruned(dead).status == "ok"
         killing.verify(dead, base, owed)
         # A copy that nobody finished is garbage, or is copied into packs of other sizes.
         assert sum(model.packs(dead).values()) <= left + result.bytes_copied

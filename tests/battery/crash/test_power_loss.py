@@ -147,7 +147,7 @@ def states(notes: list[powerloss.Note], root: str) -> Iterator[powerloss.State]:
 
 
 def history(run: Run) -> None:
-    """Every operation once, and a backup that uploads nothing."""
+    """Every operation of a sound repository once, and a backup that uploads nothing."""
     with run.record.recording():
         run.init()
         for step in (1, 2):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -10,6 +11,7 @@ from snapvault.foundation.errors import Conflict
 from snapvault.operations import run
 from snapvault.operations.collect import GarbageCollection, _Copier
 from snapvault.operations.fence import Fence
+from snapvault.operations.pending import Pending
 from snapvault.operations.survey import Survey
 from snapvault.repository.loader import IndexLoader
 from snapvault.repository.session import Session
@@ -39,11 +41,16 @@ def _record_first(self: GarbageCollection, replaced: Any) -> None:
     REAL["delete"](self, replaced)
 
 
+def _waits_for_nobody(self: Pending, *args: Any) -> Any:
+    return replace(REAL["left"](self, *args), open=frozenset())
+
+
 REAL: dict[str, Callable[..., Any]] = {
     "load": run.Run._load,
     "announce": Session.announce,
     "finish": Session.finish_gc,
     "delete": GarbageCollection._delete,
+    "left": Pending._left,
 }
 
 
@@ -58,6 +65,7 @@ def mutant(name: str) -> Iterator[None]:
             (IndexLoader, "_removed", lambda self, name: []),
             (GarbageCollection, "_delete", _record_first),
         ],
+        "a prune that goes on waits for nobody": [(Pending, "_left", _waits_for_nobody)],
         "the record goes first": [(GarbageCollection, "_delete", _record_first)],
         "W5 overwrites the slot": [(Session, "_settle", _overwrites)],
         "no G5": [(Fence, "wait", lambda self, seconds, reporter: ())],
@@ -77,6 +85,6 @@ def mutant(name: str) -> Iterator[None]:
 ALL = (
     "W1 announces nothing", "W1 after W2", "W2 counts condemned packs", "W2 does not read GC done",
     "W5 overwrites the slot", "no G5", "G3 publishes nothing", "G6 copies nothing", "G6 trusts copies that are going",
-    "G7 deletes though refused",
+    "G7 deletes though refused", "a prune that goes on waits for nobody",
 )  # fmt: skip
 HARMLESS = ("the record goes first",)

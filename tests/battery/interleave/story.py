@@ -1,7 +1,11 @@
 """Writers, prunes, a forgetter and a reader on one repository, and whether anything is lost that was acknowledged."""
 
+import shutil
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
+from tempfile import mkdtemp
+from unittest import mock
 
 from battery import lab
 from battery.interleave.schedule import Actor, Scheduler, scheduled, seeded
@@ -11,6 +15,7 @@ import snapvault
 from snapvault.format import names
 from snapvault.foundation.errors import Conflict, Damaged, SnapvaultError
 from snapvault.operations.prune import PruneLimits, plan_prune
+from snapvault.repository import create
 
 NEVER, AT_ONCE = timedelta(days=10**6), timedelta(0)
 ALL = PruneLimits(unused=0.0)
@@ -27,7 +32,9 @@ class Base:
 
 def base() -> Base:
     store = lab.memory()
-    with lab.small_parts(), seeded(0, 0):
+    # So small that a backup has several packs, and hears of others' between them.
+    small = mock.patch.object(create, "PACK_SIZE", 2048), mock.patch.object(create, "SEGMENT_SIZE", 1024)
+    with lab.small_parts(), small[0], small[1], seeded(0, 0):
         snapvault.init(store.url, keys=lambda: lab.SEED, chunking=lab.CHUNKING).repository.close()
         made = Lab(store, home=None)  # type: ignore[arg-type]
         with made.open() as repo:
@@ -46,6 +53,7 @@ class Story:
     undone: set[str] = field(default_factory=set)  # committed by one who died before it could tell
     pruned: int = 0
     happened: set[str] = field(default_factory=set)
+    machines: Path | None = None  # state directories of those who prune
 
     def play(self) -> None:
         draw = self.scheduler.random
@@ -89,20 +97,26 @@ class Story:
                 self.happened.add("revoked")
 
     def prune(self) -> None:
+        """One or two in turn on the same machine; the second one goes on where the first one waited."""
         draw = self.scheduler.random
-        with self.lab.open() as repo:
-            plan = plan_prune(repo, limits=ALL)
-            try:
-                result = plan.execute(
-                    wait=timedelta(seconds=draw.choice((0, 20, 300))), lease=draw.choice((NEVER, NEVER, AT_ONCE))
-                )
-            except Conflict:
-                self.happened.add("prune revoked")
-                return
-        self.pruned += result.packs_removed
-        self.happened.add("prune waits" if result.waits_for else "prune")
-        if result.bytes_copied:
-            self.happened.add("copy")
+        machine = None if self.machines is None else self.machines / draw.choice("abc")
+        waited = False
+        for _ in range(draw.choice((1, 2))):
+            limits = PruneLimits(unused=0.0, time=draw.choice((None, None, AT_ONCE)))
+            with self.lab.open(state=machine) as repo:
+                plan = plan_prune(repo, limits=limits)
+                try:
+                    result = plan.execute(
+                        wait=timedelta(seconds=draw.choice((0, 20, 300))), lease=draw.choice((NEVER, NEVER, AT_ONCE))
+                    )
+                except Conflict:
+                    self.happened.add("prune revoked")
+                    return
+            self.pruned += result.packs_removed
+            self.happened.add("prune waits" if result.waits_for else "resumed" if waited else "prune")
+            waited = bool(result.waits_for)
+            if result.bytes_copied:
+                self.happened.add("copy")
 
     def forget(self) -> None:
         with self.lab.open() as repo:
@@ -186,6 +200,7 @@ def play(made: Base, seed: int) -> Story:
     store = lab.memory()
     store.objects.update(made.objects)
     story = Story(seed, Lab(store, home=None, trees=dict(made.trees)), Scheduler(seed, mishaps=seed % 3))  # type: ignore[arg-type]
+    story.machines = Path(mkdtemp(dir="/dev/shm", prefix="snapvault-"))
     try:
         story.play()
         story.verify()
@@ -193,4 +208,5 @@ def play(made: Base, seed: int) -> Story:
         raise AssertionError(f"seed {seed}: {e}\n" + "\n".join(story.scheduler.trace[-400:])) from e
     finally:
         store.objects.clear()
+        shutil.rmtree(story.machines)
     return story

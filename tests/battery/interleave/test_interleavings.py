@@ -17,7 +17,7 @@ BATCH, BATCHES, LONG_BATCHES = 100, 30, 300
 CATCHES = 600  # seeds that a mutant may survive
 FIRST = int(os.environ.get("SNAPVAULT_TEST_SEED", "0"))
 ANY = FIRST or random.SystemRandom().randrange(1 << 32)
-EXPECTED = {"backup", "revoked", "prune", "prune waits", "copy", "read", "undeleted", "prune revoked"}
+EXPECTED = {"backup", "revoked", "prune", "prune waits", "copy", "read", "undeleted", "prune revoked", "resumed"}
 
 
 @pytest.fixture(scope="module")

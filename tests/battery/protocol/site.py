@@ -162,6 +162,8 @@ class Site:
             yield "finds the chunk nowhere: aborts", {pc: END} | self.fill(s, i, ABORT)
         elif at == W3:
             yield "W3 puts its pack", {pc: W4, PACKS: packs | me}
+            if not undelete:
+                yield "!W2 once more: what have others stored?", {pc: W2_GC}
         elif at == W4:
             yield "W4 puts its index", {pc: W5, view: me, INDEX: index | me}
             if not packs & me:
@@ -196,6 +198,10 @@ class Site:
             elif m != "no tie rule" and any(a < g and a in self.gcs and s[PC + a] != DEAD for a in waits):
                 yield "G5 waits for a living GC of smaller sid: stops", {pc: STOP}
         elif at == G6_SNAPSHOTS:
+            gone = 0 if m == "G6 gives back what another GC removed" else self.removed(s)
+            for p in bits(index & packs & mine & ~gone) if self.live(s) else ():
+                spared = {view: index & mine & ~p, cond: mine & ~p}  # listed anew
+                yield "G6 has no time to copy: gives a pack back", {pc: G7_FILL} | spared
             if m != "G6 copies nothing" and (mine & 128 if m == "G6 uses the list of G2" else self.live(s)):
                 done = 0 if m == "G6 does not read GC done" else self.removed(s)
                 yield "G6 lists snapshots: the chunk is live", {pc: G6_OPEN, view: mine | done}

@@ -29,6 +29,7 @@ MUTANTS = {
     "G6 uses the list of G2": "wA",
     "G6 does not read GC done": "wAB",
     "G6 gives a condemned pack back": "wA",
+    "G6 gives back what another GC removed": "wAB",
     "G6 copies nothing": "wA; A replica",
     "G7 fills no slot": "wAB",
     "G7 deletes though refused": "wAB",

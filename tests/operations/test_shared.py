@@ -1,0 +1,117 @@
+"""Sessions that are open at the same time learn from one another what is stored already (rule W2, once more)."""
+
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from battery import lab
+
+import snapvault
+from snapvault import BackupResult, Control, Event, Repository
+from snapvault.format import names
+from snapvault.repository import create, packer
+from tests.repos import SMALL, again, back, contents, make, objects, open_session, python, save
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    root = tmp_path / "source"
+    (root / "deep").mkdir(parents=True)
+    for i in range(60):
+        (root / ("deep" if i % 2 else ".") / f"{i:02}").write_bytes(random.Random(i).randbytes(20_000))
+    return root
+
+
+@pytest.fixture
+def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    monkeypatch.setattr(create, "SEGMENT_SIZE", 4096)
+    monkeypatch.setattr(create, "PACK_SIZE", 16384)
+    monkeypatch.setattr(packer, "SHARED_SECONDS", 0.0)
+    return make(tmp_path / "repo", chunking=SMALL)
+
+
+def beside(repo: Repository, source: Path, meanwhile: Callable[[], None]) -> BackupResult:
+    """A backup, in whose first moments something else happens."""
+    begun = False
+
+    def look(event: Event) -> None:
+        nonlocal begun
+        if event.phase == "read" and not begun:
+            begun = True
+            meanwhile()
+
+    result = save(again(repo), source, control=Control(progress=look))
+    assert begun
+    return result
+
+
+def test_what_another_stored_meanwhile_is_not_stored_again(repo: Repository, source: Path, tmp_path: Path) -> None:
+    open_session(repo)
+    whole: list[BackupResult] = []
+    result = beside(repo, source, lambda: whole.append(save(again(repo), source, dataset="other")))
+    assert result.bytes_stored < whole[0].bytes_stored / 2
+    for snapshot in (result.snapshot, whole[0].snapshot):
+        assert contents(back(again(repo), tmp_path / snapshot, source, snapshot)) == contents(source)
+    assert snapvault.check(again(repo), read_data=True).status == "ok"
+
+
+def test_who_is_alone_asks_nobody(repo: Repository, source: Path) -> None:
+    """And what others have stored by the time it ends is stored twice."""
+    whole: list[BackupResult] = []
+    result = beside(repo, source, lambda: whole.append(save(again(repo), source, dataset="other")))
+    assert result.bytes_stored > whole[0].bytes_stored / 2
+
+
+def test_nothing_that_is_condemned_is_relied_upon(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """A GC that began after this session waits for it; one that had begun before does not."""
+    open_session(repo)
+    whole: list[BackupResult] = []
+
+    def meanwhile() -> None:
+        whole.append(save(again(repo), source, dataset="other"))
+        vault = again(repo).vault
+        lab.put_gc(vault, list(vault.loader.packs_present()))
+
+    result = beside(repo, source, meanwhile)
+    assert result.bytes_stored > whole[0].bytes_stored / 2
+    assert contents(back(again(repo), tmp_path / "out", source, result.snapshot)) == contents(source)
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from snapvault.repository import packer
+packer.SHARED_SECONDS = 0.0
+import snapvault
+url, source, go, name = sys.argv[1:]
+repo = snapvault.open(url, keys=lambda: bytes(range(32)), cache=None, state=None)
+Path(go + name).touch()
+while not Path(go).exists():
+    time.sleep(0.001)
+print(snapvault.backup(repo, source, dataset=name).snapshot)
+"""
+
+
+def test_four_processes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same source, begun at the same moment: each blob is stored once or, where two came to it at once, twice."""
+    monkeypatch.setattr(create, "SEGMENT_SIZE", 1 << 15)
+    monkeypatch.setattr(create, "PACK_SIZE", 1 << 17)
+    source, go = tmp_path / "source", tmp_path / "go"
+    for i in range(200):
+        (source / f"{i % 20}").mkdir(parents=True, exist_ok=True)
+        (source / f"{i % 20}" / f"{i}").write_bytes(random.Random(i).randbytes(80_000))
+    alone = make(tmp_path / "alone")
+    one = save(alone, source).bytes_stored
+    repo = make(tmp_path / "repo")
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(python, WRITER, repo.url, source, go, f"w{number}") for number in range(4)]
+        while len(list(tmp_path.glob("gow*"))) < 4:
+            time.sleep(0.01)
+        go.touch()
+        made = [task.result().strip() for task in running]
+    assert sum(size for name, size in objects(repo).items() if name.startswith(names.PACKS)) < 2 * one
+    for snapshot in made:
+        assert contents(back(again(repo), tmp_path / snapshot, source, snapshot)) == contents(source)
