@@ -1,7 +1,8 @@
 """Every snapshot's trees, and whether every chunk that they name can be had; lost paths are named."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
 
@@ -9,7 +10,7 @@ from blake3 import blake3
 
 from snapvault.access.resolve import list_snapshots
 from snapvault.access.snapshot import Snapshot
-from snapvault.format.tree import ID_SIZE, Content, Node, NodeKind
+from snapvault.format.tree import ID_SIZE, Content, Node, NodeKind, Tree
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Reporter
 from snapvault.foundation.ids import BlobId, DomainId
@@ -23,6 +24,32 @@ from snapvault.repository.reader import BlobReader
 from snapvault.repository.repository import Vault
 
 
+def _key(content: Content) -> BlobId:
+    """One id for a folder, however many pieces it has."""
+    return BlobId(content.ids if len(content.ids) == ID_SIZE else blake3(content.ids).digest())
+
+
+@dataclass(slots=True)
+class _Open:
+    """A folder whose folders are being looked at."""
+
+    key: BlobId
+    below: list[Content]
+    sound: bool
+
+
+@dataclass(slots=True)
+class _Damaged:
+    """Reads folders, but those in which all is whole as if they were empty: nothing in them has to be told."""
+
+    reader: BlobReader
+    sound: dict[BlobId, bool]
+
+    def trees(self, content: Content) -> Iterator[Tree]:
+        """The pieces of a folder."""
+        return iter(()) if content.ids and self.sound.get(_key(content)) else self.reader.trees(content)
+
+
 class TreeCheck:
     """Walks all snapshots; a folder that many of them share is walked once."""
 
@@ -30,7 +57,7 @@ class TreeCheck:
         self._objects, self._bad, self._reporter = objects, bad, reporter
         self._index = objects.index
         self._readers: dict[DomainId, BlobReader] = {}
-        self._sound: dict[DomainId, set[BlobId]] = defaultdict(set)  # trees below which nothing is wrong
+        self._sound: dict[DomainId, dict[BlobId, bool]] = defaultdict(dict)  # folders: whether all below is there
         # Where this holds, one place of a blob is as good as any other.
         self._plain = not bad and not objects.misfits and len({row.domain for row in self._index.packs()}) == 1
         self._measured: dict[tuple[BlobId, int], int] = {}  # bytes below a list, at its depth
@@ -63,7 +90,7 @@ class TreeCheck:
     def lost_of(self, snapshot: Snapshot) -> list[LostPath]:
         """The paths that are lost in one snapshot."""
         reader = self._reader(snapshot.domain)
-        if self._is_sound(snapshot.details.root, reader, self._sound[snapshot.domain]):
+        if self._is_sound(snapshot.details.root, reader, snapshot.domain):
             return []
         return self._lost(snapshot, reader)
 
@@ -81,30 +108,42 @@ class TreeCheck:
         places = (p for p in index.places(blob) if p.start + p.sealed <= present.get(p.pack.id, 0))
         return any(not bad.has(blob, p) for p in places)
 
-    def _is_sound(self, root: Content, reader: BlobReader, sound: set[BlobId]) -> bool:
-        """Whether nothing below this folder is lost; quick where it was walked before."""
-        seen: set[BlobId] = set()  # folders in this walk: one that stands in many places is looked at once
-        todo = [root]
-        while todo:
-            content = todo.pop()
-            if not content.ids:
+    def _is_sound(self, root: Content, reader: BlobReader, domain: DomainId) -> bool:
+        """Whether nothing below this folder is lost; of each folder below it is remembered, so it is read once."""
+        if not root.ids:
+            return True
+        known = self._sound[domain]
+        open_ = [] if _key(root) in known else [_Open(_key(root), *self._look(root, reader))]
+        while open_:
+            folder = open_[-1]
+            if folder.below:
+                child = folder.below.pop()
+                verdict = known.get(_key(child)) if child.ids else True
+                if verdict is None:
+                    open_.append(_Open(_key(child), *self._look(child, reader)))
+                else:
+                    folder.sound &= verdict
                 continue
-            whole = BlobId(blake3(content.ids).digest()) if len(content.ids) > ID_SIZE else BlobId(content.ids)
-            if whole in sound or whole in seen:
-                continue
-            seen.add(whole)
-            try:
-                for tree in reader.trees(content):
-                    todo += [n.content for n in tree.nodes if n.kind == NodeKind.DIRECTORY]
-                    files = [n for n in tree.nodes if n.kind != NodeKind.DIRECTORY and n.content.ids]
-                    if not self._all_there(files) and any(self._file_problem(n, reader) for n in files):
-                        return False
-                    self._walked += 1
-                    self._reporter.tick("trees", self._walked)
-            except Damaged:
-                return False
-        sound.update(seen)
-        return True
+            known[folder.key] = folder.sound
+            open_.pop()
+            if open_:
+                open_[-1].sound &= folder.sound
+        return known[_key(root)]
+
+    def _look(self, content: Content, reader: BlobReader) -> tuple[list[Content], bool]:
+        """The folders in a folder, and whether the rest of it is whole."""
+        below: list[Content] = []
+        self._walked += 1
+        self._reporter.tick("trees", self._walked)
+        try:
+            for tree in reader.trees(content):
+                below += [n.content for n in tree.nodes if n.kind == NodeKind.DIRECTORY]
+                files = [n for n in tree.nodes if n.kind != NodeKind.DIRECTORY and n.content.ids]
+                if not self._all_there(files) and any(self._file_problem(n, reader) for n in files):
+                    return below, False
+        except Damaged:
+            return below, False
+        return below, True
 
     def _all_there(self, files: Sequence[Node]) -> bool:
         """Whether these files are whole, as a quick look at all of them together tells; False: look at each."""
@@ -158,7 +197,7 @@ class TreeCheck:
             lost.append(LostPath(snapshot.id, shown, message, known))
 
         top = Node(b"", NodeKind.DIRECTORY, 0o755, 0, 0, 0, content=snapshot.details.root)
-        for at in visit(reader, top, lose):
+        for at in visit(_Damaged(reader, self._sound[snapshot.domain]), top, lose):
             self._reporter.check()
             if at.leaving or at.node.kind != NodeKind.FILE:
                 continue
