@@ -86,7 +86,7 @@ def _planned(plan: snapvault.RepairPlan) -> list[str]:
         (
             plan.packs_salvaged,
             "pack",
-            "damaged, brought back or described in two ways: what can be read would be copied",
+            "damaged, brought back, or not as described: what can be read would be copied",
         ),
         (plan.packs_listed, "pack", "to be listed in the index from their own directories"),
         (len(plan.restored), "object", "to be put back from a copy"),
