@@ -161,11 +161,12 @@ class DataCheck:
             for row, segments in self._entries(outcome, claims):
                 outcome.bad.segments.update((row, s.offset, s.sealed) for s in segments)
             return outcome
+        misnamed = False  # then its header may be that of another pack
         try:
             check_pack_name(pack, data)
         except Damaged as e:
             outcome.problems.append(e.message)
-            outcome.rotten = True
+            outcome.rotten = misnamed = True
         own = self._own_directory(outcome, data)
         if own is not None:
             if all(claim.row.domain != own[0].domain for claim in claims):
@@ -175,12 +176,11 @@ class DataCheck:
                 outcome.rotten |= not self._segments(outcome, data, own)
             claims = [claim for claim in claims if claim not in agreeing]
         for entry in self._entries(outcome, claims):
-            if outcome.domain not in (None, entry[0].domain):
+            self._segments(outcome, data, entry)
+            if not misnamed and outcome.domain not in (None, entry[0].domain):
                 outcome.false.add(entry[0].domain)
                 outcome.problems.append(f"an index of session {entry[0].sid} lists it in a domain of which it is not")
-                continue
-            self._segments(outcome, data, entry)
-            if own is not None:
+            elif own is not None:
                 outcome.misdescribed = True
                 outcome.problems.append(f"its directory and an index of session {entry[0].sid} disagree")
         return outcome
