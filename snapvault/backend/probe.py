@@ -3,6 +3,7 @@
 import contextlib
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from snapvault.foundation.errors import Damaged, SnapvaultError, StoreDenied
 
 PREFIX = "local/probe-"
 RACERS = 8
-ROUNDS = 2  # a store that checks and then puts may win one race by luck; SeaweedFS takes seconds over each
+ROUNDS, MOST, ENOUGH = 2, 8, 1.0  # races: at least, at most, and seconds for them; SeaweedFS takes some over each
 _BODY = 4096
 
 
@@ -41,7 +42,7 @@ def probe(backend: Backend) -> Capabilities:
 
     with _removed(backend, made):
         return Capabilities(
-            put_if_absent=_refuses_second(backend, fresh()) and all(_race(backend, fresh()) for _ in range(ROUNDS)),
+            put_if_absent=_refuses_second(backend, fresh()) and _races(backend, fresh),
             range_read=_reads_ranges(backend, fresh()),
             list_after_put=_lists_at_once(backend, fresh()),
         )
@@ -74,6 +75,17 @@ def _refuses_second(backend: Backend, name: str) -> bool:
     except Exists:
         return backend.get(name) == first
     return False
+
+
+def _races(backend: Backend, fresh: Callable[[], str]) -> bool:
+    """Several races: a store that looks first and then puts may win one by luck."""
+    began = time.monotonic()
+    for number in range(MOST):
+        if not _race(backend, fresh()):
+            return False
+        if number + 1 >= ROUNDS and time.monotonic() - began > ENOUGH:
+            break
+    return True
 
 
 def _race(backend: Backend, name: str) -> bool:
