@@ -181,7 +181,7 @@ class Survey:
         Else a writer could have packs removed by listing them as its own.
         """
         try:
-            head = self.vault.sessions.verify(read_header(self.vault.backend, row.id))[0].head
+            head = self.vault.sessions.verify(read_header(self.vault.backend, row.id, row.size))[0].head
         except (Damaged, NotFound):
             return False
         return (head.sid, head.domain) == (row.sid, row.domain) and head.domain == self.domain

@@ -108,10 +108,10 @@ def pack_ending(secrets: SessionSecrets, segments: Sequence[Segment], size: int,
     return sealed + seal(secrets.secret, "trailer", secrets.context, 0, len(where), where)
 
 
-def read_header(backend: Backend, pack: PackId) -> bytes:
-    """The session header (a framed object) at the head of a pack; FormatError, NotFound."""
+def read_header(backend: Backend, pack: PackId, size: int | None = None) -> bytes:
+    """The session header (a framed object) at the head of a pack, whose size may be known; FormatError, NotFound."""
     name = names.pack(pack)
-    head = backend.get(name, 0, min(HEADER_READ, backend.head(name).size))
+    head = backend.get(name, 0, min(HEADER_READ, backend.head(name).size if size is None else size))
     return parse_header(head, lambda length: backend.get(name, 0, length))
 
 

@@ -72,7 +72,7 @@ def test_what_nobody_needs_goes(repo: Repository, source: Path, tmp_path: Path) 
     first, second, third = expected
     forget(repo, first, second)
     plan = plan_prune(again(repo), limits=PruneLimits(unused=1.0))
-    assert plan.bytes_freed > 0 and plan.bytes_rewritten == 0
+    assert plan.bytes_unused > 0.3 * sum(before.values()) and plan.bytes_rewritten == 0
     result = plan.execute(wait=NOW)
     assert result.status == "ok" and result.bytes_copied == 0
     assert result.bytes_freed == plan.bytes_freed == sum(before.values()) - sum(packs(repo).values())
@@ -231,7 +231,8 @@ def test_no_time_to_rewrite(repo: Repository, source: Path, tmp_path: Path) -> N
     plan = plan_prune(again(repo), limits=PruneLimits(unused=0.0, time=NOW))
     condemned = sum(len(d.condemned) for d in plan.domains)
     result = plan.execute(wait=NOW)
-    assert result.status == "ok" and 0 < result.packs_removed < condemned and not result.bytes_copied
+    assert result.status == "ok" and not result.bytes_copied
+    assert result.packs_spared > 0 and result.packs_spared + result.packs_removed == condemned
     all_whole(repo, kept, source, tmp_path)
     assert prune(repo, PruneLimits(unused=0.0)).bytes_copied
     all_whole(repo, kept, source, tmp_path / "then")
