@@ -61,8 +61,9 @@ class PackAssembler:
 
     def __init__(self, session: Session, target: int, uploads: int, index: BlobIndex, news: Others | None) -> None:
         self._session, self._target, self._index, self._news = session, target, index, news
-        # Beside others who say what they stored, one says so early, too, and at ever longer intervals.
-        self._every = INDEX_SECONDS if news is None else SHARED_SECONDS
+        # Beside others one says early what is stored, and looks what they stored, at ever longer intervals.
+        self._every = SHARED_SECONDS
+        self._look_at = time.monotonic() + SHARED_SECONDS
         self._prefix = pack_prefix(session.header)
         # A segment that begins before the target fits in any case; pages that nothing is written to take no memory.
         self._capacity = len(self._prefix) + target + OVERHEAD + MAX_SEGMENT_RAW
@@ -161,7 +162,7 @@ class PackAssembler:
             self._ready_blobs += sum(len(s.lengths) for s in segments)
             self.stored += row.size
             due = self._ready_bytes >= INDEX_BYTES or self._ready_blobs >= INDEX_BLOBS
-            due = due or (time.monotonic() - self._indexed >= self._every and self._in_time())
+            due = due or time.monotonic() - self._indexed >= INDEX_SECONDS or self._is_awaited()
             batch = self._take_ready() if due else []
         if batch:
             self._session.put_index(batch)
@@ -171,21 +172,20 @@ class PackAssembler:
                     with contextlib.suppress(SnapvaultError):  # then what others stored is stored again
                         self._index.learnt(self._news.learn())
 
-    def _in_time(self) -> bool:
-        """Whether it is time for an index object: not so early if nobody is there to read it."""
-        if self._news is not None and not self._news.shared:
-            with contextlib.suppress(SnapvaultError):
-                if self._news.look():
-                    return True
-            self._news, self._every = None, INDEX_SECONDS
+    def _is_awaited(self) -> bool:
+        """Whether it is time for an early index object, because others are there who may store the same."""
+        if self._news is None or time.monotonic() < self._look_at:
             return False
-        return True
+        self._every = min(2 * self._every, INDEX_SECONDS)
+        self._look_at = time.monotonic() + self._every
+        with contextlib.suppress(SnapvaultError):
+            return self._news.shared or self._news.look()
+        return False
 
     def _take_ready(self) -> list[tuple[PackRow, list[Segment]]]:
         batch, self._ready = self._ready, []
         self._ready_bytes = self._ready_blobs = 0
         self._indexed = time.monotonic()
-        self._every = min(2 * self._every, INDEX_SECONDS)
         return batch
 
     def finish(self) -> None:
