@@ -96,7 +96,7 @@ print(snapvault.backup(repo, source, dataset=name).snapshot)
 
 
 def test_four_processes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same source, begun at the same moment: far less is stored than four times all, though it takes a moment only."""
+    """The same source, begun at the same moment: far less is stored than four times all of it."""
     monkeypatch.setattr(create, "SEGMENT_SIZE", 1 << 16)
     monkeypatch.setattr(create, "PACK_SIZE", 1 << 19)
     source, go = tmp_path / "source", tmp_path / "go"
