@@ -79,7 +79,7 @@ class DataCheck:
         self._threads = threads or len(os.sched_getaffinity(0))
         self.findings: list[Finding] = []
         self.bad = Bad()
-        self.rotten: dict[PackId, set[DomainId]] = {}  # packs whose own bytes are the problem; whose they may be
+        self.rotten: dict[PackId, set[DomainId]] = {}  # packs that are damaged, not only locked: whose they may be
         self.misdescribed: dict[PackId, DomainId] = {}  # whole, whatever some index of its domain says
         self.false: dict[PackId, set[DomainId]] = {}  # packs that are listed in domains of which they are not
         self.packs_read = self.bytes_read = self.verified_bytes = 0
@@ -90,6 +90,7 @@ class DataCheck:
         whole, damaged = read_verdicts(backend, ring, WHOLE), read_verdicts(backend, ring, DAMAGED)
         good: list[PackId] = []
         doubtful: list[PackId] = []  # somebody may say wrong things of them, which is not their fault
+        rotten: list[PackId] = []
         unnamed: list[Entry] = []
         for outcome in self._read_all(self._choose(share, whole.packs, damaged.packs)):
             self.packs_read += 1
@@ -100,7 +101,9 @@ class DataCheck:
             (doubtful if outcome.problems else good).append(outcome.pack)
             if outcome.false:
                 self.false[outcome.pack] = outcome.false
-            if outcome.locked:
+            if outcome.rotten:
+                rotten.append(outcome.pack)
+            if outcome.locked:  # told to writers all the same, but nobody may give it up
                 continue
             if outcome.rotten:
                 claimed = {claim.row.domain for claim in self._objects.claims.of(outcome.pack)}
@@ -112,7 +115,7 @@ class DataCheck:
         if unnamed:
             self._objects.index.tables.append(build_table((), unnamed))
         self.verified_bytes = sum(present[p] for p in (whole.packs.keys() | good).difference(doubtful) if p in present)
-        self._remember(good, doubtful, whole, damaged)
+        self._remember(good, doubtful, rotten, whole, damaged)
 
     def _choose(self, share: float, verified: dict[PackId, int], damaged: dict[PackId, int]) -> list[PackId]:
         """Those that were found damaged before, at every level: what they lost is named each time, until it is mended.
@@ -248,13 +251,15 @@ class DataCheck:
 
     # -- what was found when -------------------------------------------------------------------------------------
 
-    def _remember(self, good: list[PackId], doubtful: list[PackId], whole: Verdicts, damaged: Verdicts) -> None:
+    def _remember(
+        self, good: list[PackId], doubtful: list[PackId], rotten: list[PackId], whole: Verdicts, damaged: Verdicts
+    ) -> None:
         """Write down what was found; old records are merged, so that their number stays small."""
         if self._vault.ring.own is None:
             return
         try:
             self._settle(WHOLE, good, doubtful, whole)
-            self._settle(DAMAGED, list(self.rotten), good, damaged)
+            self._settle(DAMAGED, rotten, good, damaged)
         except SnapvaultError as e:
             self.findings.append(Finding(f"what was found could not be written down: {e.message}", harmless=True))
 

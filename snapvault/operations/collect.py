@@ -24,7 +24,7 @@ from snapvault.foundation.ids import BlobId, DomainId, PackId, SessionId
 from snapvault.operations.claims import table_digest
 from snapvault.operations.fence import Fence, Yield
 from snapvault.operations.pending import Left, Pending
-from snapvault.operations.survey import ATTEMPTS, Survey, Where, indexes, survey
+from snapvault.operations.survey import ATTEMPTS, Survey, Where, listed, survey
 from snapvault.repository.index import BlobIndex, PackRow, Place
 from snapvault.repository.keyring import DomainKeys
 from snapvault.repository.listing import IndexWriter
@@ -180,12 +180,12 @@ class GarbageCollection:
     def _look_and_copy(self) -> tuple[Survey, list[str], "_Copier"]:
         """G6 and the copies of G7; once more if another GC put other index objects in the place of some meanwhile."""
         for _ in range(ATTEMPTS):
-            before = indexes(self._vault)
+            before = listed(self._vault, names.INDEX)
             now = survey(self._vault, self._domain.id, snapshots=not self._job.salvage)
             try:
                 return now, *self._copy(now)
             except Damaged:
-                if before <= indexes(self._vault):
+                if before <= listed(self._vault, names.INDEX):
                     raise
         raise Conflict("other prunes removed what this one read, time after time", hint="run it again")
 

@@ -37,9 +37,8 @@ class Pending:
 
     def __init__(self, vault: Vault, domain: DomainKeys) -> None:
         self._vault, self._domain = vault, domain
-        place = blake3(vault.address.encode() + domain.id).hexdigest()[
-            :16
-        ]  # a file of its own, so that it can be taken
+        # A file for each domain, so that taking one leaves the others.
+        place = blake3(vault.address.encode() + domain.id).hexdigest()[:16]
         self._file = StateFile(vault.pins.folder, f"gc-{place}", vault.address)
 
     def save(self, sid: SessionId, merged: Collection[str], open: Collection[SessionId]) -> bool:

@@ -24,6 +24,7 @@ from snapvault.repository.records import WIDTH
 from snapvault.repository.repository import Vault
 
 ATTEMPTS = 10
+WHERE = (names.INDEX, names.PACKS)  # what another prune changes when it removes packs
 Where = tuple[PackRow, int, int]  # a segment, as somebody describes it: pack, offset, sealed bytes
 
 
@@ -44,23 +45,18 @@ class Use:
 def survey(vault: Vault, domain: DomainId, *, waiting: bool = True, snapshots: bool = True) -> "Survey":
     """A look that no other prune spoilt by removing, meanwhile, what this one wanted to read; errors as of Survey."""
     for _ in range(ATTEMPTS):
-        before = _listed(vault)
+        before = listed(vault, *WHERE)
         try:
             return Survey(vault, domain, waiting=waiting, snapshots=snapshots)
         except (Damaged, NotFound):
-            if _listed(vault) == before:
+            if listed(vault, *WHERE) == before:
                 raise
     return Survey(vault, domain, waiting=waiting, snapshots=snapshots)
 
 
-def _listed(vault: Vault) -> frozenset[str]:
-    """What another prune changes when it removes packs."""
-    return frozenset(o.name for prefix in (names.INDEX, names.PACKS) for o in vault.backend.list(prefix))
-
-
-def indexes(vault: Vault) -> frozenset[str]:
-    """The index objects that there are."""
-    return frozenset(o.name for o in vault.backend.list(names.INDEX))
+def listed(vault: Vault, *prefixes: str) -> frozenset[str]:
+    """The names that there are below some prefixes."""
+    return frozenset(o.name for prefix in prefixes for o in vault.backend.list(prefix))
 
 
 class Survey:
@@ -76,11 +72,11 @@ class Survey:
         slots, self.waiting = _roots(vault) if snapshots else ([], set())  # of these some are forgotten
         if not waiting:
             slots = [s for s in slots if s.record.sid not in self.waiting]
+        done = listed(vault, names.SNAPSHOTS + names.GC_PREFIX)
         every = vault.history.all_slots()
         self.filled = {s.record.sid for s in every}
         # A slot with "GC done" that cannot be read may name any pack: then no copy is known to survive.
-        listed = {o.name.removeprefix(names.SNAPSHOTS) for o in vault.backend.list(names.SNAPSHOTS + names.GC_PREFIX)}
-        self._blind = not listed <= self.filled
+        self._blind = not done <= {names.snapshot(sid) for sid in self.filled}
         self._failed: set[tuple[PackId, int, int]] = set()  # segments that could not be opened
         self.removed = {pack for s in every for pack in s.record.removed_packs()}
         # They go without a new fence; what a removed maintainer named does not.

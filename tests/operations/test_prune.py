@@ -62,6 +62,16 @@ def packs(repo: Repository) -> dict[str, int]:
     return {n: size for n, size in objects(repo).items() if n.startswith(names.PACKS)}
 
 
+def with_garbage(repo: Repository, source: Path) -> dict[str, dict[str, bytes | str]]:
+    """Two snapshots with nothing in common, of which the first is forgotten: what the other one holds."""
+    fill(source, 0)
+    first = save(repo, source).snapshot
+    fill(source, 1)
+    kept = {save(repo, source).snapshot: contents(source)}
+    forget(repo, first)
+    return kept
+
+
 def test_what_nobody_needs_goes(repo: Repository, source: Path, tmp_path: Path) -> None:
     expected = {}
     for number in range(3):
@@ -198,11 +208,7 @@ def test_small_index_objects_are_merged(
 def test_an_interrupted_deletion_is_finished(
     repo: Repository, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(source, 0)
-    first = save(repo, source).snapshot
-    fill(source, 1)
-    kept = {save(repo, source).snapshot: contents(source)}
-    forget(repo, first)
+    kept = with_garbage(repo, source)
     with monkeypatch.context() as patch:
         patch.setattr(GarbageCollection, "_delete", lambda self, replaced: None)
         prune(repo)
@@ -267,11 +273,7 @@ def test_who_may(repo: Repository, tmp_path: Path, role: str) -> None:
 def test_backups_one_after_another_do_not_starve_it(repo: Repository, source: Path, tmp_path: Path) -> None:
     """There is always one; but those that begin after the prune did need not end for the next run to go on."""
     state = {"state": tmp_path / "state"}
-    fill(source, 0)
-    first = save(repo, source).snapshot
-    fill(source, 1)
-    kept = {save(repo, source).snapshot: contents(source)}
-    forget(repo, first)
+    kept = with_garbage(repo, source)
     one = open_session(repo)
     waiting = plan_prune(again(repo, **state)).execute(wait=NOW)
     assert waiting.status == "partial" and waiting.waits_for == (one.sid,)
@@ -303,11 +305,7 @@ def test_what_waits_is_taken_up_once(repo: Repository, source: Path, tmp_path: P
 def test_what_waits_and_was_revoked_begins_anew(repo: Repository, source: Path, tmp_path: Path) -> None:
     """By another maintainer, who could not know whether it lives."""
     state = {"state": tmp_path / "state"}
-    fill(source, 0)
-    first = save(repo, source).snapshot
-    fill(source, 1)
-    kept = {save(repo, source).snapshot: contents(source)}
-    forget(repo, first)
+    kept = with_garbage(repo, source)
     one = open_session(repo)
     assert plan_prune(again(repo, **state)).execute(wait=NOW).waits_for
     (record,) = [n for n in objects(repo) if n.startswith(names.GC)]

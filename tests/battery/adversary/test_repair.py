@@ -216,6 +216,20 @@ def test_keys_that_were_changed_meanwhile(made: Lab) -> None:
     assert lost(made, sid) == before
 
 
+def test_what_is_damaged_and_locked_is_told_to_writers(made: Lab) -> None:
+    """A check without the keys of a pack sees that its bytes are others; nobody relies on it then."""
+    save(made, {"x": b"first"})
+    old = made.open()
+    with made.open() as repo:
+        snapvault.rotate(repo)
+    sid = save(made, TREE)
+    flip(made, *place_of(made, sid, "f0"))
+    assert snapvault.check(old, read_data=True).status == "damaged"
+    assert some(made, names.DAMAGED)
+    again = save(made, TREE)
+    assert not lost(made, again)
+
+
 def test_what_is_lost_in_part_comes_back_in_part(made: Lab) -> None:
     """Undelete of a snapshot with a note: what is there, with the note."""
     sid = save(made, TREE)
