@@ -1,6 +1,8 @@
 """Options and words of the verbs that wait for running backups before they remove anything."""
 
+import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +12,7 @@ from snapvault.cli.text import parse_duration
 from snapvault.foundation.words import count
 
 F = Callable[..., Any]
+NICENESS = 10
 
 
 def fence_options(f: F) -> F:
@@ -29,6 +32,12 @@ def fence_options(f: F) -> F:
     for option in reversed(options):
         f = option(f)
     return f
+
+
+def give_way() -> None:
+    """Nobody waits for what is to be removed; a backup or a restore that runs beside it has the cores first."""
+    with suppress(OSError):
+        os.nice(NICENESS)
 
 
 def to_duration(context: click.Context, parameter: click.Parameter, value: str) -> timedelta:

@@ -8,7 +8,7 @@ import click
 
 import snapvault
 from snapvault.cli.common import given, status_code, verb
-from snapvault.cli.fence import fence_options, to_duration
+from snapvault.cli.fence import fence_options, give_way, to_duration
 from snapvault.cli.progress import long_operation
 from snapvault.cli.prune import result_lines
 from snapvault.cli.settings import Settings
@@ -114,6 +114,7 @@ def forget(
 def _prune(
     settings: Settings, repository: "snapvault.Repository", wait: timedelta, lease: timedelta, exclusive: bool
 ) -> "snapvault.PruneResult":
+    give_way()
     with long_operation(settings.out) as control:
         plan = snapvault.plan_prune(repository, exclusive=exclusive, control=control)
         return plan.execute(wait=wait, lease=lease)

@@ -6,7 +6,7 @@ import click
 
 import snapvault
 from snapvault.cli.common import status_code, verb
-from snapvault.cli.fence import fence_options, waits_lines
+from snapvault.cli.fence import fence_options, give_way, waits_lines
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
 from snapvault.cli.text import human_size, parse_size
@@ -17,7 +17,7 @@ from snapvault.foundation.words import count
 @click.command()
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option(
-    "--max-unused", metavar="PERCENT", default="5%", show_default=True,
+    "--max-unused", metavar="PERCENT", default="2%", show_default=True,
     help="So much may stay that is unused, where it lies beside what is needed.",
 )  # fmt: skip
 @click.option("--max-rewrite", metavar="SIZE", help="Rewrite no more than this.")
@@ -45,6 +45,7 @@ def prune(
     rewrite = None if max_rewrite is None else parse_size(max_rewrite)
     minutes = None if max_time is None else timedelta(minutes=max_time)
     limits = snapvault.PruneLimits(_share(max_unused), rewrite, minutes)
+    give_way()
     with settings.open("plan_prune") as repository, long_operation(settings.out) as control:
         plan = snapvault.plan_prune(repository, limits=limits, exclusive=exclusive, control=control)
         if dry_run:
@@ -61,7 +62,7 @@ def _share(text: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:
-        raise InvalidInput(f"{text!r} is no share", hint="write it like 5%")
+        raise InvalidInput(f"{text!r} is no share", hint="write it like 2%")
     return share
 
 

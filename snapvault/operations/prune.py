@@ -41,7 +41,7 @@ class PruneLimits:
     it runs for so long, waiting included, no other pack is rewritten; None: it takes as long as it takes.
     """
 
-    unused: float = 0.05
+    unused: float = 0.02
     rewrite: int | None = None
     time: timedelta | None = None
 

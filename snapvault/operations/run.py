@@ -35,10 +35,11 @@ from snapvault.repository.repository import Vault
 from snapvault.repository.session import Session
 from snapvault.repository.verdicts import DAMAGED, read_verdicts
 from snapvault.repository.writer import BlobWriter, Written
-from snapvault.source.protocol import FileReader, ReadsInto
+from snapvault.source.protocol import FileReader, ReadsInto, ReadsParts
 from snapvault.version import PROGRAM
 
 READ_SIZE = 1 << 20  # bytes asked of a source at once
+PART_SIZE = 32 << 20  # of a large file, which several store at the same time
 
 
 @dataclass(slots=True)
@@ -168,12 +169,28 @@ class Run:
 
     def store_file(self, reader: FileReader) -> tuple[bytes, int]:
         """Read a file to its end and store its chunks: their ids, and the bytes read."""
+        node = reader.node
+        if self.shared and isinstance(reader, ReadsParts) and node.extents is None and node.size > PART_SIZE:
+            return self._store_parts(reader, node.size)
+        return self._store_stream(reader)
+
+    def _store_parts(self, reader: ReadsParts, size: int) -> tuple[bytes, int]:
+        """The parts of a large file in an order of this run's own: most of them, others have stored by then."""
+        ids, total = dict[int, bytes](), 0
+        for start in sorted(range(0, size, PART_SIZE), key=lambda n: self.place_in(n.to_bytes(8))):
+            reader.part(start, min(PART_SIZE, size - start))
+            ids[start], got = self._store_stream(reader)
+            total += got
+        return b"".join([ids[start] for start in sorted(ids)]), total
+
+    def _store_stream(self, reader: FileReader) -> tuple[bytes, int]:
         put, buffer, capacity = self.blobs.put, self._buffer, len(self._buffer)
         ids: list[bytes] = []
         total = have = 0
         while True:
             got = self._fill(reader, buffer[have:])
             have, total = have + got, total + got
+            self.counts.bytes_read += got
             final, start = have < capacity, 0
             for end in self.chunker.cuts(buffer[:have], final=final):
                 ids.append(put(BlobType.DATA, buffer[start:end]))
@@ -182,7 +199,7 @@ class Run:
                 return b"".join(ids), total
             buffer[: have - start] = buffer[start:have]
             have -= start
-            self.reporter.tick("read", self.counts.files, bytes_done=self.counts.bytes_read + total)
+            self.reporter.tick("read", self.counts.files, bytes_done=self.counts.bytes_read)
 
     def _fill(self, reader: FileReader, out: memoryview) -> int:
         """Read into ``out`` until it is full or the file ends: how many bytes."""

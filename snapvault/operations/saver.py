@@ -237,7 +237,6 @@ class Saver:
         finally:
             steady = reader.finish()
         read = reader.node
-        self._counts.bytes_read += size
         read.content = self._run.content(ids) if ids else EMPTY
         if not steady:
             _fit(read, size)

@@ -25,7 +25,8 @@ from snapvault.repository.packs import EncodedSegment, pack_ending, pack_prefix
 from snapvault.repository.session import Session
 
 INDEX_BYTES, INDEX_SECONDS, INDEX_BLOBS = 1 << 30, 300.0, 1 << 19  # an index object at least this often
-SHARED_SECONDS = 1.0  # the first interval, where other sessions are open
+SHARED_SECONDS = 1.0  # or as often, where other sessions are open,
+SHARED_PART = 8  # but no more often than when that part of the session's time so far has passed again
 PATIENCE = 0.5  # seconds between looks at whether another stage failed
 
 
@@ -62,8 +63,8 @@ class PackAssembler:
     def __init__(self, session: Session, target: int, uploads: int, index: BlobIndex, news: Others | None) -> None:
         self._session, self._target, self._index, self._news = session, target, index, news
         # Beside others one says early what is stored, and looks what they stored, at ever longer intervals.
-        self._every = SHARED_SECONDS
-        self._look_at = time.monotonic() + SHARED_SECONDS
+        self._began = time.monotonic()
+        self._look_at = self._began + SHARED_SECONDS
         self._prefix = pack_prefix(session.header)
         # A segment that begins before the target fits in any case; pages that nothing is written to take no memory.
         self._capacity = len(self._prefix) + target + OVERHEAD + MAX_SEGMENT_RAW
@@ -174,10 +175,10 @@ class PackAssembler:
 
     def _is_awaited(self) -> bool:
         """Whether it is time for an early index object, because others are there who may store the same."""
-        if self._news is None or time.monotonic() < self._look_at:
+        now = time.monotonic()
+        if self._news is None or now < self._look_at:
             return False
-        self._every = min(2 * self._every, INDEX_SECONDS)
-        self._look_at = time.monotonic() + self._every
+        self._look_at = now + max(SHARED_SECONDS, min((now - self._began) / SHARED_PART, INDEX_SECONDS))
         with contextlib.suppress(SnapvaultError):
             return self._news.shared or self._news.look()
         return False

@@ -328,6 +328,10 @@ class FilesystemReader:
         self._count(got)
         return got
 
+    def part(self, offset: int, length: int) -> None:
+        """See ReadsParts."""
+        self._rest, self._left = [(offset, length)], 0
+
     def _expected(self) -> int:
         """Bytes that this extent still has, the next one once it is through."""
         if not self._left and self._rest:

@@ -82,6 +82,15 @@ class ReadsInto(Protocol):
 
 
 @runtime_checkable
+class ReadsParts(FileReader, Protocol):
+    """A FileReader that delivers a file without holes in any order."""
+
+    def part(self, offset: int, length: int) -> None:
+        """What is read next, and ends with b"": these bytes of the file.  Each byte is to be asked for once."""
+        ...
+
+
+@runtime_checkable
 class ReadsAhead(Protocol):
     """A source that reads many small files faster together than one by one."""
 

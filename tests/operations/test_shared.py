@@ -1,5 +1,6 @@
 """Sessions that are open at the same time learn from one another what is stored already (rule W2, once more)."""
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -12,7 +13,9 @@ from battery import lab
 import snapvault
 from snapvault import BackupResult, Control, Event, Repository
 from snapvault.format import names
+from snapvault.operations import run
 from snapvault.repository import create, packer
+from snapvault.source.filesystem import FilesystemReader
 from tests.repos import SMALL, again, back, contents, make, objects, open_session, python, save
 
 
@@ -83,8 +86,9 @@ def test_nothing_that_is_condemned_is_relied_upon(repo: Repository, source: Path
 WRITER = """
 import sys, time
 from pathlib import Path
+from snapvault.operations import run
 from snapvault.repository import packer
-packer.SHARED_SECONDS = 0.0
+packer.SHARED_SECONDS, run.PART_SIZE = 0.0, 1 << 19
 import snapvault
 url, source, go, name = sys.argv[1:]
 repo = snapvault.open(url, keys=lambda: bytes(range(32)), cache=None, state=None)
@@ -95,14 +99,67 @@ print(snapvault.backup(repo, source, dataset=name).snapshot)
 """
 
 
-def test_four_processes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_a_large_file_in_an_order_of_ones_own(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "PART_SIZE", 1 << 16)
+    source, orders = tmp_path / "source", list[list[int]]()
+    source.mkdir()
+    (source / "large").write_bytes(random.Random(5).randbytes(2_000_001))
+    plain, part = FilesystemReader.part, FilesystemReader.part
+
+    def watched(self: FilesystemReader, offset: int, length: int) -> None:
+        orders[-1].append(offset)
+        part(self, offset, length)
+
+    monkeypatch.setattr(FilesystemReader, "part", watched)
+    open_session(repo)
+    for number in range(2):
+        orders.append([])
+        result = save(again(repo), source, dataset=f"{number}")
+        assert result.bytes_read == 2_000_001
+        assert contents(back(again(repo), tmp_path / f"{number}", source, result.snapshot)) == contents(source)
+    monkeypatch.setattr(FilesystemReader, "part", plain)
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(0, 2_000_001, 1 << 16))
+    assert orders[0] != orders[1]
+
+
+def test_a_large_file_that_is_cut_short_meanwhile(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is stored of it is of the size that the snapshot says, and the file is named."""
+    monkeypatch.setattr(run, "PART_SIZE", 1 << 16)
+    source = tmp_path / "source"
+    source.mkdir()
+    data = random.Random(5).randbytes(2_000_001)
+    (source / "large").write_bytes(data)
+    part, cut = FilesystemReader.part, 1_500_000
+
+    def cutting(self: FilesystemReader, offset: int, length: int) -> None:
+        nonlocal cut
+        os.truncate(source / "large", cut)
+        cut -= 10_000
+        part(self, offset, length)
+
+    monkeypatch.setattr(FilesystemReader, "part", cutting)
+    open_session(repo)
+    result = snapvault.backup(again(repo), source, dataset="d")
+    assert result.status == "partial" and "changed while it was read" in result.issues[0].message
+    restored = back(again(repo), tmp_path / "out", source, result.snapshot)
+    assert (
+        0 < len(contents(restored)["large"]) < 1_500_000 and snapvault.check(again(repo), read_data=True).status == "ok"
+    )
+
+
+@pytest.mark.parametrize("files", [200, 1])
+def test_four_processes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int) -> None:
     """The same source, begun at the same moment: far less is stored than four times all of it."""
     monkeypatch.setattr(create, "SEGMENT_SIZE", 1 << 16)
     monkeypatch.setattr(create, "PACK_SIZE", 1 << 19)
     source, go = tmp_path / "source", tmp_path / "go"
-    for i in range(200):
+    for i in range(files):
         (source / f"{i % 20}").mkdir(parents=True, exist_ok=True)
-        (source / f"{i % 20}" / f"{i}").write_bytes(random.Random(i).randbytes(80_000))
+        (source / f"{i % 20}" / f"{i}").write_bytes(random.Random(i).randbytes(16_000_000 // files))
     alone = make(tmp_path / "alone")
     one = save(alone, source).bytes_stored
     repo = make(tmp_path / "repo")
