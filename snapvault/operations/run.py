@@ -162,7 +162,7 @@ class Run:
         return self.news is not None and self.news.shared
 
     def place_in(self, path: bytes) -> int:
-        """A number that sessions do not share, so that those which store the same begin at different places."""
+        """A number to sort by, so that sessions that store the same do it each in another order."""
         return crc32(path, crc32(self.session.sid.encode())) if self.session is not None else 0
 
     # -- storing -------------------------------------------------------------------------------------------------

@@ -101,11 +101,17 @@ class Saver:
         unmodified = self._parent.unmodified(before, listing.same)
         self._counts.files_unmodified += len(unmodified)
         self._counts.bytes_total += sum(n.size for n in listing.nodes if n.name in unmodified)
-        nodes = listing.nodes
-        if self._run.shared and nodes:
-            first = self._run.place_in(path) % len(nodes)
-            nodes = nodes[first:] + nodes[:first]
+        nodes = self._shuffled(listing.nodes) if self._run.shared else listing.nodes
         return _Folder(path, node, nodes, before, old_content, listing.same, unmodified)
+
+    def _shuffled(self, nodes: list[Node]) -> list[Node]:
+        """Folders, and files in groups, in an order of this run's own: most of them, others have stored by then."""
+
+        def place(numbered: tuple[int, Node]) -> int:
+            number, node = numbered
+            return self._run.place_in(node.name if node.kind == NodeKind.DIRECTORY else b"%d" % (number // AHEAD_FILES))
+
+        return [node for _, node in sorted(enumerate(nodes), key=place)]
 
     def _leave(self, folder: _Folder) -> None:
         self._held -= _size(folder.ahead)

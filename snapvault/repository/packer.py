@@ -64,7 +64,7 @@ class PackAssembler:
         self._session, self._target, self._index, self._news = session, target, index, news
         # Beside others one says early what is stored, and looks what they stored, at ever longer intervals.
         self._began = time.monotonic()
-        self._look_at = self._began + SHARED_SECONDS
+        self._cut_at = self._look_at = self._began + SHARED_SECONDS
         self._prefix = pack_prefix(session.header)
         # A segment that begins before the target fits in any case; pages that nothing is written to take no memory.
         self._capacity = len(self._prefix) + target + OVERHEAD + MAX_SEGMENT_RAW
@@ -107,7 +107,7 @@ class PackAssembler:
             pack.writing -= 1
             due = pack is not self._filling and not pack.writing
         if due:
-            self._submit(pack, full=True)
+            self._submit(pack, full=pack.size >= self._target)
 
     def _reserve(self, length: int) -> tuple[_Pack, int]:
         """A place for so many bytes.  Waits while as many packs as may be are on their way."""
@@ -124,9 +124,21 @@ class PackAssembler:
             offset = pack.size
             pack.size += length
             pack.writing += 1
-            if pack.size >= self._target:
+            if pack.size >= self._target or self._is_cut_early():
                 self._filling = None
             return pack, offset
+
+    def _is_cut_early(self) -> bool:
+        """Whether what is in the open pack is to reach others now, though the pack is not full."""
+        now = time.monotonic()
+        if self._news is None or now < self._cut_at or not self._news.shared:
+            return False
+        self._cut_at = self._later(now)
+        return True
+
+    def _later(self, now: float) -> float:
+        """When to tell others the next time."""
+        return now + max(SHARED_SECONDS, min((now - self._began) / SHARED_PART, INDEX_SECONDS))
 
     # -- uploading -----------------------------------------------------------------------------------------------
 
@@ -178,7 +190,7 @@ class PackAssembler:
         now = time.monotonic()
         if self._news is None or now < self._look_at:
             return False
-        self._look_at = now + max(SHARED_SECONDS, min((now - self._began) / SHARED_PART, INDEX_SECONDS))
+        self._look_at = self._later(now)
         with contextlib.suppress(SnapvaultError):
             return self._news.shared or self._news.look()
         return False
