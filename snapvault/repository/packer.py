@@ -25,8 +25,8 @@ from snapvault.repository.packs import EncodedSegment, pack_ending, pack_prefix
 from snapvault.repository.session import Session
 
 INDEX_BYTES, INDEX_SECONDS, INDEX_BLOBS = 1 << 30, 300.0, 1 << 19  # an index object at least this often
-SHARED_SECONDS = 1.0  # or as often, where other sessions are open,
-SHARED_PART = 8  # but no more often than when that part of the session's time so far has passed again
+SHARED_SECONDS = 0.5  # or as often, where other sessions are open;
+SHARED_PART = 16  # but only once that part of the session's time has passed again, and twice what it took
 PATIENCE = 0.5  # seconds between looks at whether another stage failed
 
 
@@ -65,6 +65,7 @@ class PackAssembler:
         # Beside others one says early what is stored, and looks what they stored, at ever longer intervals.
         self._began = time.monotonic()
         self._cut_at = self._look_at = self._began + SHARED_SECONDS
+        self._sharing = 0.0  # seconds that it took to tell and learn the last time
         self._prefix = pack_prefix(session.header)
         # A segment that begins before the target fits in any case; pages that nothing is written to take no memory.
         self._capacity = len(self._prefix) + target + OVERHEAD + MAX_SEGMENT_RAW
@@ -138,7 +139,8 @@ class PackAssembler:
 
     def _later(self, now: float) -> float:
         """When to tell others the next time."""
-        return now + max(SHARED_SECONDS, min((now - self._began) / SHARED_PART, INDEX_SECONDS))
+        age = min((now - self._began) / SHARED_PART, INDEX_SECONDS)
+        return now + max(SHARED_SECONDS, age, 2 * self._sharing)
 
     # -- uploading -----------------------------------------------------------------------------------------------
 
@@ -178,12 +180,15 @@ class PackAssembler:
             due = due or time.monotonic() - self._indexed >= INDEX_SECONDS or self._is_awaited()
             batch = self._take_ready() if due else []
         if batch:
+            begin = time.monotonic()
             self._session.put_index(batch)
             with self._indexing:
                 self._index.indexed(batch)
                 if self._news is not None and self._news.shared:
                     with contextlib.suppress(SnapvaultError):  # then what others stored is stored again
                         self._index.learnt(self._news.learn())
+                    self._sharing = time.monotonic() - begin
+                    self._look_at = max(self._look_at, self._later(time.monotonic()))
 
     def _is_awaited(self) -> bool:
         """Whether it is time for an early index object, because others are there who may store the same."""
