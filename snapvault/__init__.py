@@ -37,6 +37,14 @@ _HOME = {
     "plan_repair": "operations.repair",
     "RepairPlan": "operations.repair",
     "RepairResult": "operations.repair",
+    "replicate": "operations.replicate",
+    "ReplicaResult": "operations.replicate",
+    "exchange_attestations": "operations.replicate",
+    "promote": "operations.promote",
+    "attest": "operations.attest",
+    "attestations": "operations.attest",
+    "Attestation": "operations.attest",
+    "Site": "repository.site",
     "set_tags": "operations.annotate",
     "set_hold": "operations.annotate",
     "NoteResult": "operations.annotate",
@@ -92,13 +100,16 @@ if TYPE_CHECKING:
     from snapvault.foundation.events import Control, Event, Limits
     from snapvault.operations.annotate import NoteResult, set_hold, set_tags
     from snapvault.operations.archive import archive
+    from snapvault.operations.attest import Attestation, attest, attestations
     from snapvault.operations.backup import backup
     from snapvault.operations.check import check
     from snapvault.operations.diff import diff
     from snapvault.operations.forget import ForgetPlan, ForgetResult, forget_snapshots, plan_forget
     from snapvault.operations.keys import KeyInfo, KeyResult, add_key, change_password, list_keys, remove_key, rotate
+    from snapvault.operations.promote import promote
     from snapvault.operations.prune import PruneLimits, PrunePlan, PruneResult, plan_prune
     from snapvault.operations.repair import RepairPlan, RepairResult, plan_repair
+    from snapvault.operations.replicate import ReplicaResult, exchange_attestations, replicate
     from snapvault.operations.repository import InitResult, Repository, init, open
     from snapvault.operations.restore import restore
     from snapvault.operations.results import BackupResult, Change, CheckReport, Finding, Issue, LostPath, RestoreResult
@@ -107,17 +118,19 @@ if TYPE_CHECKING:
     from snapvault.operations.undelete import UndeleteResult, undelete
     from snapvault.operations.writer import SnapshotWriter
     from snapvault.repository.credentials import KeyFile
+    from snapvault.repository.site import Site
     from snapvault.source.command import Command
 
 __all__ = [
-    "BackupResult", "Cancelled", "Change", "CheckReport", "Chunking", "Command", "Conflict", "Control", "Damaged",
-    "Entry", "Event", "Finding", "ForgetPlan", "ForgetResult", "FormatTooNew", "InitResult", "InvalidInput", "Issue",
-    "KeyFile", "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LostPath", "NoteResult", "PruneLimits", "PrunePlan",
-    "PruneResult", "RepairPlan", "RepairResult", "Repository", "RepositoryNotFound", "RestoreResult", "Retention",
-    "RoleRequired", "Snapshot", "SnapshotWriter", "SnapvaultError", "SourceError", "StoreDenied", "StoreFull",
-    "StoreUnavailable", "UndeleteResult", "add_key", "archive", "backup", "change_password", "check", "diff",
-    "forget_snapshots", "init", "list_keys", "open", "plan_forget", "plan_prune", "plan_repair", "remove_key",
-    "restore", "rotate", "scrub", "set_hold", "set_tags", "undelete",
+    "Attestation", "BackupResult", "Cancelled", "Change", "CheckReport", "Chunking", "Command", "Conflict",
+    "Control", "Damaged", "Entry", "Event", "Finding", "ForgetPlan", "ForgetResult", "FormatTooNew", "InitResult",
+    "InvalidInput", "Issue", "KeyFile", "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LostPath", "NoteResult",
+    "PruneLimits", "PrunePlan", "PruneResult", "RepairPlan", "RepairResult", "ReplicaResult", "Repository",
+    "RepositoryNotFound", "RestoreResult", "Retention", "RoleRequired", "Site", "Snapshot", "SnapshotWriter",
+    "SnapvaultError", "SourceError", "StoreDenied", "StoreFull", "StoreUnavailable", "UndeleteResult", "add_key",
+    "archive", "attest", "attestations", "backup", "change_password", "check", "diff", "exchange_attestations",
+    "forget_snapshots", "init", "list_keys", "open", "plan_forget", "plan_prune", "plan_repair", "promote",
+    "remove_key", "replicate", "restore", "rotate", "scrub", "set_hold", "set_tags", "undelete",
 ]  # fmt: skip
 
 

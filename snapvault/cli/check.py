@@ -9,6 +9,7 @@ from snapvault.cli.common import given, status_code, verb
 from snapvault.cli.fence import fence_options, waits_lines
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
+from snapvault.cli.site import attested_lines
 from snapvault.cli.text import examples, harmless, human_seconds, human_size, printable
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.words import count
@@ -22,13 +23,14 @@ ALL = "all"
     help="Read and verify all stored data, or a share of it (5%), taking turns from run to run.",
 )  # fmt: skip
 @click.option("--no-key", is_flag=True, help="Verify every object by its name or digest; needs no password.")
+@click.option("--attest", "site", metavar="NAME", help="With --no-key: sign what was found, as the site NAME.")
 @click.option("--repair", "mend", is_flag=True, help="Read all data, save what can be read, note what is lost.")
 @click.option("-n", "--dry-run", is_flag=True, help="With --repair: only say what would be done.")
 @fence_options
 @verb
 def check(
-    settings: Settings, read_data: str | None, no_key: bool, mend: bool, dry_run: bool, wait: timedelta,
-    lease: timedelta, exclusive: bool,
+    settings: Settings, read_data: str | None, no_key: bool, site: str | None, mend: bool, dry_run: bool,
+    wait: timedelta, lease: timedelta, exclusive: bool,
 ) -> int:  # fmt: skip
     """See whether everything is there and whole, and which paths a damage touches.
 
@@ -56,16 +58,27 @@ def check(
         )
     if no_key and read_data is not None:
         raise InvalidInput("--no-key reads everything anyway", hint="leave --read-data out")
+    if site is not None and not no_key:
+        raise InvalidInput("only what is read without opening it is attested", hint="--attest belongs to --no-key")
     share = 0.0 if read_data is None else _share(read_data)
     if no_key:
         with long_operation(settings.out) as control:
             url = settings.url()
             report = snapvault.scrub(url, storage_options=settings.options_for(url), control=control)
+            attestation = None if site is None else _attest(settings, site, report, control)
+        _show(settings, report, attestation)
     else:
         with settings.open("check") as repository, long_operation(settings.out) as control:
             report = snapvault.check(repository, read_data=share, control=control)
-    _show(settings, report)
+        _show(settings, report)
     return status_code(report.status)
+
+
+def _attest(
+    settings: Settings, site: str, report: snapvault.CheckReport, control: snapvault.Control
+) -> snapvault.Attestation:
+    with settings.open("attest") as repository:
+        return snapvault.attest(repository, site, scrubbed=report, control=control)
 
 
 def _repair(settings: Settings, dry_run: bool, wait: timedelta, lease: timedelta, exclusive: bool) -> int:
@@ -137,10 +150,14 @@ def _items(settings: Settings, r: snapvault.CheckReport) -> None:
                               "noted": lost.noted})  # fmt: skip
 
 
-def _show(settings: Settings, r: snapvault.CheckReport) -> None:
+def _show(settings: Settings, r: snapvault.CheckReport, attestation: snapvault.Attestation | None = None) -> None:
     _items(settings, r)
     content = {**r.to_dict(), "findings": len(r.findings), "problems": len(r.problems), "lost": len(r.lost)}
-    settings.out.summary(content, [*_findings(r), *_totals(r)])
+    signed: list[str] = []
+    if attestation is not None:
+        content["attestation"] = attestation.to_dict()
+        signed = attested_lines(attestation)
+    settings.out.summary(content, [*_findings(r), *_totals(r), *signed])
 
 
 def _findings(r: snapvault.CheckReport) -> list[str]:

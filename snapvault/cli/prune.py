@@ -17,7 +17,7 @@ from snapvault.foundation.words import count
 @click.command()
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option(
-    "--max-unused", metavar="PERCENT", default="2%", show_default=True,
+    "--max-unused", metavar="PERCENT", default="5%", show_default=True,
     help="So much may stay that is unused, where it lies beside what is needed.",
 )  # fmt: skip
 @click.option("--max-rewrite", metavar="SIZE", help="Rewrite no more than this.")
@@ -62,7 +62,7 @@ def _share(text: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:
-        raise InvalidInput(f"{text!r} is no share", hint="write it like 2%")
+        raise InvalidInput(f"{text!r} is no share", hint="write it like 5%")
     return share
 
 

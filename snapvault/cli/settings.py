@@ -46,6 +46,23 @@ class Settings:
 
         return options_for(load_options(path), url)
 
+    def state(self) -> Path:
+        """The folder for what this machine alone knows."""
+        return self._folder("state", self.state_dir)
+
+    def repository_id(self) -> str:
+        """That of the repository, which needs no key; RepositoryNotFound."""
+        from snapvault.operations.sites import repository_id
+
+        return repository_id(self.url(), self.options_for(self.url()))
+
+    def has_key(self) -> bool:
+        """Whether a key file or a password is given, so that nobody would be asked."""
+        return self.keys() is not None or self._given_password() is not None
+
+    def _given_password(self) -> Password | None:
+        return password_source(PASSWORD, file=self.password_file, command=self.password_command)
+
     def keys(self) -> "snapvault.KeyFile | None":
         """The key file; with one, a password is neither looked for nor asked."""
         path = self.key_file or os.environ.get("SNAPVAULT_KEY_FILE")
@@ -53,8 +70,7 @@ class Settings:
 
     def password(self, *, new: bool = False) -> Password:
         """The repository's password, asked for at the terminal if it is given nowhere."""
-        given = password_source(PASSWORD, file=self.password_file, command=self.password_command)
-        return given or ask(PASSWORD, f"the {'new ' if new else ''}repository {self.url()}", twice=new)
+        return self._given_password() or ask(PASSWORD, f"the {'new ' if new else ''}repository {self.url()}", twice=new)
 
     def new_password(self, whose: str) -> Password:
         """The password to set."""
@@ -68,7 +84,7 @@ class Settings:
             "password": None if keys is not None else self.password(new=new),
             "storage_options": self.options_for(self.url()),
             "cache": None if self.no_cache else self._folder("cache", self.cache_dir),
-            "state": self._folder("state", self.state_dir),
+            "state": self.state(),
         }
 
     def open(self, *used: str) -> "snapvault.Repository":

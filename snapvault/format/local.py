@@ -65,6 +65,50 @@ def _pack_ids(value: Any) -> tuple[PackId, ...]:
     return tuple(PackId(ids[i : i + 32]) for i in range(0, len(ids), 32))
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicaRecord:
+    """``local/replica/mark``: this place is a copy of a source that goes on elsewhere."""
+
+    config: bytes
+    since: int  # nanoseconds, UTC
+    collected: tuple[SessionId, ...]  # GCs that had ended here by then: what they removed, the source may still need
+
+    def encode(self) -> bytes:
+        return frame(Kind.REPLICA, [self.config, self.since, self.collected])
+
+
+def decode_replica(data: bytes) -> ReplicaRecord:
+    """FormatError if malformed."""
+
+    def build() -> ReplicaRecord:
+        config, since, collected = unframe(Kind.REPLICA, data)
+        return ReplicaRecord(
+            sized(config, 32, "config"), typed(since, int, "time"), tuple(checked_session_id(sid) for sid in collected)
+        )
+
+    return shaped(build, "replica mark")
+
+
+class PromotionRecord(NamedTuple):
+    """``local/replica/promoted``: the source is retired, and this place is one from now on.  Signed by the owner."""
+
+    config: bytes
+    time: int  # nanoseconds, UTC
+
+    def encode(self) -> bytes:
+        return pack(list(self))
+
+
+def decode_promotion(payload: bytes) -> PromotionRecord:
+    """FormatError if malformed."""
+
+    def build() -> PromotionRecord:
+        config, time = unpack(payload)
+        return PromotionRecord(sized(config, 32, "config"), typed(time, int, "time"))
+
+    return shaped(build, "promotion")
+
+
 class VerifiedRecord(NamedTuple):
     """These packs were read, and found whole at this level, or damaged.  Signed."""
 

@@ -10,10 +10,12 @@ KEYSETS, SLOTS, SESSIONS, PACKS, INDEX, SNAPSHOTS, NOTES = (
     "keyset/", "slots/", "sessions/", "packs/", "index/", "snapshots/", "notes/",
 )  # fmt: skip
 LOCAL = "local/"
-CAPABILITIES, HEARTBEATS, GC, TOMBSTONES, VERIFIED, DAMAGED = (
+CAPABILITIES, HEARTBEATS, GC, TOMBSTONES, VERIFIED, DAMAGED, REPLICA = (
     LOCAL + "capabilities/", LOCAL + "heartbeats/", LOCAL + "gc/", LOCAL + "tombstones/", LOCAL + "verified/",
-    LOCAL + "damaged/",
+    LOCAL + "damaged/", LOCAL + "replica/",
 )  # fmt: skip
+REPLICA_MARK, PROMOTED_MARK = REPLICA + "mark", REPLICA + "promoted"
+ATTESTATIONS = "attestations/"
 GC_PREFIX = "gc"  # of a GC's session id: the slots of GCs list alone
 
 _SESSION = re.compile(r"(gc)?[0-9a-f]{32}")
@@ -64,6 +66,15 @@ def note(sid: SessionId, digest: bytes) -> str:
 
 def tombstone(sid: SessionId) -> str:
     return TOMBSTONES + sid
+
+
+def attestations_of(holder: HolderId) -> str:
+    return f"{ATTESTATIONS}{holder.hex()}/"
+
+
+def attestation(holder: HolderId, time: int, random: bytes) -> str:
+    """``time``: nanoseconds, UTC; the names of one holder are in the order of their times."""
+    return f"{attestations_of(holder)}{time:020d}-{random.hex()}"
 
 
 def heartbeat_prefix(sid: SessionId) -> str:

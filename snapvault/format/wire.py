@@ -44,6 +44,9 @@ class Kind:
     HEARTBEAT = 11
     VERIFIED = 12
     CERTIFICATE = 13
+    REPLICA = 14
+    PROMOTION = 15
+    ATTESTATION = 16
 
 
 def pack(value: object) -> bytes:

@@ -54,6 +54,21 @@ class Fence:
         self._watch = Watch(vault.pins.folder, vault.address)
         self._open = open_sessions(vault.backend) if open is None else set(open)
         self._open.discard(own)
+        self._drop_foreign()
+
+    def _drop_foreign(self) -> None:
+        """At a copy: what others began, they began at the source, and end there.  A GC that runs here has its record.
+
+        One that has not put it yet is no matter: it will look once it has, and then wait for this one.
+        """
+        standing = self._vault.standing()
+        if not standing.since:
+            return
+        here = {o.name.removeprefix(names.GC) for o in self._vault.backend.list(names.GC)}
+        collecting = {sid for sid in self._open if sid.startswith(names.GC_PREFIX)}
+        self._open -= collecting - here
+        if standing.replica:
+            self._open &= collecting
 
     def wait(self, seconds: float, reporter: Reporter) -> tuple[SessionId, ...]:
         """Who has not ended after so many seconds; nobody: the fence holds.

@@ -362,6 +362,7 @@ def _editor(vault: Vault) -> KeysetEditor:
     """The next keyset, after the one in use."""
     if vault.rollback is not None:
         raise vault.rollback
+    vault.standing().require_source("change keys")
     record = vault.ring.current
     following = replace(record, number=record.number + 1, previous=vault.ring.keyset_digest)
     return KeysetEditor(following, vault.ring.config_digest, vault.ring.signing)

@@ -19,7 +19,7 @@ from snapvault.foundation.events import Control, Reporter, limits_of
 from snapvault.foundation.ids import DomainId, PackId, SessionId
 from snapvault.operations.collect import Collected, GarbageCollection, Job, is_replaceable
 from snapvault.operations.results import DAMAGED, OK, PARTIAL, Result
-from snapvault.operations.survey import Survey, Use, removed_names, survey
+from snapvault.operations.survey import Survey, Use, going_by, survey
 from snapvault.repository.repository import Vault
 from snapvault.repository.store import FETCHERS, fetch
 
@@ -41,7 +41,7 @@ class PruneLimits:
     it runs for so long, waiting included, no other pack is rewritten; None: it takes as long as it takes.
     """
 
-    unused: float = 0.02
+    unused: float = 0.05
     rewrite: int | None = None
     time: timedelta | None = None
 
@@ -209,13 +209,14 @@ def plan_prune(
 def _plan(vault: Vault, domain: DomainId, limits: PruneLimits) -> DomainPlan:
     now = survey(vault, domain)
     uses = now.uses()
-    dead, mixed = (_owned(now, found) for found in choose(list(uses.values()), now.filled, limits))
+    free = [use for use in uses.values() if now.may_go(use.row.id)]
+    dead, mixed = (_owned(now, found) for found in choose(free, now.filled, limits))
     gone = survey(vault, domain, waiting=False).uses() if now.waiting else uses
     condemned = [use.row.id for use in (*dead, *mixed)]
     return DomainPlan(
         domain,
         tuple(sorted(condemned)),
-        _indexes_to_merge(vault, now),
+        () if now.standing.replica else _indexes_to_merge(vault, now),  # the source does, and would bring them back
         sum(u.row.size for u in uses.values()),
         sum(u.unused for u in uses.values()),
         sum(u.unused for u in (*dead, *mixed)),
@@ -270,7 +271,7 @@ def _indexes_to_merge(vault: Vault, now: Survey) -> tuple[str, ...]:
 def _leftovers(vault: Vault) -> tuple[str, ...]:
     """What is still there of what slots with "GC done" name."""
     slots = vault.history.all_slots()
-    removed = removed_names(vault, slots)
+    removed = {name for s in going_by(vault, slots) for name in s.record.removed}
     removed |= {names.GC + s.record.sid for s in slots}  # records of GCs that have ended
     there = [o.name for prefix in (names.INDEX, names.PACKS, names.GC) for o in vault.backend.list(prefix)]
     left = [name for name in there if name in removed]

@@ -54,6 +54,10 @@ class Repository:
 
         return SnapshotWriter(self, dataset, **options)
 
+    def require_signing(self) -> None:
+        """RoleRequired unless this key can sign: the recovery key alone cannot."""
+        _ = self.vault.ring.signing
+
     def reopen(
         self,
         *,

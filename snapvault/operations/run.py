@@ -92,6 +92,7 @@ class Run:
         if vault.rollback is not None:
             raise vault.rollback  # new data would be sealed to keys of an old keyset
         self.vault = vault = vault.limited(control)
+        vault.standing().require_source("back up")
         self.dry_run = dry_run
         self.domain = domain or vault.ring.write_domain
         self.chunker: Chunker = self.domain.chunker(vault.ring.chunking)

@@ -125,6 +125,8 @@ class _Scrub:
             record = decode_snapshot(decode_signed(Kind.SNAPSHOT, data).payload)
             _belongs(name, names.snapshot(record.sid))
             for sid, _ in record.prevs:
+                if names.tombstone(sid) in self._listing:
+                    continue  # at a copy it need not have come
                 self._named(names.snapshot(sid), name, None)
         elif name.startswith(names.SESSIONS):
             _belongs(name, names.session(decode_session(decode_signed(Kind.SESSION, data).payload).head.sid))
@@ -152,6 +154,7 @@ class _Scrub:
 
 _FRAMED = (
     names.CONFIG, names.KEYSETS, names.SLOTS, names.SESSIONS, names.INDEX, names.SNAPSHOTS, names.NOTES, names.LOCAL,
+    names.ATTESTATIONS,
 )  # fmt: skip
 
 

@@ -80,7 +80,10 @@ class Survey:
         self._failed: set[tuple[PackId, int, int]] = set()  # segments that could not be opened
         self.removed = {pack for s in every for pack in s.record.removed_packs()}
         # They go without a new fence; what a removed maintainer named does not.
-        self.going = {pack for s in every if is_trusted_gc(vault, s) for pack in s.record.removed_packs()}
+        self.going = {pack for s in going_by(vault, every) for pack in s.record.removed_packs()}
+        self.standing = vault.standing()
+        earlier = self.standing.collected
+        self._let_go = {pack for s in every if s.record.sid not in earlier for pack in s.record.removed_packs()}
         loader = IndexLoader(vault.store, vault.ring, vault.sessions)
         # In this order: a pack that is indexed when the index is read is there when packs are listed.
         self.index = loader.load(scan=True)
@@ -103,6 +106,10 @@ class Survey:
                 hint="'snapvault check --repair' saves what can be read, and notes what is lost",
                 affected=[names.snapshot(sid), *e.affected],
             ) from e
+
+    def may_go(self, pack: PackId) -> bool:
+        """Whether a GC may condemn this pack: at a copy only what the source removed, since any other may be needed."""
+        return not self.standing.replica or pack in self._let_go
 
     def uses(self) -> dict[PackId, Use]:
         """Packs of this domain that are there, but for those that a prune already removes."""
@@ -187,14 +194,25 @@ def _is_slot(name: str) -> bool:
     return name.startswith(names.SNAPSHOTS) and names.is_session_id(name.removeprefix(names.SNAPSHOTS))
 
 
-def is_trusted_gc(vault: Vault, slot: Slot) -> bool:
-    """Whether anybody may delete what a slot names as removed for ever."""
+def _is_trusted_gc(vault: Vault, slot: Slot) -> bool:
     return slot.record.kind == GC_DONE and slot.holder not in vault.ring.removed
 
 
 def removed_names(vault: Vault, slots: Iterable[Slot]) -> set[str]:
-    """What slots name as removed for ever, packs and index objects, so that anybody may delete it."""
-    return {name for s in slots if is_trusted_gc(vault, s) for name in s.record.removed}
+    """What slots name as removed for ever, packs and index objects."""
+    return {name for s in slots if _is_trusted_gc(vault, s) for name in s.record.removed}
+
+
+def going_by(vault: Vault, slots: Iterable[Slot]) -> list[Slot]:
+    """The slots of GCs whose deletions anybody may finish: at a place that is or was a copy, only those that ran here.
+
+    Of these the record is there until all is deleted; what the source removed may be needed here.
+    """
+    trusted = [s for s in slots if _is_trusted_gc(vault, s)]
+    if trusted and vault.standing().since:
+        records = listed(vault, names.GC)
+        return [s for s in trusted if names.GC + s.record.sid in records]
+    return trusted
 
 
 def _roots(vault: Vault) -> tuple[list[Slot], set[SessionId]]:

@@ -57,7 +57,7 @@ def create(
     try:
         if _keyset_there(backend):
             raise InvalidInput(f"there is a repository at {backend.url} already", hint="open it, or name another place")
-        _refuse_foreign(backend)
+        refuse_foreign(backend)
         keys, digest = _take_up(backend, credential) or _begin(backend, credential)
         recovery = RecoveryKey(os.urandom(SECRET_SIZE), digest)
         put_slot(backend, keys, recovery, digest)
@@ -75,7 +75,8 @@ def _keyset_there(backend: Backend) -> bool:
     return any(True for _ in backend.list(names.KEYSETS))
 
 
-def _refuse_foreign(backend: Backend) -> None:
+def refuse_foreign(backend: Backend) -> None:
+    """InvalidInput if there is anything at a place that no unfinished init or replication left."""
     ours = (
         names.CONFIG, names.SLOTS, names.LOCAL, "RESCUE-", "rescue-", names.SESSIONS, names.PACKS, names.INDEX,
         names.SNAPSHOTS,

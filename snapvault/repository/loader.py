@@ -271,7 +271,7 @@ class IndexLoader:
                     self.problems.append(self._doubtful(info.name, e))
         for info in list(self._store.backend.list(names.SNAPSHOTS + names.GC_PREFIX)):
             try:
-                found.update(self._removed(info.name))
+                found.update(self.removed_by(info.name))
             except Untrusted as e:
                 self.problems.append(Untrusted(f"{info.name} is ignored: {e.message}", affected=[info.name]))
             except (Damaged, NotFound) as e:
@@ -300,8 +300,8 @@ class IndexLoader:
             raise Untrusted("it is not signed by a maintainer's session")
         return gc.condemned
 
-    def _removed(self, name: str) -> list[PackId]:
-        """The packs that a "GC done" slot names for ever."""
+    def removed_by(self, name: str) -> list[PackId]:
+        """The packs that a "GC done" slot names for ever; Damaged, NotFound."""
         signed = decode_signed(Kind.SNAPSHOT, self._store.immutable(name))
         record = decode_snapshot(signed.payload)
         author = trusted_certificate(record.certificate, self._ring.config_digest, self._ring.config.owner_sign)

@@ -35,6 +35,7 @@ from snapvault.repository.loader import IndexLoader
 from snapvault.repository.notes import Notes
 from snapvault.repository.pins import Pins
 from snapvault.repository.reader import BlobReader
+from snapvault.repository.replica import Standing, standing
 from snapvault.repository.sessions import Sessions
 from snapvault.repository.slots import open_slot
 from snapvault.repository.store import Store, fetch
@@ -101,6 +102,10 @@ class Vault:
         view.loader = IndexLoader(view._store, self.ring, view.sessions)
         view._index, view._origin = self._index, self
         return view
+
+    def standing(self) -> Standing:
+        """Whether this place is a source or a copy, as its marks say now; Untrusted, FormatError."""
+        return standing(self.backend, self.ring.config_digest, self.ring.config.owner_sign)
 
     def check_usable(self) -> None:
         """InvalidInput after a fork or after close."""

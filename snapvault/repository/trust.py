@@ -19,6 +19,8 @@ LABELS = {
     Kind.GC: "gc",
     Kind.VERIFIED: "verified",
     Kind.CERTIFICATE: "certificate",
+    Kind.PROMOTION: "promotion",
+    Kind.ATTESTATION: "attestation",
 }
 
 

@@ -23,6 +23,7 @@ from snapvault.format import names
 from snapvault.format.keyset import Role
 from snapvault.format.local import decode_capabilities
 from snapvault.operations import saver
+from snapvault.repository.site import Site
 
 SEED = bytes(range(2, 34))
 STORES = ("local", "memory", "fsspec", "seaweedfs", "moto", "rclone")
@@ -281,3 +282,25 @@ def test_two_at_once(life: Life) -> None:
             with repo.snapshot(f"at-once-{number}@latest").open("/file") as file:
                 assert file.read() == bytes([number]) * 300_000
         assert_whole(snapvault.check(repo, read_data=True))
+
+
+def test_a_copy_there_and_back(life: Life) -> None:
+    """From a local disk to such a place and on to another disk, with what the place says of itself."""
+    first, copy = life.home / "first", Site(f"{life.url}-copy", "there", life.options)
+    with snapvault.init(first, keys=lambda: SEED).repository as repo:
+        snapshot = life.backup(repo).snapshot
+    result = snapvault.replicate(str(first), copy)
+    assert (result.status, result.snapshots) == ("ok", 1)
+    with snapvault.open(copy.url, keys=lambda: SEED, storage_options=life.options) as there:
+        assert life.restored(there, snapshot) == life.trees[snapshot]
+        scrubbed = snapvault.scrub(copy.url, storage_options=life.options)
+        assert snapvault.attest(there, "there", scrubbed=scrubbed).snapshots == (snapshot,)
+    snapvault.exchange_attestations(str(first), copy)
+    with snapvault.open(first, keys=lambda: SEED) as repo:
+        assert [a.site for a in snapvault.attestations(repo)] == ["there"]
+    assert snapvault.replicate(str(first), copy).objects == 0
+    back = snapvault.replicate(copy, str(life.home / "back"))
+    assert back.status == "ok" and back.bytes > LARGE
+    with snapvault.open(life.home / "back", keys=lambda: SEED) as third:
+        assert life.restored(third, snapshot) == life.trees[snapshot]
+        assert_whole(snapvault.check(third, read_data=True))

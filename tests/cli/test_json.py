@@ -14,7 +14,7 @@ from snapvault.cli.main import VERBS
 
 PAGE = Path(snapvault.__file__).parents[1] / "docs/json.md"
 ROW = re.compile(r"^\| (.+?) \| (.+?) \| (.+?) \|$", re.MULTILINE)
-OPTIONAL = {"recovery_key", "recovery_key_file", "file", "pruned"}
+OPTIONAL = {"recovery_key", "recovery_key_file", "file", "pruned", "attestation"}
 
 
 def documented() -> dict[tuple[str, str], set[str]]:
@@ -81,8 +81,20 @@ def test_every_verb(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> N
     run("key remove", "reader")
     run("key rotate")
     run("key rotate", "--new-recovery-key")
+    del cli.env["SNAPVAULT_KEY_FILE"]  # it was replaced
+    cli.env["SNAPVAULT_PASSWORD"] = "new"
+    run("site add", "second", tmp_path / "copy")
+    run("site push", "second")
+    run("site list")
+    run("check", "--no-key", "--attest", "here")
+    cli.env["SNAPVAULT_REPOSITORY"], here = str(tmp_path / "copy"), cli.env["SNAPVAULT_REPOSITORY"]
+    run("site pull", here, "--as", "second")
+    run("site promote")
+    cli.env["SNAPVAULT_REPOSITORY"] = here
+    run("site remove", "second")
     verbs = {*VERBS, *(f"key {v}" for v in ("list", "add", "remove", "change", "rotate"))} - {"key"}
     verbs |= {f"snapshots {v}" for v in ("tag", "hold", "release", "undelete")}
+    verbs = {*verbs, *(f"site {v}" for v in ("add", "list", "remove", "push", "pull", "promote"))} - {"site"}
     assert {v for v, _ in documented()} == verbs | {"all", "command"}  # "command" heads the table
 
 

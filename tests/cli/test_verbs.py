@@ -332,7 +332,7 @@ def test_a_scrub_needs_no_key(cli: Machine, repo: Path) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_has_an_example_and_the_common_options(cli: Machine, verb: str) -> None:
-    done = cli(verb, *(["add"] if verb == "key" else []), "--help")
+    done = cli(verb, *(["add"] if verb == "key" else ["push"] if verb == "site" else []), "--help")
     assert done.code == 0 and "--json" in done.out and "--repository" in done.out
     assert re.search(rf"^  snapvault (-r \S+ )?{verb}", done.out, re.MULTILINE)
 

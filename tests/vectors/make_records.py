@@ -7,6 +7,7 @@ from typing import Any
 from common import CONFIG_DIGEST, DOMAIN, GC_SID, NS, SID, plain, secret
 
 from snapvault.format import names
+from snapvault.format.attestation import HASHED, AttestationRecord
 from snapvault.format.config import ConfigRecord
 from snapvault.format.index import IndexRecord, encode_table
 from snapvault.format.keyset import CertificateRecord, Domain, Epoch, Holder, KeysetRecord, Revocation, Role
@@ -15,6 +16,8 @@ from snapvault.format.local import (
     GcRecord,
     NoteDetails,
     NoteRecord,
+    PromotionRecord,
+    ReplicaRecord,
     TombstoneRecord,
     VerifiedRecord,
     encode_heartbeat,
@@ -51,6 +54,9 @@ def _records() -> Iterator[tuple[str, Any, bytes]]:
         ("tombstone", TombstoneRecord(CONFIG_DIGEST, SID, secret("slot"), NS, NS + 86_400 * 10**9)),
         ("gc", GcRecord(CONFIG_DIGEST, GC_SID, (_pack("a"), _pack("b")))),
         ("verified", VerifiedRecord(CONFIG_DIGEST, "data", NS, (_pack("a"),))),
+        ("replica", ReplicaRecord(CONFIG_DIGEST, NS, (GC_SID,))),
+        ("promotion", PromotionRecord(CONFIG_DIGEST, NS)),
+        ("attestation", _attestation()),
         ("capabilities", CapabilitiesRecord(True, True, False)),
         ("note", NoteRecord(CONFIG_DIGEST, SID, NS, (secret("older note"),), secret("sealed"))),
         ("note details", NoteDetails(("kept", "2026"), True, (b"/srv/lost\xff",))),
@@ -96,6 +102,11 @@ def _keyset() -> KeysetRecord:
         (Revocation(HolderId(secret("gone", 16)), "old laptop", Role.WRITER, secret("gs"), (SID,)),),
         (("RESCUE-1.md", secret("md")), ("rescue-1.py", secret("py"))),
     )  # fmt: skip
+
+
+def _attestation() -> AttestationRecord:
+    objects = merkle([("packs/aa", 3), ("index/bb", 4)])
+    return AttestationRecord(CONFIG_DIGEST, "second", HASHED, NS, objects, (SID,), 1, ("packs/cc",), secret("before"))
 
 
 def _certificate() -> CertificateRecord:

@@ -21,6 +21,7 @@ from snapvault.crypto.kdf import context_digest, derive
 from snapvault.crypto.password import Argon2Parameters, password_key
 from snapvault.crypto.recovery import RecoveryKey, decode_recovery_key
 from snapvault.crypto.signing import SigningKey, verify
+from snapvault.format.attestation import decode_attestation
 from snapvault.format.config import decode_config
 from snapvault.format.index import decode_index, decode_table, encode_table
 from snapvault.format.keyset import decode_certificate, decode_keyset
@@ -29,6 +30,8 @@ from snapvault.format.local import (
     decode_gc,
     decode_note,
     decode_note_details,
+    decode_promotion,
+    decode_replica,
     decode_tombstone,
     decode_verified,
     encode_heartbeat,
@@ -81,6 +84,7 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "config": decode_config, "slot": decode_slot, "keyset": decode_keyset, "certificate": decode_certificate,
     "session": decode_session, "snapshot": decode_snapshot, "snapshot details": decode_details, "index": decode_index,
     "tombstone": decode_tombstone, "gc": decode_gc, "verified": decode_verified, "capabilities": decode_capabilities,
+    "replica": decode_replica, "promotion": decode_promotion, "attestation": decode_attestation,
     "note": decode_note, "note details": decode_note_details, "signed": lambda d: decode_signed(Kind.NOTE, d),
     "heartbeat": lambda d: unframe(Kind.HEARTBEAT, d), "directory": lambda d: decode_directory(d, PACK_SIZE),
     "index table": _decode_index_table, "tree": decode_tree,

@@ -26,7 +26,7 @@ from snapvault.crypto.hpke import HpkePrivateKey
 from snapvault.foundation import ahead, clock
 from snapvault.foundation.errors import Damaged, StoreUnavailable
 from snapvault.operations import check_data, fence
-from snapvault.repository import keyring, packer, repository, session, writer
+from snapvault.repository import keyring, packer, repository, session, site, writer
 from snapvault.testing.faults import Killed
 
 AT_ONCE = RetryPolicy(total=60.0, until_first_success=60.0, first_wait=0.0, longest_wait=0.0)
@@ -171,11 +171,11 @@ def seeded(seed: int, day: int) -> Iterator[None]:
 
 
 @contextmanager
-def scheduled(place: str, scheduler: Scheduler) -> Iterator[None]:
-    """While this is open, actors meet at every call of this store, and the fence's clock counts calls."""
+def scheduled(scheduler: Scheduler) -> Iterator[None]:
+    """While this is open, actors meet at every call of a store, and the fence's clock counts calls."""
 
-    def opened(*args: object, **options: object) -> RetryBackend | MemoryBackend:
-        inner = MemoryBackend(place)
+    def opened(url: str, *args: object, **options: object) -> RetryBackend | MemoryBackend:
+        inner = MemoryBackend(url.removeprefix("memory://"))
         if not isinstance(threading.current_thread(), Actor):
             return inner
         return RetryBackend(ScheduledBackend(inner, scheduler), AT_ONCE)
@@ -187,6 +187,7 @@ def scheduled(place: str, scheduler: Scheduler) -> Iterator[None]:
     calls = SimpleNamespace(monotonic=tick, time=tick, sleep=lambda seconds: None)
     with (
         mock.patch.object(repository, "open_backend", opened),
+        mock.patch.object(site, "open_backend", opened),
         mock.patch.object(fence, "time", calls),
         mock.patch.object(fence, "LOOK", 0.0),
         mock.patch.object(session._Heart, "start", lambda self: None),

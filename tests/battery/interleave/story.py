@@ -67,7 +67,7 @@ class Story:
         actors = [Actor(f"{role} {n}", work, self.scheduler) for n, (role, work) in enumerate(cast)]
         with (
             seeded(self.seed, 1),
-            scheduled(self.lab.store.url.removeprefix("memory://"), self.scheduler),
+            scheduled(self.scheduler),
             lab.small_parts(),
         ):
             first = draw.sample(sorted(self.lab.trees), draw.choice((1, 1, 2)))

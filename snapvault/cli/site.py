@@ -1,0 +1,204 @@
+"""``snapvault site``"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import snapvault
+from snapvault.cli.common import common_options, status_code, verb
+from snapvault.cli.progress import long_operation
+from snapvault.cli.settings import Settings
+from snapvault.cli.text import human_size, local_time, printable, table
+from snapvault.foundation.errors import InvalidInput, StoreDenied, StoreUnavailable
+from snapvault.foundation.words import count
+
+HEADER = ("Site", "Where", "Attested", "By", "Level", "Snapshots", "Read through", "")
+
+
+@click.group(no_args_is_help=True, short_help="Copies at other places: add, push, pull, list, promote.")
+@common_options
+def site() -> None:
+    """Copies of the repository at other places."""
+
+
+@site.command()
+@click.argument("name")
+@click.argument("url")
+@verb
+def add(settings: Settings, name: str, url: str) -> int:
+    """Remember, on this machine, where a copy is or shall be.
+
+    \b
+    snapvault site add second /mnt/other/repo
+    snapvault site add cloud s3://backups/repo          (keys and endpoint: see --storage-options)
+    """
+    from snapvault.operations.sites import checked_site
+
+    name = checked_site(name)
+    if "://" not in url:
+        url = str(Path(url).absolute())
+    _sites(settings).put(name, url)
+    settings.out.summary({"site": name, "url": url, "status": "ok"}, [f"{name} is {url}; 'snapvault site push {name}'"])
+    return 0
+
+
+@site.command()
+@click.argument("name")
+@verb
+def remove(settings: Settings, name: str) -> int:
+    """Forget where a copy is; the copy itself stays as it is."""
+    sites = _sites(settings)
+    url = sites.url(name)
+    sites.put(name, None)
+    settings.out.summary({"site": name, "url": url, "status": "ok"}, [f"{name} is forgotten; what is at {url} stays."])
+    return 0
+
+
+@site.command("list")
+@verb
+def list_(settings: Settings) -> int:
+    """List the sites, what was attested of each, and since when something is owed.
+
+    A snapshot that no attestation of a site covers is unanswered there: nobody knows whether the site has it.
+    """
+    from snapvault.operations.sites import site_states
+
+    sites = _sites(settings).all()
+    with settings.open("attestations") as repository:
+        states = site_states(repository, sites)
+    if settings.out.as_json:
+        for s in states:
+            settings.out.item({**s.to_dict(), "url": sites[s.name]}, "")
+    rows = []
+    for s in states:
+        last = (local_time(s.newest.time), printable(s.newest.by), s.newest.level) if s.newest else ("never", "", "")
+        whole = local_time(s.hashed.time) if s.hashed else "never"
+        covered = f"{s.snapshots} of {s.snapshots + s.unanswered}"
+        since = f"unanswered since {local_time(s.unanswered_since)}" if s.unanswered_since else ""
+        rows.append((s.name, printable(sites[s.name]), *last, covered, whole, since))
+    settings.out.summary(
+        {"sites": len(states), "status": "ok"}, table(HEADER, rows) if rows else ["There are no sites."]
+    )
+    return 0
+
+
+@site.command()
+@click.argument("name")
+@click.option("--no-attest", is_flag=True, help="Sign nothing about what the site holds; then no key is needed.")
+@verb
+def push(settings: Settings, name: str, no_attest: bool) -> int:
+    """Bring a site everything that it lacks, and sign what it holds then.
+
+    Nothing is ever deleted there.  Run it again at any time: it copies what is new, and goes on where it was cut off.
+    Exit code 20: something at this end is damaged, and did not come.
+
+    \b
+    snapvault site push second
+    """
+    url = settings.url()
+    target = snapvault.Site(_sites(settings).url(name), name, settings.options_for(_sites(settings).url(name)))
+    source = snapvault.Site(url, "", settings.options_for(url))
+    access = None if no_attest else settings.access()
+    if access is not None:  # before anything is copied: a key that is wrong, or cannot sign
+        with snapvault.open(url, **access) as repository:
+            repository.require_signing()
+    return _replicate(settings, source, target, access, name)
+
+
+@site.command()
+@click.argument("source", metavar="NAME|URL")
+@click.option("--as", "name", metavar="NAME", default="", help="What this place is called in what is signed.")
+@verb
+def pull(settings: Settings, source: str, name: str) -> int:
+    """Bring this place (-r) everything that it lacks of the repository at NAME or URL.
+
+    For a site that fetches with its own credentials, so that whoever takes over the source cannot reach the copy.  It
+    needs no key; with one, of any role, what is here then is signed.
+
+    \b
+    snapvault -r /srv/copy --key-file site.key site pull sftp://backup@office/srv/repo --as second
+    """
+    url = settings.url()
+    begin = source if "://" in source or Path(source).exists() else _sites(settings).url(source)
+    access = settings.access() if settings.has_key() else None
+    if access is not None and not name:
+        raise InvalidInput("what is signed needs a name for this place", hint="give --as NAME")
+    origin = snapvault.Site(begin, "", settings.options_for(begin))
+    return _replicate(settings, origin, snapvault.Site(url, name, settings.options_for(url)), access, name)
+
+
+@site.command()
+@verb
+def promote(settings: Settings) -> int:
+    """Make this place (-r), a copy, the source: for ever, once the old source is lost or retired.
+
+    \b
+    snapvault -r /mnt/other/repo site promote
+    """
+    with settings.open("promote") as repository:
+        snapvault.promote(repository)
+    lines = [
+        f"{settings.url()} is the source now; backups and prunes are done here.",
+        "Replicate it to a new place soon.",
+    ]
+    settings.out.summary({"url": settings.url(), "status": "ok"}, lines)
+    return 0
+
+
+def _replicate(
+    settings: Settings, source: "snapvault.Site", target: "snapvault.Site", access: dict[str, Any] | None, name: str
+) -> int:
+    with long_operation(settings.out) as control:
+        result = snapvault.replicate(source, target, control=control)
+        attestation = None
+        if access is not None:
+            attestation = _attest(settings, source, target, access, name, control)
+    for problem in result.problems:
+        if settings.out.as_json:
+            settings.out.item(
+                {"message": problem.message, "objects": problem.objects, "harmless": problem.harmless}, ""
+            )
+        else:
+            settings.out.warning(problem.message)
+    came = f"{count(result.objects, 'object')}, {human_size(result.bytes)} copied to {result.target}"
+    lines = [
+        f"{came}: {count(result.snapshots, 'snapshot')} more, {result.snapshots_total} there now",
+        *([f"{count(result.healed, 'damaged object')} there replaced"] if result.healed else []),
+        *(attested_lines(attestation) if attestation else ["not attested: no key was used"]),
+    ]
+    attested = attestation.to_dict() if attestation else None
+    content = {**result.to_dict(), "problems": len(result.problems), "attestation": attested}
+    settings.out.summary(content, lines)
+    return status_code(result.status)
+
+
+def _attest(
+    settings: Settings,
+    source: "snapvault.Site",
+    target: "snapvault.Site",
+    access: dict[str, Any],
+    name: str,
+    control: Any,
+) -> "snapvault.Attestation":
+    """Signed there, and kept at both ends."""
+    with snapvault.open(target.url, **{**access, "storage_options": target.storage_options}) as copy:
+        attestation = snapvault.attest(copy, name, control=control)
+    try:
+        snapvault.exchange_attestations(source, target)
+    except (StoreDenied, StoreUnavailable) as e:
+        settings.out.warning(f"the attestation is at {target.url} only: {e.message}")
+    return attestation
+
+
+def attested_lines(attestation: "snapvault.Attestation") -> list[str]:
+    """What was signed, for people."""
+    complete = count(len(attestation.snapshots), "snapshot")
+    lacking = f"; {count(attestation.bad, 'object')} missing or damaged" if attestation.bad else ""
+    return [f"attested by {printable(attestation.by)}: {complete} complete{lacking}"]
+
+
+def _sites(settings: Settings) -> Any:
+    from snapvault.operations.sites import Sites
+
+    return Sites(settings.state(), settings.repository_id())

@@ -1,0 +1,85 @@
+"""Objects copied verbatim from one store to another, each verified on its way."""
+
+import enum
+import hashlib
+from collections.abc import Mapping
+
+from blake3 import blake3
+
+from snapvault.backend.protocol import Backend, Exists, NotFound, ObjectInfo
+from snapvault.format import names
+from snapvault.format.wire import FormatError, check_frame
+from snapvault.foundation.errors import Damaged
+from snapvault.repository.store import TRIES, fetch
+
+RESCUE = ("RESCUE-", "rescue-")
+
+
+class Outcome(enum.Enum):
+    """What came of copying an object."""
+
+    COPIED = enum.auto()
+    HEALED = enum.auto()  # what was there under its name was damaged, and is replaced
+    SAME = enum.auto()
+    GONE = enum.auto()  # at the source
+    DAMAGED = enum.auto()  # at the source
+    CONFLICT = enum.auto()  # another whole object has its name
+
+
+def verify(name: str, data: bytes, rescue: Mapping[str, bytes]) -> None:
+    """FormatError unless these bytes may have this name; ``rescue``: SHA-256 of the files that have no frame."""
+    wanted = names.content_digest(name)
+    if name.startswith(RESCUE):
+        if hashlib.sha256(data).digest() != rescue.get(name):
+            raise FormatError("it is not the file that the owner signed")
+    elif wanted is None:
+        check_frame(data)
+    elif blake3(data).digest() != wanted:
+        raise FormatError("its bytes are not those that its name states")
+
+
+class ObjectCopier:
+    """Copies from ``source`` to ``target``; nothing that is whole there is replaced.  Thread-safe."""
+
+    def __init__(self, source: Backend, target: Backend, rescue: Mapping[str, bytes]) -> None:
+        self._source, self._target, self._rescue = source, target, rescue
+
+    def copy(self, info: ObjectInfo) -> Outcome:
+        """Copy one object, as a listing of the source showed it; errors of both stores but those of Outcome."""
+        try:
+            data = self._read(info)
+        except NotFound:
+            return Outcome.GONE
+        except Damaged:
+            return Outcome.DAMAGED
+        try:
+            self._target.put_if_absent(info.name, [data])
+            return Outcome.COPIED
+        except Exists:
+            return self._compare(info.name, data)
+
+    def _read(self, info: ObjectInfo) -> bytes:
+        """The bytes, verified; once more if they come damaged, since one bad reply must not stick."""
+        for left in range(TRIES - 1, -1, -1):
+            try:
+                data = fetch(self._source, info.name, info.size)
+                verify(info.name, data, self._rescue)
+                return data
+            except Damaged:
+                if not left:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _compare(self, name: str, data: bytes) -> Outcome:
+        try:
+            there = fetch(self._target, name)
+            if there == data:
+                return Outcome.SAME
+            verify(name, there, self._rescue)
+        except NotFound:  # it went meanwhile
+            self._target.put_if_absent(name, [data])
+            return Outcome.COPIED
+        except Damaged:
+            self._target.put(name, [data])
+            return Outcome.HEALED
+        return Outcome.CONFLICT

@@ -1,0 +1,108 @@
+"""The sites that one client knows of a repository: where they are, and what they owe (docs/replication.md).
+
+A URL is this machine's way to a place, so it stays here, in the state directory; what a site holds is attested in the
+repository itself.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snapvault.backend.factory import open_backend
+from snapvault.foundation.errors import InvalidInput
+from snapvault.operations.attest import Attestation, attestations
+from snapvault.repository.repository import read_config
+from snapvault.repository.statefile import StateFile
+
+if TYPE_CHECKING:
+    from snapvault.operations.repository import Repository
+
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def checked_site(name: str) -> str:
+    """InvalidInput unless this is a name for a site."""
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(f"{name!r} is no name for a site", hint="use letters, digits, '.', '_' and '-'")
+    return name
+
+
+class Sites:
+    """Names and URLs, kept for one repository in one state directory."""
+
+    def __init__(self, state: Path, repository: str) -> None:
+        """``repository``: its id."""
+        self._file = StateFile(state / repository, "sites", repository)
+
+    def all(self) -> dict[str, str]:
+        """URLs by name, in the order of the names."""
+        known = self._file.read()
+        return {name: known[name] for name in sorted(known) if isinstance(known[name], str)}
+
+    def url(self, name: str) -> str:
+        """InvalidInput for a name that nobody added."""
+        known = self.all()
+        if name not in known:
+            listed = ", ".join(known) or "none"
+            raise InvalidInput(f"no site is called {name!r}; known are: {listed}", hint="'snapvault site add NAME URL'")
+        return known[name]
+
+    def put(self, name: str, url: str | None) -> None:
+        """Remember a site; None: forget it."""
+        known: dict[str, Any] = dict(self.all())
+        known.pop(name, None)
+        if url is not None:
+            known[name] = url
+        if not self._file.write(known):
+            raise InvalidInput("the state directory cannot be written", hint="see --state-dir")
+
+
+def repository_id(url: str, storage_options: Mapping[str, Any] | None = None) -> str:
+    """Of the repository at a place; needs no key.  RepositoryNotFound, Damaged, errors of the store."""
+    backend = open_backend(url, storage_options)
+    try:
+        return read_config(backend)[1].hex()
+    finally:
+        backend.close()
+
+
+@dataclass(frozen=True, slots=True)
+class SiteState:
+    """What is known of a site: its newest attestation, and the snapshots that it does not cover."""
+
+    name: str
+    newest: Attestation | None
+    hashed: Attestation | None  # the newest for which every object was read
+    snapshots: int  # of the repository, attested as complete there
+    unanswered: int  # the others
+    unanswered_since: datetime | None  # the time of the oldest of them
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "site": self.name,
+            "newest": self.newest.to_dict() if self.newest else None,
+            "hashed": self.hashed.time.isoformat() if self.hashed else None,
+            "snapshots": self.snapshots,
+            "unanswered": self.unanswered,
+            "unanswered_since": self.unanswered_since.isoformat() if self.unanswered_since else None,
+        }
+
+
+def site_states(repo: "Repository", sites: Iterable[str]) -> list[SiteState]:
+    """By what was attested; all errors of the store.  RoleRequired for a key that may not list snapshots."""
+    every = list(repo.snapshots())
+    found = attestations(repo)
+    states = []
+    for name in sites:
+        mine = [a for a in found if a.site == name]
+        newest = mine[0] if mine else None
+        covered = set(newest.snapshots) if newest else set()
+        owed = [s for s in every if s.id not in covered]
+        hashed = next((a for a in mine if a.level == "hashed"), None)
+        since = min((s.time for s in owed), default=None)
+        states.append(SiteState(name, newest, hashed, len(every) - len(owed), len(owed), since))
+    return states

@@ -1,0 +1,56 @@
+"""Whether this place is a source, or a copy of one that goes on elsewhere (docs/replication.md)."""
+
+from dataclasses import dataclass
+
+from snapvault.backend.protocol import Backend, NotFound
+from snapvault.format import names
+from snapvault.format.local import decode_promotion, decode_replica
+from snapvault.format.signed import decode_signed
+from snapvault.format.wire import Kind
+from snapvault.foundation.errors import Conflict
+from snapvault.foundation.ids import SessionId
+from snapvault.repository.store import fetch
+from snapvault.repository.trust import Untrusted, signed_by
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a place is.  ``since``: nanoseconds, UTC; 0 if it never was a copy."""
+
+    since: int = 0
+    promoted: int = 0  # since when it is a source of its own, though it was a copy
+    collected: frozenset[SessionId] = frozenset()  # GCs that had ended here before it became a copy
+
+    @property
+    def replica(self) -> bool:
+        """It is a copy, whose source goes on elsewhere."""
+        return bool(self.since and not self.promoted)
+
+    def require_source(self, what: str) -> None:
+        """Conflict if this is a copy."""
+        if self.replica:
+            raise Conflict(
+                f"this is a copy of a repository whose source goes on elsewhere: {what} there",
+                hint="if the source is lost, 'snapvault site promote' makes this place the source",
+            )
+
+
+def standing(backend: Backend, config_digest: bytes, owner_sign: bytes) -> Standing:
+    """What the marks at this place say; Untrusted, FormatError, errors of the store."""
+    there = {o.name: o.size for o in backend.list(names.REPLICA)}
+    if names.REPLICA_MARK not in there:
+        return Standing()
+    try:
+        mark = decode_replica(fetch(backend, names.REPLICA_MARK, there[names.REPLICA_MARK]))
+        promoted = 0
+        if names.PROMOTED_MARK in there:
+            signed = decode_signed(Kind.PROMOTION, fetch(backend, names.PROMOTED_MARK, there[names.PROMOTED_MARK]))
+            record = decode_promotion(signed.payload)
+            if record.config != config_digest or not signed_by(Kind.PROMOTION, signed, owner_sign):
+                raise Untrusted(f"{names.PROMOTED_MARK} is not signed by the owner", affected=[names.PROMOTED_MARK])
+            promoted = record.time
+    except NotFound:
+        raise Conflict(f"what {backend.url} is, changed while it was read") from None
+    if mark.config != config_digest:
+        raise Untrusted(f"{names.REPLICA_MARK} is of another repository", affected=[names.REPLICA_MARK])
+    return Standing(mark.since, promoted, frozenset(mark.collected))

@@ -1,0 +1,21 @@
+"""A place that holds a copy of a repository, or shall hold one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from snapvault.backend.factory import open_backend
+from snapvault.backend.protocol import Backend
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """``url``: as of a repository; ``name``: what people call it; ``storage_options``: what fsspec needs there."""
+
+    url: str
+    name: str = ""
+    storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    def open(self, *, create: bool = False) -> Backend:
+        """Its store; the errors of the backend protocol.  ``create``: make the folder or bucket if it is missing."""
+        return open_backend(self.url, self.storage_options, create=create)

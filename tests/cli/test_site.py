@@ -1,0 +1,75 @@
+"""``snapvault site``: what it says, and how it refuses."""
+
+import os
+from pathlib import Path
+
+import pytest
+from machines import Machine
+
+from snapvault.format import names
+
+
+@pytest.fixture
+def copied(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> Path:
+    """A repository with a snapshot and a copy."""
+    assert cli("backup", "--dataset", "d", source).code == 0
+    assert cli("site", "add", "second", tmp_path / "copy").code == 0
+    done = cli("site", "push", "second")
+    assert done.code == 0 and "attested by owner: 1 snapshot complete" in done.out, done
+    return tmp_path / "copy"
+
+
+def test_nothing_is_known_of_a_site_before_the_first_push(cli: Machine, repo: Path, source: Path) -> None:
+    assert "There are no sites." in cli("site", "list").out
+    cli("backup", "--dataset", "d", source)
+    cli("site", "add", "second", "s3://bucket/repo")
+    done = cli("site", "list")
+    assert done.code == 0 and "never" in done.out and "0 of 1" in done.out and "unanswered since" in done.out
+
+
+def test_what_is_no_site(cli: Machine, repo: Path) -> None:
+    assert "known are: none" in cli("site", "push", "second").err
+    done = cli("site", "add", "a b", "/mnt/x")
+    assert done.code == 2 and "no name for a site" in done.err
+    assert cli("site", "remove", "second").code == 2
+
+
+def test_a_wrong_password_copies_nothing(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> None:
+    cli("backup", "--dataset", "d", source)
+    cli("site", "add", "second", tmp_path / "copy")
+    cli.env = {k: v for k, v in cli.env.items() if k != "SNAPVAULT_KEY_FILE"} | {"SNAPVAULT_PASSWORD": "wrong"}
+    done = cli("site", "push", "second")
+    assert done.code == 12 and not (tmp_path / "copy").exists()
+    done = cli("site", "push", "second", "--no-attest")
+    assert done.code == 0 and "not attested" in done.out
+
+
+def test_a_pull_without_a_key(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> None:
+    cli("backup", "--dataset", "d", source)
+    cli.env = {k: v for k, v in cli.env.items() if k not in ("SNAPVAULT_KEY_FILE", "SNAPVAULT_PASSWORD")}
+    done = cli("-r", tmp_path / "copy", "site", "pull", repo)
+    assert done.code == 0 and "1 snapshot more, 1 there now" in done.out and "not attested" in done.out
+
+
+def test_a_pull_with_a_key_needs_a_name(cli: Machine, repo: Path, tmp_path: Path) -> None:
+    done = cli("-r", tmp_path / "copy", "site", "pull", repo)
+    assert done.code == 2 and "--as NAME" in done.err and not (tmp_path / "copy").exists()
+
+
+def test_damage_at_the_source(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> None:
+    cli("backup", "--dataset", "d", source)
+    cli("site", "add", "second", tmp_path / "copy")
+    pack = next(p for p in Path(repo, names.PACKS).rglob("*") if p.is_file())
+    os.truncate(pack, pack.stat().st_size - 1)
+    done = cli("site", "push", "second")
+    assert done.code == 20 and pack.name in done.err and "0 snapshots complete; 1 object missing or damaged" in done.out
+
+
+def test_only_a_scrub_is_attested(cli: Machine, repo: Path) -> None:
+    done = cli("check", "--attest", "second")
+    assert done.code == 2 and "--no-key" in done.err
+
+
+def test_a_site_that_is_gone(cli: Machine, copied: Path) -> None:
+    assert cli("site", "remove", "second").code == 0
+    assert copied.is_dir() and "There are no sites." in cli("site", "list").out

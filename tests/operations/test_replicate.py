@@ -1,0 +1,470 @@
+"""A copy at a second site: what it brings, keeps, refuses and survives."""
+
+import shutil
+import threading
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+import snapvault
+from snapvault import KeyFile, ReplicaResult, Repository
+from snapvault.backend.local import LocalBackend
+from snapvault.backend.probe import PREFIX as PROBES
+from snapvault.backend.protocol import Buffer, ObjectInfo
+from snapvault.backend.trace import TraceBackend
+from snapvault.backend.wrapper import Wrapper
+from snapvault.chunking import Chunking
+from snapvault.format import names
+from snapvault.format.local import PromotionRecord
+from snapvault.format.wire import Kind
+from snapvault.foundation.errors import Cancelled, Conflict, Damaged, InvalidInput, RepositoryNotFound, StoreUnavailable
+from snapvault.foundation.events import Control, Event
+from snapvault.operations import replicate as module
+from snapvault.operations.copying import ObjectCopier, Outcome
+from snapvault.operations.prune import PruneLimits, plan_prune
+from snapvault.repository import create
+from snapvault.repository.keyring import HolderKeys
+from snapvault.repository.session import revoke
+from snapvault.repository.trust import sign
+from tests.repos import SEED, again, back, contents, make, objects, open_session, save
+
+NOW = timedelta(0)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "source").mkdir()
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    monkeypatch.setattr(create, "SEGMENT_SIZE", 4096)
+    monkeypatch.setattr(create, "PACK_SIZE", 16384)
+    return make(tmp_path / "repo", chunking=Chunking(64, 128, 256))
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    return tmp_path / "second"
+
+
+def at(place: Path) -> Repository:
+    return snapvault.open(place, keys=lambda: SEED)
+
+
+def fill(source: Path, number: int, *, files: range = range(20)) -> None:
+    """Contents that nothing else has."""
+    for i in files:
+        (source / f"{i:02}").write_bytes(b"".join(b"%d.%d.%d;" % (number, i, k) for k in range(200)))
+
+
+def versions(repo: Repository, source: Path, count: int) -> dict[str, dict[str, bytes | str]]:
+    made = {}
+    for number in range(count):
+        fill(source, number, files=range(10 * number, 10 * number + 20))
+        made[save(repo, source).snapshot] = contents(source)
+    return made
+
+
+def copied(repo: Repository, second: Path) -> ReplicaResult:
+    """A replication that must be whole."""
+    result = snapvault.replicate(repo.url, str(second))
+    assert result.status == "ok", result
+    return result
+
+
+def forget(place: Repository, *snapshots: str) -> None:
+    snapvault.forget_snapshots(again(place), snapshots, undelete_window=NOW)
+
+
+def prune(place: Repository) -> snapvault.PruneResult:
+    return plan_prune(again(place), limits=PruneLimits(0)).execute(wait=NOW)
+
+
+def holds(place: Path, made: dict[str, dict[str, bytes | str]], source: Path, tmp_path: Path) -> None:
+    """Exactly these snapshots, and all of each."""
+    repo = at(place)
+    assert {s.id for s in repo.snapshots()} == set(made)
+    for sid, tree in made.items():
+        out = tmp_path / f"out-{sid}"
+        shutil.rmtree(out, ignore_errors=True)
+        assert contents(back(repo, out, source, sid)) == tree
+    report = snapvault.check(at(place), read_data=True)
+    assert report.status == "ok", report.findings
+
+
+# -- what comes ------------------------------------------------------------------------------------------------------
+
+
+def test_everything_comes_and_nothing_twice(repo: Repository, source: Path, second: Path, tmp_path: Path) -> None:
+    made = versions(repo, source, 2)
+    result = copied(repo, second)
+    assert (result.snapshots, result.snapshots_total) == (2, 2) and result.packs > 2 and result.bytes > 0
+    there = {n: size for n, size in objects(repo).items() if not n.startswith(names.LOCAL)}
+    assert {n: size for n, size in objects(at(second)).items() if not n.startswith(names.LOCAL)} == there
+    holds(second, made, source, tmp_path)
+    again_ = copied(repo, second)
+    assert (again_.objects, again_.bytes, again_.snapshots, again_.snapshots_total) == (0, 0, 0, 2)
+    fill(source, 7)
+    made[save(again(repo), source).snapshot] = contents(source)
+    more = copied(repo, second)
+    assert more.snapshots == 1 and 0 < more.packs < result.packs
+    holds(second, made, source, tmp_path)
+
+
+def test_the_recovery_key_alone_opens_a_copy(tmp_path: Path, source: Path, second: Path) -> None:
+    made = snapvault.init(tmp_path / "repo", password="p")
+    fill(source, 0)
+    save(made.repository, source)
+    copied(made.repository, second)
+    shutil.rmtree(tmp_path / "repo")
+    (tmp_path / "key").write_text(made.recovery_key)
+    with snapvault.open(second, keys=KeyFile(tmp_path / "key"), cache=tmp_path / "empty") as copy:
+        assert contents(back(copy, tmp_path / "out", source)) == contents(source)
+
+
+def test_it_needs_no_key(repo: Repository, source: Path, second: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions(repo, source, 1)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a key was used")
+
+    monkeypatch.setattr("snapvault.repository.keyring.HolderKeys.__init__", refuse)
+    monkeypatch.setattr("snapvault.crypto.hpke.HpkePrivateKey.__init__", refuse)
+    copied(repo, second)
+
+
+def test_snapshots_are_put_after_what_they_need(repo: Repository, source: Path, second: Path, tmp_path: Path) -> None:
+    """Whenever it is cut off, what is there can be used, and a rerun finishes."""
+    made = versions(repo, source, 2)
+    k = 0
+    while True:
+        cut = _Cut(LocalBackend(second, create=True), k)
+        try:
+            module._Replication(LocalBackend(repo.url), cut, None).run()
+        except StoreUnavailable:
+            pass
+        else:
+            break
+        if k % 3 == 0 and any(n.startswith(names.KEYSETS) for n in _listing(second)):
+            found = at(second)
+            present = [s.id for s in found.snapshots()]
+            for sid in present:
+                shutil.rmtree(tmp_path / "out", ignore_errors=True)
+                assert contents(back(found, tmp_path / "out", source, sid)) == made[sid]
+        shutil.rmtree(second)
+        k += 1
+    assert k > 12
+    holds(second, made, source, tmp_path)
+
+
+def _listing(place: Path) -> list[str]:
+    return [o.name for o in LocalBackend(place).list()]
+
+
+class _Cut(Wrapper):
+    """A store that dies for good before the k-th object of the copy."""
+
+    def __init__(self, inner: LocalBackend, k: int, prefix: str = "") -> None:
+        super().__init__(inner)
+        self._left, self._prefix = k, prefix
+
+    def _die(self, name: str) -> None:
+        if name.startswith(self._prefix) and not name.startswith(PROBES):
+            self._left -= 1
+        if self._left < 0:
+            raise StoreUnavailable("dead")
+
+    def put(self, name: str, data: Sequence[Buffer]) -> None:
+        self._die(name)
+        self.inner.put(name, data)
+
+    def put_if_absent(self, name: str, data: Sequence[Buffer]) -> None:
+        self._die(name)
+        self.inner.put_if_absent(name, data)
+
+
+def test_a_run_that_was_cut_off_goes_on(repo: Repository, source: Path, second: Path, tmp_path: Path) -> None:
+    made = versions(repo, source, 2)
+    with pytest.raises(StoreUnavailable):
+        module._Replication(LocalBackend(repo.url), _Cut(LocalBackend(second, create=True), 1, names.PACKS), None).run()
+    assert 0 < len(_packs(second)) < len(_packs(repo.url))
+    result = copied(repo, second)
+    assert result.objects < len(objects(repo))
+    holds(second, made, source, tmp_path)
+
+
+def test_progress_and_cancel(repo: Repository, source: Path, second: Path) -> None:
+    versions(repo, source, 1)
+    seen: list[Event] = []
+    snapvault.replicate(repo.url, str(second), control=Control(progress=seen.append))
+    assert seen and {e.operation for e in seen} == {"replicate"}
+
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(Cancelled):
+        snapvault.replicate(repo.url, str(second.with_name("third")), control=Control(cancel=cancel))
+
+
+# -- forgetting ------------------------------------------------------------------------------------------------------
+
+
+def test_deletions_are_not_mirrored(repo: Repository, source: Path, second: Path, tmp_path: Path) -> None:
+    made = versions(repo, source, 3)
+    first = next(iter(made))
+    copied(repo, second)
+    forget(repo, first)
+    assert prune(repo).packs_removed > 0
+    copied(repo, second)
+    holds(second, made, source, tmp_path)
+    assert prune(at(second)).packs_removed == 0, "the copy still has its snapshot"
+    holds(second, made, source, tmp_path)
+    forget(at(second), first)
+    assert prune(at(second)).packs_removed > 0
+    copied(repo, second)
+    del made[first]
+    holds(second, made, source, tmp_path)
+
+
+def test_a_copy_removes_nothing_that_the_source_has(
+    repo: Repository, source: Path, second: Path, tmp_path: Path
+) -> None:
+    """A snapshot that is forgotten here alone: the source may send another one that needs the same packs."""
+    made = versions(repo, source, 2)
+    first, last = made
+    copied(repo, second)
+    forget(at(second), first)
+    forget(at(second), last)
+    assert prune(at(second)).packs_removed == 0
+    assert {n for n in _listing(second) if n.startswith(names.PACKS)} == {
+        n for n in objects(repo) if n.startswith(names.PACKS)
+    }
+    made = {save(again(repo), source).snapshot: contents(source)}
+    copied(repo, second)
+    holds(second, made, source, tmp_path)
+
+
+def test_what_was_forgotten_before_it_came_does_not_come(
+    repo: Repository, source: Path, second: Path, tmp_path: Path
+) -> None:
+    made = versions(repo, source, 2)
+    first, last = made
+    forget(repo, first)
+    copied(repo, second)
+    assert names.snapshot(first) not in _listing(second) and names.tombstone(first) in _listing(second)
+    holds(second, {last: made[last]}, source, tmp_path)
+
+
+def test_a_prune_at_the_source_meanwhile(
+    repo: Repository, source: Path, second: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = versions(repo, source, 3)
+    first, *_ = made
+    copy, pruned = ObjectCopier.copy, list[int]()
+
+    def hooked(self: ObjectCopier, info: ObjectInfo) -> Outcome:
+        if info.name.startswith(names.PACKS) and not pruned:
+            pruned.append(0)
+            forget(repo, first)
+            pruned.append(prune(repo).packs_removed)
+        return copy(self, info)
+
+    monkeypatch.setattr(ObjectCopier, "copy", hooked)
+    monkeypatch.setattr(module, "PACKS_AT_ONCE", 1)
+    copied(repo, second)
+    assert pruned[1] > 0
+    del made[first]
+    holds(second, made, source, tmp_path)
+
+
+# -- promotion -------------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_is_no_source_until_it_is_promoted(repo: Repository, source: Path, second: Path, tmp_path: Path) -> None:
+    made = versions(repo, source, 2)
+    copied(repo, second)
+    with pytest.raises(Conflict, match="source goes on elsewhere"):
+        snapvault.backup(at(second), source, dataset="d")
+    with pytest.raises(Conflict, match="source goes on elsewhere"):
+        snapvault.rotate(at(second))
+    with pytest.raises(Conflict, match="source goes on elsewhere"):
+        snapvault.plan_repair(at(second))
+    with pytest.raises(InvalidInput, match="no copy"):
+        snapvault.promote(again(repo))
+    shutil.rmtree(repo.url)
+    snapvault.promote(at(second))
+    fill(source, 9)
+    made[save(at(second), source).snapshot] = contents(source)
+    first = next(iter(made))
+    forget(at(second), first)
+    assert prune(at(second)).packs_removed > 0
+    del made[first]
+    holds(second, made, source, tmp_path)
+
+
+def test_what_the_old_source_removed_stays_until_nobody_needs_it(
+    repo: Repository, source: Path, second: Path, tmp_path: Path
+) -> None:
+    """Its slot says that packs are gone for ever; here they are not, and a snapshot needs them."""
+    made = versions(repo, source, 3)
+    copied(repo, second)
+    forget(repo, next(iter(made)))
+    assert prune(repo).packs_removed > 0
+    copied(repo, second)
+    snapvault.promote(at(second))
+    prune(at(second))
+    holds(second, made, source, tmp_path)
+
+
+def test_a_promoted_place_takes_nothing_more(repo: Repository, source: Path, second: Path) -> None:
+    versions(repo, source, 1)
+    copied(repo, second)
+    snapvault.promote(at(second))
+    with pytest.raises(Conflict, match="source of its own"):
+        snapvault.replicate(repo.url, str(second))
+
+
+def test_a_promotion_needs_the_owners_signature(repo: Repository, source: Path, second: Path) -> None:
+    versions(repo, source, 1)
+    copied(repo, second)
+    with pytest.raises(snapvault.RoleRequired):
+        snapvault.promote(_with_role(repo, second, "maintainer"))
+    stranger = HolderKeys.generate()
+    record = PromotionRecord(at(second).vault.ring.config_digest, 1)
+    forged = sign(Kind.PROMOTION, record.encode(), stranger.id, stranger.signer)
+    LocalBackend(second).put(names.PROMOTED_MARK, [forged])
+    with pytest.raises(Damaged, match="not signed by the owner"):
+        save(at(second), source)
+
+
+def _with_role(repo: Repository, second: Path, role: str) -> Repository:
+    file = second.with_name(f"{role}.key")
+    snapvault.add_key(again(repo), role, role, file=file)
+    copied(repo, second)
+    return snapvault.open(second, keys=KeyFile(file))
+
+
+# -- what is refused -------------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_place_for_a_copy(repo: Repository, source: Path, second: Path, tmp_path: Path) -> None:
+    versions(repo, source, 1)
+    make(tmp_path / "other")
+    with pytest.raises(InvalidInput, match="another repository"):
+        snapvault.replicate(repo.url, str(tmp_path / "other"))
+    second.mkdir()
+    (second / "letter").write_text("x")
+    with pytest.raises(InvalidInput, match="not empty"):
+        snapvault.replicate(repo.url, str(second))
+    with pytest.raises(InvalidInput, match="onto itself"):
+        snapvault.replicate(repo.url, repo.url)
+    with pytest.raises(RepositoryNotFound):
+        snapvault.replicate(str(tmp_path / "nowhere"), str(tmp_path / "third"))
+
+
+def test_a_source_is_not_taken_for_a_copy(repo: Repository, source: Path, second: Path, tmp_path: Path) -> None:
+    """The two places confused: the source would refuse backups from then on."""
+    versions(repo, source, 1)
+    copied(repo, second)
+    with pytest.raises(Conflict, match="is a copy"):
+        snapvault.replicate(str(second), repo.url)
+    save(again(repo), source)
+
+
+def test_a_place_that_is_used_as_a_source_right_now(
+    repo: Repository, source: Path, second: Path, tmp_path: Path
+) -> None:
+    versions(repo, source, 1)
+    shutil.copytree(repo.url, second)
+    session = open_session(at(second))
+    with pytest.raises(Conflict, match="have not ended"):
+        snapvault.replicate(repo.url, str(second))
+    session.abort()
+    save(again(repo), source)
+    copied(repo, second)
+
+
+def test_a_place_with_other_objects_of_the_same_repository(
+    repo: Repository, source: Path, second: Path, tmp_path: Path
+) -> None:
+    made = versions(repo, source, 1)
+    shutil.copytree(repo.url, second)
+    fill(source, 5)
+    made[save(at(second), source).snapshot] = contents(source)
+    fill(source, 6)
+    made[save(again(repo), source).snapshot] = contents(source)
+    copied(repo, second)
+    holds(second, made, source, tmp_path)
+
+
+def test_an_older_source(repo: Repository, source: Path, second: Path, tmp_path: Path) -> None:
+    versions(repo, source, 1)
+    shutil.copytree(repo.url, tmp_path / "old")
+    snapvault.rotate(again(repo))
+    copied(repo, second)
+    with pytest.raises(Conflict, match="old state"):
+        snapvault.replicate(str(tmp_path / "old"), str(second))
+
+
+# -- damage ----------------------------------------------------------------------------------------------------------
+
+
+def _packs(place: Path | str) -> list[Path]:
+    return sorted(p for p in Path(place, "packs").rglob("*") if p.is_file())
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_damage_at_the_source_is_named_and_does_not_come(repo: Repository, source: Path, second: Path) -> None:
+    versions(repo, source, 2)
+    flipped, gone, short = _packs(repo.url)[:3]
+    _flip(flipped)
+    gone.unlink()
+    short.write_bytes(short.read_bytes()[:-1])
+    result = snapvault.replicate(repo.url, str(second))
+    assert result.status == "damaged"
+    named = {n for p in result.problems for n in p.objects}
+    assert named == {str(p.relative_to(repo.url)) for p in (flipped, gone, short)}
+    assert not {p.name for p in _packs(second)} & {flipped.name, gone.name, short.name}
+    assert len(list(at(second).snapshots())) == 2
+
+
+def test_damage_at_the_copy_is_healed(repo: Repository, source: Path, second: Path, tmp_path: Path) -> None:
+    made = versions(repo, source, 2)
+    copied(repo, second)
+    gone, short = _packs(second)[:2]
+    gone.unlink()
+    short.write_bytes(short.read_bytes()[:-1])
+    result = copied(repo, second)
+    assert (result.packs, result.healed) == (2, 1)
+    holds(second, made, source, tmp_path)
+
+
+def test_other_bytes_under_one_name(repo: Repository, source: Path, second: Path) -> None:
+    """Two whole objects: nobody knows which is right, so both stay, and it is said."""
+    versions(repo, source, 1)
+    shutil.copytree(repo.url, second)
+    session = open_session(repo)
+    shutil.copy(Path(repo.url, names.session(session.sid)), second / "sessions")
+    held = at(second).vault
+    revoke(held.store, held.ring, session.sid)
+    session.abort()
+    before = (second / names.snapshot(session.sid)).read_bytes()
+    result = snapvault.replicate(repo.url, str(second))
+    assert result.status == "damaged" and "other bytes" in result.problems[0].message
+    assert (second / names.snapshot(session.sid)).read_bytes() == before
+
+
+def test_every_object_is_read_once(repo: Repository, source: Path, second: Path) -> None:
+    versions(repo, source, 2)
+    trace = TraceBackend(LocalBackend(repo.url), record=True)
+    module._Replication(trace, LocalBackend(second, create=True), None).run()
+    read = [call.name for call in trace.log if call.method == "get" and call.name.startswith(names.PACKS)]
+    assert len(read) == len(set(read)) == len(_packs(repo.url))
