@@ -215,6 +215,7 @@ class GarbageCollection:
                     elif (claim := (row, table_digest(segments))) not in said:
                         said.add(claim)  # once is enough
                         anew.add((row, segments))
+                del entries  # half a million blobs, before the next
             for row, segments in self._vault.loader.of_removed() if job.salvage else ():
                 if row.id in job.condemned and row.domain == self._domain.id:
                     copier.copy(row, segments)
@@ -257,8 +258,12 @@ class GarbageCollection:
         for info in list(self._vault.backend.list(names.INDEX)):
             try:
                 data = fetch(self._vault.backend, info.name, info.size)
-                if is_replaceable(self._vault, self._domain.id, data):
-                    yield info.name, self._vault.loader.open(info.name, data)
+                if not is_replaceable(self._vault, self._domain.id, data):
+                    continue
+                entries = self._vault.loader.open(info.name, data)
+                del data
+                yield info.name, entries
+                del entries
             except (Damaged, NotFound):
                 continue  # what it may have said was found in the packs themselves
 

@@ -20,13 +20,13 @@ from snapvault.repository.records import WIDTH, add_marked
 NEEDED, WALKED = 1, 2
 
 
-class Liveness:
+class Liveness(Needed):
     """What is needed in one domain, whose blobs stand in these tables and are read by this reader."""
 
     def __init__(self, tables: Sequence[IndexTable], reader: BlobReader) -> None:
+        super().__init__(reader)
         self._tables = tables
         self.marks = [bytearray(len(table)) for table in tables]
-        self._needed = Needed(reader, self._visit, self._is_lost)
         self._lost = False
 
     def add(self, root: Content, *, lost: bool = False) -> None:
@@ -35,12 +35,13 @@ class Liveness:
         ``lost``: some of it is known to be lost, so what is in no index is passed over.
         """
         self._lost = lost
-        self._needed.walk(root)
+        self.walk(root)
 
-    def _is_lost(self, blob: BlobId) -> bool:
+    def is_lost(self, blob: BlobId) -> bool:
+        """See Needed."""
         return self._lost and not any(table.has(blob) for table in self._tables)
 
-    def _visit(self, ids: bytes, kind: int) -> list[bool]:
+    def visit(self, ids: bytes, kind: int) -> list[bool]:
         """Mark every place of these blobs: whether each was new.  Damaged if one has no place."""
         bit = WALKED if kind == BlobType.TREE else NEEDED
         found = [bytes(len(ids) // ID_SIZE)]  # so that there is an answer without a table, too

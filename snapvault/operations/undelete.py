@@ -50,7 +50,7 @@ def undelete(repo: "Repository", ref: str, *, control: Control | None = None) ->
     with Run(vault, "undelete", control, domain=domain) as run:
         reader = run.vault.reader(snapshot.domain)
         keeper = _Keeper(run, reader, lost=bool(snapshot.lost))
-        Needed(reader, keeper.visit, keeper.is_lost).walk(snapshot.details.root)
+        keeper.walk(snapshot.details.root)
         sid = run.acknowledge(replace(snapshot.details, tags=snapshot.tags, original=snapshot.id))
     lost = tuple(os.fsencode(path.removeprefix("/")) for path in snapshot.lost) if keeper.lacked else ()
     if snapshot.held or lost:
@@ -73,12 +73,13 @@ def _forgotten(vault: Vault, ref: str) -> Snapshot:
     return meant[0]
 
 
-class _Keeper:
+class _Keeper(Needed):
     """Puts what the session cannot rely on."""
 
     def __init__(self, run: Run, reader: BlobReader, *, lost: bool) -> None:
         """``lost``: of what is in no index it is known that it is lost."""
-        self._run, self._reader, self._lost = run, reader, lost
+        super().__init__(reader)
+        self._run, self._lost = run, lost
         self._seen: set[BlobId] = set()  # pieces of folders
         self.lacked = False  # something is lost, still
 
