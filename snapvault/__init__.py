@@ -39,8 +39,10 @@ _HOME = {
     "RepairResult": "operations.repair",
     "replicate": "operations.replicate",
     "ReplicaResult": "operations.replicate",
-    "exchange_attestations": "operations.replicate",
+    "exchange_attestations": "operations.exchange",
     "promote": "operations.promote",
+    "heal": "operations.heal",
+    "HealResult": "operations.heal",
     "attest": "operations.attest",
     "attestations": "operations.attest",
     "Attestation": "operations.attest",
@@ -104,12 +106,14 @@ if TYPE_CHECKING:
     from snapvault.operations.backup import backup
     from snapvault.operations.check import check
     from snapvault.operations.diff import diff
+    from snapvault.operations.exchange import exchange_attestations
     from snapvault.operations.forget import ForgetPlan, ForgetResult, forget_snapshots, plan_forget
+    from snapvault.operations.heal import HealResult, heal
     from snapvault.operations.keys import KeyInfo, KeyResult, add_key, change_password, list_keys, remove_key, rotate
     from snapvault.operations.promote import promote
     from snapvault.operations.prune import PruneLimits, PrunePlan, PruneResult, plan_prune
     from snapvault.operations.repair import RepairPlan, RepairResult, plan_repair
-    from snapvault.operations.replicate import ReplicaResult, exchange_attestations, replicate
+    from snapvault.operations.replicate import ReplicaResult, replicate
     from snapvault.operations.repository import InitResult, Repository, init, open
     from snapvault.operations.restore import restore
     from snapvault.operations.results import BackupResult, Change, CheckReport, Finding, Issue, LostPath, RestoreResult
@@ -123,14 +127,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attestation", "BackupResult", "Cancelled", "Change", "CheckReport", "Chunking", "Command", "Conflict",
-    "Control", "Damaged", "Entry", "Event", "Finding", "ForgetPlan", "ForgetResult", "FormatTooNew", "InitResult",
-    "InvalidInput", "Issue", "KeyFile", "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LostPath", "NoteResult",
-    "PruneLimits", "PrunePlan", "PruneResult", "RepairPlan", "RepairResult", "ReplicaResult", "Repository",
-    "RepositoryNotFound", "RestoreResult", "Retention", "RoleRequired", "Site", "Snapshot", "SnapshotWriter",
-    "SnapvaultError", "SourceError", "StoreDenied", "StoreFull", "StoreUnavailable", "UndeleteResult", "add_key",
-    "archive", "attest", "attestations", "backup", "change_password", "check", "diff", "exchange_attestations",
-    "forget_snapshots", "init", "list_keys", "open", "plan_forget", "plan_prune", "plan_repair", "promote",
-    "remove_key", "replicate", "restore", "rotate", "scrub", "set_hold", "set_tags", "undelete",
+    "Control", "Damaged", "Entry", "Event", "Finding", "ForgetPlan", "ForgetResult", "FormatTooNew", "HealResult",
+    "InitResult", "InvalidInput", "Issue", "KeyFile", "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LostPath",
+    "NoteResult", "PruneLimits", "PrunePlan", "PruneResult", "RepairPlan", "RepairResult", "ReplicaResult",
+    "Repository", "RepositoryNotFound", "RestoreResult", "Retention", "RoleRequired", "Site", "Snapshot",
+    "SnapshotWriter", "SnapvaultError", "SourceError", "StoreDenied", "StoreFull", "StoreUnavailable",
+    "UndeleteResult", "add_key", "archive", "attest", "attestations", "backup", "change_password", "check", "diff",
+    "exchange_attestations", "forget_snapshots", "heal", "init", "list_keys", "open", "plan_forget", "plan_prune",
+    "plan_repair", "promote", "remove_key", "replicate", "restore", "rotate", "scrub", "set_hold", "set_tags",
+    "undelete",
 ]  # fmt: skip
 
 

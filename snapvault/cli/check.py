@@ -9,7 +9,7 @@ from snapvault.cli.common import given, status_code, verb
 from snapvault.cli.fence import fence_options, waits_lines
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
-from snapvault.cli.site import attested_lines
+from snapvault.cli.site import attested_lines, known_url, place_of
 from snapvault.cli.text import examples, harmless, human_seconds, human_size, printable
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.words import count
@@ -24,12 +24,16 @@ ALL = "all"
 )  # fmt: skip
 @click.option("--no-key", is_flag=True, help="Verify every object by its name or digest; needs no password.")
 @click.option("--attest", "site", metavar="NAME", help="With --no-key: sign what was found, as the site NAME.")
+@click.option(
+    "--repair-from", "other", metavar="SITE", help="Read all of this place and a site; mend each from the other."
+)
 @click.option("--repair", "mend", is_flag=True, help="Read all data, save what can be read, note what is lost.")
 @click.option("-n", "--dry-run", is_flag=True, help="With --repair: only say what would be done.")
 @fence_options
 @verb
 def check(
-    settings: Settings, read_data: str | None, no_key: bool, site: str | None, mend: bool, dry_run: bool,
+    settings: Settings, read_data: str | None, no_key: bool, site: str | None, other: str | None,
+    mend: bool, dry_run: bool,
     wait: timedelta, lease: timedelta, exclusive: bool,
 ) -> int:  # fmt: skip
     """See whether everything is there and whole, and which paths a damage touches.
@@ -45,7 +49,12 @@ def check(
     snapvault check
     snapvault check --read-data=5%
     snapvault check --repair --dry-run
+    snapvault check --repair-from second
     """
+    if other is not None:
+        if given("read_data", "no_key", "site", "mend", "dry_run", "wait", "lease", "exclusive"):
+            raise InvalidInput("--repair-from stands alone", hint="it reads everything, and needs no key")
+        return _heal(settings, other)
     if mend:
         if no_key:
             raise InvalidInput("a repair needs a key", hint="that of the owner or a maintainer")
@@ -64,8 +73,9 @@ def check(
     if no_key:
         with long_operation(settings.out) as control:
             url = settings.url()
-            report = snapvault.scrub(url, storage_options=settings.options_for(url), control=control)
-            attestation = None if site is None else _attest(settings, site, report, control)
+            attestation = None if site is None else _attest(settings, site, control)
+            scrubbed = attestation.report if attestation is not None else None
+            report = scrubbed or snapvault.scrub(url, storage_options=settings.options_for(url), control=control)
         _show(settings, report, attestation)
     else:
         with settings.open("check") as repository, long_operation(settings.out) as control:
@@ -74,11 +84,34 @@ def check(
     return status_code(report.status)
 
 
-def _attest(
-    settings: Settings, site: str, report: snapvault.CheckReport, control: snapvault.Control
-) -> snapvault.Attestation:
+def _attest(settings: Settings, name: str, control: snapvault.Control) -> snapvault.Attestation:
     with settings.open("attest") as repository:
-        return snapvault.attest(repository, site, scrubbed=report, control=control)
+        known = known_url(settings, name)
+        if repository.role != "site" and known != repository.url:  # or a slip of the finger covers another site
+            raise InvalidInput(
+                f"{name} is not known to be here" + (f", but at {known}" if known else ""),
+                hint="name the site with -r, by the URL that 'site add' got; or use its own key",
+            )
+        return snapvault.attest(repository, name, read=True, control=control)
+
+
+def _heal(settings: Settings, other: str) -> int:
+    url = settings.url()
+    there = place_of(settings, other)
+    with long_operation(settings.out) as control:
+        here = snapvault.Site(url, settings.options_for(url))
+        result = snapvault.heal(here, snapvault.Site(there, settings.options_for(there)), control=control)
+    lines = []
+    for place, mended, remaining in (
+        (result.here, result.mended_here, result.remaining_here),
+        (result.there, result.mended_there, result.remaining_there),
+    ):
+        said = [f"mended {', '.join(mended[:5])}{', ...' if len(mended) > 5 else ''}"] if mended else []
+        said += [_finding(f) for f in remaining] or (["nothing else is damaged" if mended else "nothing is damaged"])
+        lines += [f"{place}:", *examples([f"  {line}" for line in said], "lines")]
+    left = {"remaining_here": len(result.remaining_here), "remaining_there": len(result.remaining_there)}
+    settings.out.summary({**result.to_dict(), **left}, lines)
+    return status_code(result.status)
 
 
 def _repair(settings: Settings, dry_run: bool, wait: timedelta, lease: timedelta, exclusive: bool) -> int:

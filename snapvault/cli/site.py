@@ -1,7 +1,7 @@
 """``snapvault site``"""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from snapvault.cli.settings import Settings
 from snapvault.cli.text import human_size, local_time, printable, table
 from snapvault.foundation.errors import InvalidInput, StoreDenied, StoreUnavailable
 from snapvault.foundation.words import count
+
+if TYPE_CHECKING:
+    from snapvault.operations.sites import Sites
 
 HEADER = ("Site", "Where", "Attested", "By", "Level", "Snapshots", "Read through", "")
 
@@ -33,7 +36,7 @@ def add(settings: Settings, name: str, url: str) -> int:
     snapvault site add second /mnt/other/repo
     snapvault site add cloud s3://backups/repo          (keys and endpoint: see --storage-options)
     """
-    from snapvault.operations.sites import checked_site
+    from snapvault.operations.attest import checked_site
 
     name = checked_site(name)
     if "://" not in url:
@@ -96,14 +99,16 @@ def push(settings: Settings, name: str, no_attest: bool) -> int:
     \b
     snapvault site push second
     """
-    url = settings.url()
-    target = snapvault.Site(_sites(settings).url(name), name, settings.options_for(_sites(settings).url(name)))
-    source = snapvault.Site(url, "", settings.options_for(url))
+    url, sites = settings.url(), _sites(settings)
+    place = sites.url(name)
+    source, target = snapvault.Site(url, settings.options_for(url)), snapvault.Site(place, settings.options_for(place))
     access = None if no_attest else settings.access()
     if access is not None:  # before anything is copied: a key that is wrong, or cannot sign
         with snapvault.open(url, **access) as repository:
             repository.require_signing()
-    return _replicate(settings, source, target, access, name)
+    code = _replicate(settings, source, target, access, name, create=not sites.was_reached(name))
+    sites.reached(name)
+    return code
 
 
 @site.command()
@@ -119,13 +124,20 @@ def pull(settings: Settings, source: str, name: str) -> int:
     \b
     snapvault -r /srv/copy --key-file site.key site pull sftp://backup@office/srv/repo --as second
     """
+    from snapvault.operations.attest import checked_site
+
     url = settings.url()
-    begin = source if "://" in source or Path(source).exists() else _sites(settings).url(source)
+    try:
+        begin = place_of(settings, source)
+    except snapvault.RepositoryNotFound:
+        raise InvalidInput(
+            f"nothing is at {url} yet, so it is not known which repository's site {source} is", hint="give its URL"
+        ) from None
     access = settings.access() if settings.has_key() else None
     if access is not None and not name:
         raise InvalidInput("what is signed needs a name for this place", hint="give --as NAME")
-    origin = snapvault.Site(begin, "", settings.options_for(begin))
-    return _replicate(settings, origin, snapvault.Site(url, name, settings.options_for(url)), access, name)
+    origin, here = (snapvault.Site(place, settings.options_for(place)) for place in (begin, url))
+    return _replicate(settings, origin, here, access, checked_site(name) if name else "", create=True)
 
 
 @site.command()
@@ -147,10 +159,11 @@ def promote(settings: Settings) -> int:
 
 
 def _replicate(
-    settings: Settings, source: "snapvault.Site", target: "snapvault.Site", access: dict[str, Any] | None, name: str
-) -> int:
+    settings: Settings, source: "snapvault.Site", target: "snapvault.Site", access: dict[str, Any] | None, name: str,
+    *, create: bool,
+) -> int:  # fmt: skip
     with long_operation(settings.out) as control:
-        result = snapvault.replicate(source, target, control=control)
+        result = snapvault.replicate(source, target, create=create, control=control)
         attestation = None
         if access is not None:
             attestation = _attest(settings, source, target, access, name, control)
@@ -163,7 +176,7 @@ def _replicate(
             settings.out.warning(problem.message)
     came = f"{count(result.objects, 'object')}, {human_size(result.bytes)} copied to {result.target}"
     lines = [
-        f"{came}: {count(result.snapshots, 'snapshot')} more, {result.snapshots_total} there now",
+        f"{came}: {count(result.snapshots, 'snapshot')} more",
         *([f"{count(result.healed, 'damaged object')} there replaced"] if result.healed else []),
         *(attested_lines(attestation) if attestation else ["not attested: no key was used"]),
     ]
@@ -195,10 +208,22 @@ def attested_lines(attestation: "snapvault.Attestation") -> list[str]:
     """What was signed, for people."""
     complete = count(len(attestation.snapshots), "snapshot")
     lacking = f"; {count(attestation.bad, 'object')} missing or damaged" if attestation.bad else ""
-    return [f"attested by {printable(attestation.by)}: {complete} complete{lacking}"]
+    return [f"{attestation.site} attested by {printable(attestation.by)}: {complete} complete{lacking}"]
 
 
-def _sites(settings: Settings) -> Any:
+def known_url(settings: Settings, name: str) -> str | None:
+    """Where this machine knows a site to be."""
+    return _sites(settings).all().get(name)
+
+
+def place_of(settings: Settings, name: str) -> str:
+    """The URL of a site; a URL, or a path with a slash, stands for itself."""
+    if "://" in name or "/" in name:
+        return name
+    return _sites(settings).url(name)
+
+
+def _sites(settings: Settings) -> "Sites":
     from snapvault.operations.sites import Sites
 
     return Sites(settings.state(), settings.repository_id())

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from snapvault.backend.protocol import NotFound
 from snapvault.format import names
@@ -29,11 +29,14 @@ from snapvault.repository.index import BlobIndex, PackRow, Place
 from snapvault.repository.keyring import DomainKeys
 from snapvault.repository.listing import IndexWriter
 from snapvault.repository.loader import Entry
+from snapvault.repository.replica import Standing
 from snapvault.repository.repository import Vault
 from snapvault.repository.session import Session
 from snapvault.repository.store import fetch
 from snapvault.repository.trust import sign
 from snapvault.repository.writer import BlobWriter
+
+COPY_MEMORY = 96 << 20  # bytes of data in flight, where the caller sets no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,10 @@ class GarbageCollection:
         """``left``: the GC that an earlier run left open, with this job."""
         self._vault, self._domain, self._reporter, self._limits = vault, domain, reporter, limits
         self._job, self._left = job, left
+        if limits.memory is None:  # nobody waits for what is copied, and the index is in memory, too
+            self._limits = replace(limits, memory=COPY_MEMORY)
         self._begun, self._spared = set[PackId](), set[PackId]()
+        self._waited_at = Standing()
         self._until, self._listed = math.inf, 0
         self._pending = Pending(vault, domain)
         sid = SessionId(names.GC_PREFIX + secrets.token_hex(16))
@@ -155,6 +161,7 @@ class GarbageCollection:
         except Yield as e:
             self.give_up()
             return (e.other,)
+        self._waited_at = fence.standing
         if waits_for:
             # What a repair condemns holds what others could rely on; so it is not condemned for longer than a run.
             kept = not self._job.salvage
@@ -182,6 +189,11 @@ class GarbageCollection:
         for _ in range(ATTEMPTS):
             before = listed(self._vault, names.INDEX)
             now = survey(self._vault, self._domain.id, snapshots=not self._job.salvage)
+            # Where writers were not waited for, since this seemed to be a copy, nothing goes that they may rely on: a
+            # mark is not signed, so whoever may write can put one.
+            free = now.free_at(self._waited_at)
+            if free is not None and not self._job.condemned <= free:
+                raise Conflict("this place became a copy since the prune was planned", hint="run it again")
             try:
                 return now, *self._copy(now)
             except Damaged:

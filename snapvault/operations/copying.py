@@ -47,7 +47,7 @@ class ObjectCopier:
     def copy(self, info: ObjectInfo) -> Outcome:
         """Copy one object, as a listing of the source showed it; errors of both stores but those of Outcome."""
         try:
-            data = self._read(info)
+            data = self._read(self._source, info.name, info.size)
         except NotFound:
             return Outcome.GONE
         except Damaged:
@@ -58,12 +58,12 @@ class ObjectCopier:
         except Exists:
             return self._compare(info.name, data)
 
-    def _read(self, info: ObjectInfo) -> bytes:
-        """The bytes, verified; once more if they come damaged, since one bad reply must not stick."""
+    def _read(self, backend: Backend, name: str, size: int | None = None) -> bytes:
+        """The bytes, verified; again if they come damaged, since one bad reply must not stick."""
         for left in range(TRIES - 1, -1, -1):
             try:
-                data = fetch(self._source, info.name, info.size)
-                verify(info.name, data, self._rescue)
+                data = fetch(backend, name, size)
+                verify(name, data, self._rescue)
                 return data
             except Damaged:
                 if not left:
@@ -71,15 +71,10 @@ class ObjectCopier:
         raise AssertionError("unreachable")
 
     def _compare(self, name: str, data: bytes) -> Outcome:
+        """What is there under its name; NotFound if it goes at this very moment."""
         try:
-            there = fetch(self._target, name)
-            if there == data:
-                return Outcome.SAME
-            verify(name, there, self._rescue)
-        except NotFound:  # it went meanwhile
-            self._target.put_if_absent(name, [data])
-            return Outcome.COPIED
+            there = self._read(self._target, name)
         except Damaged:
             self._target.put(name, [data])
             return Outcome.HEALED
-        return Outcome.CONFLICT
+        return Outcome.SAME if there == data else Outcome.CONFLICT

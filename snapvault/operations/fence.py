@@ -54,6 +54,7 @@ class Fence:
         self._watch = Watch(vault.pins.folder, vault.address)
         self._open = open_sessions(vault.backend) if open is None else set(open)
         self._open.discard(own)
+        self.standing = vault.standing()
         self._drop_foreign()
 
     def _drop_foreign(self) -> None:
@@ -61,13 +62,12 @@ class Fence:
 
         One that has not put it yet is no matter: it will look once it has, and then wait for this one.
         """
-        standing = self._vault.standing()
-        if not standing.since:
+        if not self.standing.since:
             return
         here = {o.name.removeprefix(names.GC) for o in self._vault.backend.list(names.GC)}
         collecting = {sid for sid in self._open if sid.startswith(names.GC_PREFIX)}
         self._open -= collecting - here
-        if standing.replica:
+        if self.standing.replica:
             self._open &= collecting
 
     def wait(self, seconds: float, reporter: Reporter) -> tuple[SessionId, ...]:

@@ -8,7 +8,8 @@ from snapvault.format.keyset import Role
 from snapvault.format.local import PromotionRecord
 from snapvault.format.wire import Kind
 from snapvault.foundation.clock import now_ns
-from snapvault.foundation.errors import InvalidInput
+from snapvault.foundation.errors import Damaged, InvalidInput
+from snapvault.repository.replica import Standing
 from snapvault.repository.trust import sign
 
 if TYPE_CHECKING:
@@ -23,11 +24,18 @@ def promote(repo: "Repository") -> None:
     """
     vault = repo.vault
     vault.ring.require_role((Role.OWNER,), "promote a copy")
-    if not vault.standing().replica:
+    try:
+        now = vault.standing()
+    except Damaged:  # the mark of a copy cannot be read: a source needs none
+        now = Standing(1)
+    if now.promoted:
+        raise InvalidInput("this place was promoted before: it is a source")
+    if not now.replica:
         raise InvalidInput("this is no copy: there is nothing to promote")
     keys = vault.ring.signing
     data = sign(Kind.PROMOTION, PromotionRecord(vault.ring.config_digest, now_ns()).encode(), keys.id, keys.signer)
     try:
         vault.backend.put_if_absent(names.PROMOTED_MARK, [data])
     except Exists:
-        vault.standing()  # by somebody else, at the same moment; or it is damaged
+        if not vault.standing().promoted:  # by somebody else, at the same moment
+            raise

@@ -92,7 +92,8 @@ class Run:
         if vault.rollback is not None:
             raise vault.rollback  # new data would be sealed to keys of an old keyset
         self.vault = vault = vault.limited(control)
-        vault.standing().require_source("back up")
+        if dry_run:
+            vault.standing().require_source("back up")
         self.dry_run = dry_run
         self.domain = domain or vault.ring.write_domain
         self.chunker: Chunker = self.domain.chunker(vault.ring.chunking)
@@ -106,6 +107,7 @@ class Run:
         try:
             if self.session is not None:
                 self.session.announce()
+                vault.standing().require_source("back up")  # after W1: whoever makes this a copy looks for sessions
                 vault.check_holder()  # after W1: a removal of this key revokes every session that it finds
             self.index, self.slots = self._load()
             self.blobs: BlobWriter | DryWriter

@@ -26,6 +26,7 @@ class _Folder:
     old: Content  # of the folder as it was
     same: frozenset[bytes]  # entries that are described as they were
     unmodified: dict[bytes, Content]  # files among them that are stored whole
+    shuffled: bool = False  # the nodes are not in the order of their names
     next: int = 0  # of the nodes
     done: list[Node] = field(default_factory=list)
     ahead: dict[bytes, bytes | None] = field(default_factory=dict)  # bytes of small files that come next
@@ -101,8 +102,9 @@ class Saver:
         unmodified = self._parent.unmodified(before, listing.same)
         self._counts.files_unmodified += len(unmodified)
         self._counts.bytes_total += sum(n.size for n in listing.nodes if n.name in unmodified)
-        nodes = self._shuffled(listing.nodes) if self._run.shared else listing.nodes
-        return _Folder(path, node, nodes, before, old_content, listing.same, unmodified)
+        shuffled = self._run.shared
+        nodes = self._shuffled(listing.nodes) if shuffled else listing.nodes
+        return _Folder(path, node, nodes, before, old_content, listing.same, unmodified, shuffled)
 
     def _shuffled(self, nodes: list[Node]) -> list[Node]:
         """Folders, and files in groups, in an order of this run's own: most of them, others have stored by then."""
@@ -115,7 +117,7 @@ class Saver:
 
     def _leave(self, folder: _Folder) -> None:
         self._held -= _size(folder.ahead)
-        if self._run.shared:
+        if folder.shuffled:
             folder.done.sort(key=lambda n: n.name)
         if self._as_it_was(folder):
             folder.node.content = folder.old

@@ -38,25 +38,28 @@ def scrub(url: str, *, storage_options: Mapping[str, Any] | None = None, control
     if control is not None and control.cancel is not None:
         backend = CancelBackend(backend, control.cancel)
     try:
-        return _Scrub(backend, Reporter("check", control)).run()
+        return Scrub(backend, Reporter("check", control)).run()
     finally:
         backend.close()
 
 
-class _Scrub:
+class Scrub:
+    """One pass over everything that a store holds."""
+
     def __init__(self, backend: Backend, reporter: Reporter) -> None:
         self._backend, self._reporter = backend, reporter
-        self._listing = {o.name: o.size for o in backend.list()}
+        self.sizes = {o.name: o.size for o in backend.list()}
         self._findings: list[Finding] = []
         self._rescue: dict[str, bytes] = {}
         self._read = self._packs = self._snapshots = 0
 
     def run(self) -> CheckReport:
+        """Read everything; the errors of ``scrub``."""
         started = time.monotonic()
         self._config, self._digest = read_config(self._backend)
-        total = sum(self._listing.values())
+        total = sum(self.sizes.values())
         # Keysets first, in order: the newest says which rescue files are right.
-        order = sorted(self._listing, key=lambda n: (not n.startswith(names.KEYSETS), _number(n), n))
+        order = sorted(self.sizes, key=lambda n: (not n.startswith(names.KEYSETS), _number(n), n))
         for done, name in enumerate(order):
             self._reporter.check()
             self._reporter.tick("scrub", done, len(order), self._read, total, name)
@@ -68,9 +71,9 @@ class _Scrub:
             except Damaged as e:
                 self._find(f"{name}: {e.message}", name)
         for name in self._rescue:
-            if name not in self._listing:
+            if name not in self.sizes:
                 self._find(f"{name} is missing", name)
-        packs = sum(s for n, s in self._listing.items() if n.startswith(names.PACKS))
+        packs = sum(s for n, s in self.sizes.items() if n.startswith(names.PACKS))
         share = 1.0 if packs else 0.0
         return CheckReport(
             "scrub", tuple(self._findings), (), len(order), self._snapshots, 0, self._packs, self._packs, self._read,
@@ -87,7 +90,7 @@ class _Scrub:
                 raise FormatError("this is no name of a pack")
             self._pack(name, wanted)
             return
-        data = fetch(self._backend, name, self._listing[name])
+        data = fetch(self._backend, name, self.sizes[name])
         self._read += len(data)
         if name.startswith(("RESCUE-", "rescue-")):
             if name in self._rescue and hashlib.sha256(data).digest() != self._rescue[name]:
@@ -102,7 +105,7 @@ class _Scrub:
         self._look_inside(name, data)
 
     def _pack(self, name: str, wanted: bytes) -> None:
-        digest, size = blake3(), self._listing[name]
+        digest, size = blake3(), self.sizes[name]
         for start in range(0, size, BLOCK):
             self._reporter.check()
             digest.update(self._backend.get(name, start, min(BLOCK, size - start)))
@@ -125,7 +128,7 @@ class _Scrub:
             record = decode_snapshot(decode_signed(Kind.SNAPSHOT, data).payload)
             _belongs(name, names.snapshot(record.sid))
             for sid, _ in record.prevs:
-                if names.tombstone(sid) in self._listing:
+                if names.tombstone(sid) in self.sizes:
                     continue  # at a copy it need not have come
                 self._named(names.snapshot(sid), name, None)
         elif name.startswith(names.SESSIONS):
@@ -138,15 +141,15 @@ class _Scrub:
             _belongs(name, names.GC + decode_gc(decode_signed(Kind.GC, data).payload).sid)
 
     def _named(self, wanted: str, by: str, size: int | None) -> None:
-        if wanted not in self._listing and not self._came_meanwhile(wanted):
+        if wanted not in self.sizes and not self._came_meanwhile(wanted):
             self._find(f"{wanted} is missing: {by} names it", wanted)
-        elif size is not None and self._listing[wanted] != size:
-            self._find(f"{wanted} has {self._listing[wanted]} bytes instead of {size}", wanted)
+        elif size is not None and self.sizes[wanted] != size:
+            self._find(f"{wanted} has {self.sizes[wanted]} bytes instead of {size}", wanted)
 
     def _came_meanwhile(self, name: str) -> bool:
         """Whether somebody put it after the listing had passed its place."""
         try:
-            self._listing[name] = self._backend.head(name).size
+            self.sizes[name] = self._backend.head(name).size
         except NotFound:
             return False
         return True

@@ -4,7 +4,6 @@ A URL is this machine's way to a place, so it stays here, in the state directory
 repository itself.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snapvault.backend.factory import open_backend
+from snapvault.format.attestation import HASHED
 from snapvault.foundation.errors import InvalidInput
 from snapvault.operations.attest import Attestation, attestations
 from snapvault.repository.repository import read_config
@@ -19,15 +19,6 @@ from snapvault.repository.statefile import StateFile
 
 if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
-
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
-
-
-def checked_site(name: str) -> str:
-    """InvalidInput unless this is a name for a site."""
-    if not _NAME.fullmatch(name):
-        raise InvalidInput(f"{name!r} is no name for a site", hint="use letters, digits, '.', '_' and '-'")
-    return name
 
 
 class Sites:
@@ -39,8 +30,8 @@ class Sites:
 
     def all(self) -> dict[str, str]:
         """URLs by name, in the order of the names."""
-        known = self._file.read()
-        return {name: known[name] for name in sorted(known) if isinstance(known[name], str)}
+        known = self._file.read().get("urls")
+        return dict(sorted(known.items())) if isinstance(known, dict) else {}
 
     def url(self, name: str) -> str:
         """InvalidInput for a name that nobody added."""
@@ -52,12 +43,24 @@ class Sites:
 
     def put(self, name: str, url: str | None) -> None:
         """Remember a site; None: forget it."""
-        known: dict[str, Any] = dict(self.all())
+        known = self.all()
         known.pop(name, None)
         if url is not None:
             known[name] = url
-        if not self._file.write(known):
+        if not self._file.write({"urls": known, "reached": [n for n in self._reached() if n != name]}):
             raise InvalidInput("the state directory cannot be written", hint="see --state-dir")
+
+    def _reached(self) -> list[str]:
+        found = self._file.read().get("reached")
+        return found if isinstance(found, list) else []
+
+    def was_reached(self, name: str) -> bool:
+        """Whether a copy was made there before, so that an empty place now is a disk that is not mounted."""
+        return name in self._reached()
+
+    def reached(self, name: str) -> None:
+        """A copy is there."""
+        self._file.write({"urls": self.all(), "reached": sorted({*self._reached(), name})})
 
 
 def repository_id(url: str, storage_options: Mapping[str, Any] | None = None) -> str:
@@ -102,7 +105,7 @@ def site_states(repo: "Repository", sites: Iterable[str]) -> list[SiteState]:
         newest = mine[0] if mine else None
         covered = set(newest.snapshots) if newest else set()
         owed = [s for s in every if s.id not in covered]
-        hashed = next((a for a in mine if a.level == "hashed"), None)
+        hashed = next((a for a in mine if a.level == HASHED and not a.bad), None)
         since = min((s.time for s in owed), default=None)
         states.append(SiteState(name, newest, hashed, len(every) - len(owed), len(owed), since))
     return states

@@ -21,9 +21,11 @@ from snapvault.repository.notes import NOTHING
 from snapvault.repository.packs import read_header
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.records import WIDTH
+from snapvault.repository.replica import Standing
 from snapvault.repository.repository import Vault
 
 ATTEMPTS = 10
+SEGMENTS_KEPT = 3  # opened; what is walked and copied comes in the order in which it lies
 WHERE = (names.INDEX, names.PACKS)  # what another prune changes when it removes packs
 Where = tuple[PackRow, int, int]  # a segment, as somebody describes it: pack, offset, sealed bytes
 
@@ -82,13 +84,13 @@ class Survey:
         # They go without a new fence; what a removed maintainer named does not.
         self.going = {pack for s in going_by(vault, every) for pack in s.record.removed_packs()}
         self.standing = vault.standing()
-        earlier = self.standing.collected
-        self._let_go = {pack for s in every if s.record.sid not in earlier for pack in s.record.removed_packs()}
+        self._done = [s.record for s in every if s.record.kind == GC_DONE]
+        self._let_go = self.free_at(self.standing)
         loader = IndexLoader(vault.store, vault.ring, vault.sessions)
         # In this order: a pack that is indexed when the index is read is there when packs are listed.
         self.index = loader.load(scan=True)
         self.present = loader.packs_present()
-        self.reader = BlobReader(vault.backend, vault.ring, vault.sessions, self.index.of(domain))
+        self.reader = BlobReader(vault.backend, vault.ring, vault.sessions, self.index.of(domain), keep=SEGMENTS_KEPT)
         self._live = Liveness(self.index.tables, self.reader)
         notes, _ = vault.notes.read({s.record.sid: s.holder for s in slots})
         for slot in slots:
@@ -108,8 +110,15 @@ class Survey:
             ) from e
 
     def may_go(self, pack: PackId) -> bool:
-        """Whether a GC may condemn this pack: at a copy only what the source removed, since any other may be needed."""
-        return not self.standing.replica or pack in self._let_go
+        """Whether a GC may condemn this pack."""
+        return self._let_go is None or pack in self._let_go
+
+    def free_at(self, standing: Standing) -> set[PackId] | None:
+        """The packs that may be condemned: at a copy only what the source removed; None: all."""
+        if not standing.replica:
+            return None
+        earlier = standing.collected
+        return {pack for record in self._done if record.sid not in earlier for pack in record.removed_packs()}
 
     def uses(self) -> dict[PackId, Use]:
         """Packs of this domain that are there, but for those that a prune already removes."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-from snapvault.backend.protocol import NotFound
+from snapvault.backend.protocol import NotFound, ObjectInfo
 from snapvault.format import names
 from snapvault.format.keyset import Role
 from snapvault.format.local import TombstoneRecord, decode_tombstone
@@ -155,10 +155,7 @@ class History:
         problems: list[Damaged] = []
         for info in list(self._store.backend.list(names.TOMBSTONES)):
             try:
-                try:
-                    record = self._tombstone(info.name, self._store.immutable(info.name, info.size))
-                except Untrusted:  # the owner signs those of a maintainer anew who is removed
-                    record = self._tombstone(info.name, self._store.fresh(info.name, info.size))
+                record = self.tombstone(info)
                 found[record.sid] = record
             except Damaged as e:
                 reason = e.message.removeprefix(f"{info.name}: ")
@@ -166,6 +163,13 @@ class History:
             except NotFound:
                 continue  # taken back since it was listed
         return found, problems
+
+    def tombstone(self, info: ObjectInfo) -> TombstoneRecord:
+        """One that a maintainer or the owner signed; Untrusted, FormatError, NotFound."""
+        try:
+            return self._tombstone(info.name, self._store.immutable(info.name, info.size))
+        except Untrusted:  # the owner signs those of a maintainer anew who is removed
+            return self._tombstone(info.name, self._store.fresh(info.name, info.size))
 
     def _tombstone(self, name: str, data: bytes) -> TombstoneRecord:
         signed = decode_signed(Kind.TOMBSTONE, data)

@@ -18,7 +18,7 @@ from snapvault.foundation.errors import KeyRejected, RoleRequired
 from snapvault.foundation.ids import BlobId, DomainId, HolderId
 from snapvault.repository.trust import certify
 
-RECOVERY_ROLE = "recovery"
+RECOVERY_ROLE, PUBLIC_ROLE = "recovery", "public"
 
 
 class HolderKeys:
@@ -175,6 +175,11 @@ def open_keyring(
                 secret = own.hpke.open(sealed, domain_info(config_digest, domain.id))
                 ring.domains[domain.id] = DomainKeys(domain.id, secret, config_digest)
     return ring
+
+
+def public_ring(config: ConfigRecord, config_digest: bytes, keyset: KeysetRecord) -> Keyring:
+    """For whoever has no key: what is signed can be verified, and nothing opened."""
+    return Keyring(config, config_digest, keyset, b"", PUBLIC_ROLE)
 
 
 class KeysetEditor:

@@ -3,7 +3,7 @@
 from snapvault.repository.loader import Entry
 from snapvault.repository.session import Session
 
-MAX_BLOBS = 1 << 19  # in one index object
+MAX_BLOBS = 1 << 18  # in one index object, which takes 150 bytes for each while it is read
 
 
 class IndexWriter:

@@ -223,6 +223,10 @@ class IndexLoader:
         own = next((PackId(p) for p, _, sid in record.packs if sid == record.sid), None)
         return self._sessions.domain_keys(self._sessions.secrets(record.sid, own))  # by the recovery key alone
 
+    def fresh(self, info: ObjectInfo) -> bytes:
+        """An index object as the store has it now; asked for again if it comes damaged.  Damaged, NotFound."""
+        return self._store.fresh(info.name, info.size, keep=False)
+
     def author(self, data: bytes) -> HolderId:
         """Who signed an index object that ``verify`` accepts."""
         record = decode_index(decode_signed(Kind.INDEX, data).payload)
@@ -271,7 +275,7 @@ class IndexLoader:
                     self.problems.append(self._doubtful(info.name, e))
         for info in list(self._store.backend.list(names.SNAPSHOTS + names.GC_PREFIX)):
             try:
-                found.update(self.removed_by(info.name))
+                found.update(self.removed_by(info.name)[0])
             except Untrusted as e:
                 self.problems.append(Untrusted(f"{info.name} is ignored: {e.message}", affected=[info.name]))
             except (Damaged, NotFound) as e:
@@ -300,14 +304,14 @@ class IndexLoader:
             raise Untrusted("it is not signed by a maintainer's session")
         return gc.condemned
 
-    def removed_by(self, name: str) -> list[PackId]:
-        """The packs that a "GC done" slot names for ever; Damaged, NotFound."""
+    def removed_by(self, name: str) -> tuple[list[PackId], HolderId]:
+        """The packs that a "GC done" slot names for ever, and who signed it; Damaged, NotFound."""
         signed = decode_signed(Kind.SNAPSHOT, self._store.immutable(name))
         record = decode_snapshot(signed.payload)
         author = trusted_certificate(record.certificate, self._ring.config_digest, self._ring.config.owner_sign)
         if author.role not in Role.MAINTAINERS or not signed_by(Kind.SNAPSHOT, signed, author.sign):
             raise Untrusted("it is not signed by a maintainer")
-        return record.removed_packs()
+        return record.removed_packs(), author.holder
 
     def packs_present(self) -> dict[PackId, int]:
         """Packs in the store and their sizes; names that are none are left to check."""

@@ -24,7 +24,7 @@ from snapvault.repository.index import BlobIndex, IndexTable, PackRow
 from snapvault.repository.packs import EncodedSegment, pack_ending, pack_prefix
 from snapvault.repository.session import Session
 
-INDEX_BYTES, INDEX_SECONDS, INDEX_BLOBS = 1 << 30, 300.0, 1 << 19  # an index object at least this often
+INDEX_BYTES, INDEX_SECONDS, INDEX_BLOBS = 1 << 30, 300.0, 1 << 18  # an index object at least this often
 SHARED_SECONDS = 0.5  # or as often, where other sessions are open;
 SHARED_PART = 16  # but only once that part of the session's time has passed again, and twice what it took
 PATIENCE = 0.5  # seconds between looks at whether another stage failed
@@ -197,7 +197,7 @@ class PackAssembler:
             return False
         self._look_at = self._later(now)
         with contextlib.suppress(SnapvaultError):
-            return self._news.shared or self._news.look()
+            return self._news.look()
         return False
 
     def _take_ready(self) -> list[tuple[PackRow, list[Segment]]]:

@@ -30,12 +30,15 @@ class BlobReader:
         sessions: Sessions,
         index: BlobIndex,
         reloads: Sequence[Callable[[], BlobIndex]] = (),
+        *,
+        keep: int = SEGMENTS_KEPT,
     ) -> None:
         self._backend, self._ring, self._sessions, self.index = backend, ring, sessions, index
         self._reloads = reloads  # asked one after another, each once, while a blob cannot be had by the index
         self._measured: dict[tuple[int, bytes], int] = {}  # bytes below a list, by depth and id
         self._reloading = threading.Lock()
         self._reloaded = 0
+        self._keep = keep
         self._kept: OrderedDict[tuple[bytes, int], memoryview] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -55,7 +58,7 @@ class BlobReader:
         opened = self.fetch_segment(place)
         with self._lock:
             self._kept[key] = opened
-            while len(self._kept) > SEGMENTS_KEPT:
+            while len(self._kept) > self._keep:
                 self._kept.popitem(last=False)
         return opened
 

@@ -6,7 +6,7 @@ from snapvault.backend.protocol import Backend, NotFound
 from snapvault.format import names
 from snapvault.format.local import decode_promotion, decode_replica
 from snapvault.format.signed import decode_signed
-from snapvault.format.wire import Kind
+from snapvault.format.wire import FormatError, Kind
 from snapvault.foundation.errors import Conflict
 from snapvault.foundation.ids import SessionId
 from snapvault.repository.store import fetch
@@ -41,16 +41,26 @@ def standing(backend: Backend, config_digest: bytes, owner_sign: bytes) -> Stand
     if names.REPLICA_MARK not in there:
         return Standing()
     try:
-        mark = decode_replica(fetch(backend, names.REPLICA_MARK, there[names.REPLICA_MARK]))
-        promoted = 0
         if names.PROMOTED_MARK in there:
-            signed = decode_signed(Kind.PROMOTION, fetch(backend, names.PROMOTED_MARK, there[names.PROMOTED_MARK]))
-            record = decode_promotion(signed.payload)
-            if record.config != config_digest or not signed_by(Kind.PROMOTION, signed, owner_sign):
-                raise Untrusted(f"{names.PROMOTED_MARK} is not signed by the owner", affected=[names.PROMOTED_MARK])
-            promoted = record.time
+            return Standing(1, _promoted(backend, config_digest, owner_sign, there[names.PROMOTED_MARK]))
+        mark = decode_replica(fetch(backend, names.REPLICA_MARK, there[names.REPLICA_MARK]))
     except NotFound:
         raise Conflict(f"what {backend.url} is, changed while it was read") from None
+    except FormatError as e:
+        raise type(e)(
+            f"{names.REPLICA_MARK} is damaged: {e.message}",
+            hint="the owner's 'snapvault site promote' makes this place a source; delete the object if it is one",
+            affected=[names.REPLICA_MARK],
+        ) from e
     if mark.config != config_digest:
         raise Untrusted(f"{names.REPLICA_MARK} is of another repository", affected=[names.REPLICA_MARK])
-    return Standing(mark.since, promoted, frozenset(mark.collected))
+    return Standing(mark.since, 0, frozenset(mark.collected))
+
+
+def _promoted(backend: Backend, config_digest: bytes, owner_sign: bytes, size: int) -> int:
+    """When; Untrusted."""
+    signed = decode_signed(Kind.PROMOTION, fetch(backend, names.PROMOTED_MARK, size))
+    record = decode_promotion(signed.payload)
+    if record.config != config_digest or not signed_by(Kind.PROMOTION, signed, owner_sign):
+        raise Untrusted(f"{names.PROMOTED_MARK} is not signed by the owner", affected=[names.PROMOTED_MARK])
+    return record.time

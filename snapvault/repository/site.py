@@ -10,10 +10,9 @@ from snapvault.backend.protocol import Backend
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """``url``: as of a repository; ``name``: what people call it; ``storage_options``: what fsspec needs there."""
+    """``url``: as of a repository; ``storage_options``: what fsspec needs there."""
 
     url: str
-    name: str = ""
     storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def open(self, *, create: bool = False) -> Backend:

@@ -23,6 +23,7 @@ _LIMITS = (
     (names.CAPABILITIES, _SMALL),
     (names.HEARTBEATS, _SMALL),
     (names.TOMBSTONES, _SMALL),
+    (names.ATTESTATIONS, 4 << 20),
     (names.PACKS, MAX_PACK),
 )
 

@@ -86,7 +86,8 @@ def test_every_verb(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> N
     run("site add", "second", tmp_path / "copy")
     run("site push", "second")
     run("site list")
-    run("check", "--no-key", "--attest", "here")
+    run("check", "--no-key", "--attest", "second", "-r", tmp_path / "copy")
+    run("check", "--repair-from", "second", summary="summary (--repair-from)")
     cli.env["SNAPVAULT_REPOSITORY"], here = str(tmp_path / "copy"), cli.env["SNAPVAULT_REPOSITORY"]
     run("site pull", here, "--as", "second")
     run("site promote")

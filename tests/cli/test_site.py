@@ -15,7 +15,7 @@ def copied(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> Path:
     assert cli("backup", "--dataset", "d", source).code == 0
     assert cli("site", "add", "second", tmp_path / "copy").code == 0
     done = cli("site", "push", "second")
-    assert done.code == 0 and "attested by owner: 1 snapshot complete" in done.out, done
+    assert done.code == 0 and "second attested by owner: 1 snapshot complete" in done.out, done
     return tmp_path / "copy"
 
 
@@ -48,7 +48,7 @@ def test_a_pull_without_a_key(cli: Machine, repo: Path, source: Path, tmp_path: 
     cli("backup", "--dataset", "d", source)
     cli.env = {k: v for k, v in cli.env.items() if k not in ("SNAPVAULT_KEY_FILE", "SNAPVAULT_PASSWORD")}
     done = cli("-r", tmp_path / "copy", "site", "pull", repo)
-    assert done.code == 0 and "1 snapshot more, 1 there now" in done.out and "not attested" in done.out
+    assert done.code == 0 and "1 snapshot more" in done.out and "not attested" in done.out
 
 
 def test_a_pull_with_a_key_needs_a_name(cli: Machine, repo: Path, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def play(made: Base, seed: int) -> Pair:
 
 # -- rules switched off ----------------------------------------------------------------------------------------------
 
-_needed, _copy = _Replication._needed, _Replication._copy
+_without, _copy = _Replication._without, _Replication._copy
 
 
 class _Anything(set[str]):
@@ -180,11 +180,11 @@ class _Anything(set[str]):
         return set()
 
 
-def _passes_over(self: _Replication, *args: Any) -> Any:
+def _passes_over(self: _Replication, *args: Any, last: bool) -> set[str]:
     self._absent = _Anything()
-    found = _needed(self, *args)
+    _without(self, *args, last=last)
     self._tally.problems.clear()
-    return found
+    return set()
 
 
 def _goes_on(self: _Replication, *args: Any, again: bool = False, **options: Any) -> None:
@@ -193,10 +193,10 @@ def _goes_on(self: _Replication, *args: Any, again: bool = False, **options: Any
 
 MUTANTS: dict[str, list[tuple[Any, str, Any]]] = {
     "a pull passes over vanished packs": [
-        (_Replication, "_needed", _passes_over),
+        (_Replication, "_without", _passes_over),
         (_Replication, "_copy", _goes_on),
     ],
-    "a pull brings what the source forgot": [(_Replication, "_forgotten", lambda self: {})],
+    "a pull brings what the source forgot": [(_Replication, "_forgotten", lambda self, slots: {})],
     "a copy condemns what it likes": [(survey.Survey, "may_go", lambda self, pack: True)],
     "a copy finishes the deletions of the source": [
         (module, "going_by", lambda vault, slots: [s for s in slots if s.record.kind == "gc-done"])

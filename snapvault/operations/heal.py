@@ -1,0 +1,107 @@
+"""Healing (``check --repair-from``): what is damaged or missing at one place comes from another that has it whole.
+
+No key is needed: every object is verified by its name, or by the digest that it ends with.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from snapvault.backend.guard import CancelBackend
+from snapvault.backend.protocol import Backend, NotFound
+from snapvault.format import names
+from snapvault.foundation.errors import Damaged, InvalidInput
+from snapvault.foundation.events import Control, Reporter
+from snapvault.operations.copying import ObjectCopier, Outcome
+from snapvault.operations.results import DAMAGED, OK, CheckReport, Finding, Result
+from snapvault.operations.scrub import Scrub
+from snapvault.repository.careful import CarefulBackend
+from snapvault.repository.repository import newest_keyset, read_config
+from snapvault.repository.site import Site
+
+
+@dataclass(frozen=True, slots=True)
+class HealResult(Result):
+    """What was mended at each place, and what a scrub still finds there."""
+
+    here: str
+    there: str
+    mended_here: tuple[str, ...]  # names of objects
+    mended_there: tuple[str, ...]
+    remaining_here: tuple[Finding, ...]
+    remaining_there: tuple[Finding, ...]
+
+    @property
+    def status(self) -> str:
+        return DAMAGED if self.remaining_here or self.remaining_there else OK
+
+
+def heal(here: Site, there: Site, *, control: Control | None = None) -> HealResult:
+    """Read both places in full, and mend each from the other; nothing that is whole is replaced, nothing is deleted.
+
+    InvalidInput if they hold different repositories; RepositoryNotFound; Damaged if the config is damaged at both;
+    all errors of both stores.
+    """
+    first, second = _opened(here, control), _opened(there, control)
+    try:
+        return _Healing(first, second, Reporter("heal", control)).run()
+    finally:
+        first.close()
+        second.close()
+
+
+def _opened(site: Site, control: Control | None) -> Backend:
+    backend: Backend = CarefulBackend(site.open())
+    if control is not None and control.cancel is not None:
+        backend = CancelBackend(backend, control.cancel)
+    return backend
+
+
+class _Healing:
+    def __init__(self, here: Backend, there: Backend, reporter: Reporter) -> None:
+        self._here, self._there, self._reporter = here, there, reporter
+        config, digest = read_config(here)
+        if read_config(there)[1] != digest:
+            raise InvalidInput(f"{there.url} holds another repository than {here.url}")
+        try:
+            keyset, _, _ = newest_keyset(here, config, digest)
+        except Damaged:
+            keyset, _, _ = newest_keyset(there, config, digest)
+        self._rescue = dict(keyset.rescue)
+
+    def run(self) -> HealResult:
+        """Both ways."""
+        here, remaining_here = self._mend_all(self._there, self._here)
+        there, remaining_there = self._mend_all(self._here, self._there)
+        return HealResult(self._here.url, self._there.url, here, there, remaining_here, remaining_there)
+
+    def _mend_all(self, begin: Backend, end: Backend) -> tuple[tuple[str, ...], tuple[Finding, ...]]:
+        """What was mended at ``end``, and what a scrub still finds there.
+
+        Again as long as something is: behind a damaged keyset or index others are found only once it is whole.
+        """
+        mended = list[str]()
+        while True:
+            report = Scrub(end, self._reporter).run()
+            more = [name for name in self._mend(report, begin, end) if name not in mended]
+            mended += more
+            if not more:
+                return tuple(mended), report.problems
+
+    def _mend(self, report: CheckReport, begin: Backend, end: Backend) -> list[str]:
+        """The objects that a scrub named and that ``begin`` has whole."""
+        copier, mended = ObjectCopier(begin, end, self._rescue), []
+        for name in _named(report.problems):
+            self._reporter.check()
+            try:
+                outcome = copier.copy(begin.head(name))
+            except NotFound:
+                continue
+            if outcome in (Outcome.COPIED, Outcome.HEALED):
+                mended.append(name)
+        return mended
+
+
+def _named(findings: Iterable[Finding]) -> list[str]:
+    """In the order of a writer; what belongs to one place alone has no copy."""
+    found = {name for f in findings for name in f.objects if not name.startswith(names.LOCAL)}
+    return sorted(found, key=lambda name: (name.startswith(names.SNAPSHOTS), not name.startswith(names.PACKS), name))

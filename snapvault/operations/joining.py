@@ -1,0 +1,156 @@
+"""Making a place a copy of a repository, and bringing it the keys (docs/replication.md).
+
+Everything here is verified with public keys alone.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Callable
+
+from snapvault.backend.probe import PREFIX as PROBES
+from snapvault.backend.probe import probe
+from snapvault.backend.protocol import Backend, Exists, NotFound
+from snapvault.format import names
+from snapvault.format.config import ConfigRecord
+from snapvault.format.keyset import KeysetRecord
+from snapvault.format.local import CapabilitiesRecord, ReplicaRecord
+from snapvault.foundation.clock import now_ns
+from snapvault.foundation.errors import Conflict, Damaged, InvalidInput, RepositoryNotFound
+from snapvault.foundation.ids import SessionId
+from snapvault.operations.copying import ObjectCopier, Outcome
+from snapvault.repository.create import refuse_foreign
+from snapvault.repository.replica import standing
+from snapvault.repository.repository import newest_keyset, read_config
+from snapvault.repository.session import open_sessions
+
+_SLOT = re.compile(rf"{names.SLOTS}([0-9a-f]{{32}})/[0-9a-f]{{16}}")
+
+
+def join(source: Backend, target: Backend, config: ConfigRecord, digest: bytes) -> None:
+    """See to it that the target is marked as a copy of this repository; the errors of ``replicate``."""
+    known = _is_known(target, digest)
+    now = standing(target, digest, config.owner_sign)
+    if now.promoted:
+        raise Conflict(
+            f"{target.url} was made a source of its own", hint="replicate from there instead, or to another place"
+        )
+    if now.replica:
+        return
+    _refuse_same(source, target)
+    if known and standing(source, digest, config.owner_sign).replica:
+        raise Conflict(
+            f"{source.url} is a copy, and {target.url} is a source",
+            hint="if that source is lost for good, 'snapvault site promote' the copy first",
+        )
+    _mark(source, target, digest)
+
+
+def _is_known(target: Backend, digest: bytes) -> bool:
+    """Whether this repository is at the target already; InvalidInput if something else is."""
+    try:
+        _, other = read_config(target)
+    except RepositoryNotFound:
+        refuse_foreign(target)
+        return False
+    if other != digest:
+        raise InvalidInput(f"another repository is at {target.url}", hint="name an empty place, or a copy of this one")
+    return True
+
+
+def _refuse_same(source: Backend, target: Backend) -> None:
+    """InvalidInput if both are one place under two names: what is put at one of them is seen at the other."""
+    name = f"{PROBES}{secrets.token_hex(12)}"
+    target.put(name, [b"x"])
+    try:
+        source.head(name)
+    except NotFound:
+        return
+    finally:
+        target.delete(name)
+    raise InvalidInput(f"{source.url} is to be copied onto itself: {target.url} is the same place")
+
+
+def _mark(source: Backend, target: Backend, digest: bytes) -> None:
+    collected = [
+        SessionId(o.name.removeprefix(names.SNAPSHOTS))
+        for o in target.list(names.SNAPSHOTS + names.GC_PREFIX)
+        if names.is_session_id(o.name.removeprefix(names.SNAPSHOTS))
+    ]
+    _refuse_busy(source, target)
+    if not any(True for _ in target.list(names.CAPABILITIES)):
+        found = probe(target)
+        capabilities = CapabilitiesRecord(found.put_if_absent, found.range_read, found.list_after_put)
+        target.put(names.CAPABILITIES + os.urandom(8).hex(), [capabilities.encode()])
+    try:
+        target.put_if_absent(names.REPLICA_MARK, [ReplicaRecord(digest, now_ns(), tuple(collected)).encode()])
+    except Exists:
+        return  # another replication, which looks as we do
+    try:
+        _refuse_busy(source, target)  # whoever begins now sees the mark once it has announced itself
+    except Conflict:
+        target.delete(names.REPLICA_MARK)
+        raise
+
+
+def _refuse_busy(source: Backend, target: Backend) -> None:
+    """Conflict if somebody uses the target as a source right now: sessions that the source does not know."""
+    begun = open_sessions(target)
+    if begun:
+        begun -= {SessionId(o.name.removeprefix(names.SESSIONS)) for o in source.list(names.SESSIONS)}
+    busy = sorted(begun) + [o.name for o in target.list(names.GC)]
+    if busy:
+        raise Conflict(
+            f"backups or prunes at {target.url} have not ended: {', '.join(busy[:5])}",
+            hint="a place that is to hold a copy is no source; let them end, or run 'snapvault prune' there",
+        )
+
+
+def bring_keys(source: Backend, target: Backend, report: Callable[[str, str], None]) -> KeysetRecord:
+    """Bring config, key slots, rescue files and keysets; the newest keyset.
+
+    Conflict if the target has a newer one; Damaged if what makes a copy open cannot be brought.  ``report`` gets what
+    else is wrong, and the name of the object.
+    """
+    config, digest = read_config(source)
+    keyset, _, problem = newest_keyset(source, config, digest)
+    if problem is not None:
+        report(problem.message, names.KEYSETS)
+    _refuse_older(source, target, config, digest, keyset)
+    copier = ObjectCopier(source, target, dict(keyset.rescue))
+    _bring(copier, source, names.CONFIG)
+    holders = {h.id.hex() for h in keyset.holders}
+    slots = [o for o in source.list(names.SLOTS) if (m := _SLOT.fullmatch(o.name)) and m[1] in holders]
+    rescue = [o for name, _ in keyset.rescue for o in source.list(name) if o.name == name]
+    for info in (*slots, *rescue):
+        if copier.copy(info) in (Outcome.DAMAGED, Outcome.CONFLICT):
+            report(f"{info.name} is damaged at the source, or has other bytes at each place", info.name)
+    for number in range(1, keyset.number + 1):  # each after the one that it names
+        _bring(copier, source, names.keyset(number))
+    return keyset
+
+
+def _refuse_older(source: Backend, target: Backend, config: ConfigRecord, digest: bytes, keyset: KeysetRecord) -> None:
+    try:
+        there, _, _ = newest_keyset(target, config, digest)
+    except (RepositoryNotFound, Damaged):
+        return
+    if there.number > keyset.number:
+        raise Conflict(
+            f"{target.url} has keyset {there.number}, {source.url} only {keyset.number}: "
+            "the source shows an old state, or is the copy",
+            hint="look which of them is the newer one before anything is copied over it",
+        )
+
+
+def _bring(copier: ObjectCopier, source: Backend, name: str) -> None:
+    try:
+        outcome = copier.copy(source.head(name))
+    except NotFound:
+        outcome = Outcome.GONE
+    if outcome in (Outcome.GONE, Outcome.DAMAGED, Outcome.CONFLICT):
+        raise Damaged(
+            f"nothing is copied: {name} is damaged or missing at the source, or another one is at the target",
+            hint="'snapvault check --repair-from' mends each place from the other",
+            affected=[name],
+        )

@@ -1,0 +1,106 @@
+"""What is damaged at one place comes from the other, both ways; nothing that is whole is touched."""
+
+import shutil
+from pathlib import Path
+from random import Random
+
+import pytest
+
+import snapvault
+from snapvault import HealResult, Repository, Site
+from snapvault.chunking import Chunking
+from snapvault.format import names
+from snapvault.repository import create
+from tests.repos import SEED, back, contents, make, objects, save
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "source").mkdir()
+    for i in range(30):
+        (tmp_path / "source" / f"{i}").write_bytes(bytes([i]) * 50 + Random(i).randbytes(300 * (i + 1)))
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def repo(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """With a copy beside it."""
+    monkeypatch.setattr(create, "SEGMENT_SIZE", 2048)
+    monkeypatch.setattr(create, "PACK_SIZE", 8192)
+    made = make(tmp_path / "repo", chunking=Chunking(64, 128, 256))
+    save(made, source)
+    snapvault.replicate(made.url, str(tmp_path / "copy"))
+    return made
+
+
+def healed(repo: Repository) -> HealResult:
+    return snapvault.heal(Site(repo.url), Site(str(Path(repo.url).parent / "copy")))
+
+
+def files(place: str | Path, prefix: str = "") -> list[Path]:
+    return sorted(p for p in Path(place, prefix).rglob("*") if p.is_file())
+
+
+def flip(path: Path) -> str:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    return str(path)
+
+
+def whole(place: Path, source: Path, tmp_path: Path) -> None:
+    opened = snapvault.open(place, keys=lambda: SEED)
+    assert contents(back(opened, tmp_path / f"out-{place.name}", source)) == contents(source)
+    assert snapvault.check(opened, read_data=True).status == "ok"
+
+
+def test_damage_to_disjoint_halves_of_both(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """Every object that both should have: one half of them is flipped here, the other half there (family 13)."""
+    copy = tmp_path / "copy"
+    common = [n for n in objects(repo) if not n.startswith((names.LOCAL, names.CONFIG))]
+    assert len(common) > 8
+    for number, name in enumerate(sorted(common)):
+        flip((copy if number % 2 else Path(repo.url)) / name)
+    result = healed(repo)
+    assert result.status == "ok", result
+    assert set(result.mended_here) == {n for i, n in enumerate(sorted(common)) if i % 2 == 0}
+    assert set(result.mended_there) == {n for i, n in enumerate(sorted(common)) if i % 2}
+    for place in (Path(repo.url), copy):
+        whole(place, source, tmp_path)
+
+
+def test_what_is_missing_comes_back(repo: Repository, source: Path, tmp_path: Path) -> None:
+    gone = files(repo.url, "packs")[0]
+    gone.unlink()
+    short = files(tmp_path / "copy", "packs")[1]
+    short.write_bytes(short.read_bytes()[:-1])
+    result = healed(repo)
+    assert result.status == "ok"
+    assert result.mended_here == (str(gone.relative_to(repo.url)),)
+    assert result.mended_there == (str(short.relative_to(tmp_path / "copy")),)
+    whole(Path(repo.url), source, tmp_path)
+    whole(tmp_path / "copy", source, tmp_path)
+
+
+def test_the_same_object_damaged_at_both_is_named(repo: Repository, tmp_path: Path) -> None:
+    pack = files(repo.url, "packs")[0].relative_to(repo.url)
+    flip(repo.url / pack)
+    flip(tmp_path / "copy" / pack)
+    result = healed(repo)
+    assert result.status == "damaged" and result.mended_here == result.mended_there == ()
+    for remaining in (result.remaining_here, result.remaining_there):
+        assert {n for f in remaining for n in f.objects} == {str(pack)}
+
+
+def test_two_whole_places_stay_as_they_are(repo: Repository, tmp_path: Path) -> None:
+    before = [(p, p.stat().st_mtime_ns) for place in ("repo", "copy") for p in files(tmp_path / place)]
+    result = healed(repo)
+    assert result.status == "ok" and not result.mended_here and not result.mended_there
+    assert [(p, p.stat().st_mtime_ns) for place in ("repo", "copy") for p in files(tmp_path / place)] == before
+
+
+def test_another_repository_mends_nothing(repo: Repository, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "copy")
+    make(tmp_path / "copy")
+    with pytest.raises(snapvault.InvalidInput, match="another repository"):
+        healed(repo)
