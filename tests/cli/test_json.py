@@ -74,8 +74,9 @@ def test_every_verb(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> N
     run("prune", "--dry-run", summary="summary (of a dry run)")
     run("prune")
     run("key add", "reader", "--role", "reader", "--file", tmp_path / "reader.key")
-    cli.env["SNAPVAULT_NEW_PASSWORD"] = "new"
+    cli.env["SNAPVAULT_NEW_PASSWORD"] = "other"
     run("key add", "other", "--role", "site")
+    cli.env["SNAPVAULT_NEW_PASSWORD"] = "new"
     run("key change")
     run("key list")
     run("key remove", "reader")
