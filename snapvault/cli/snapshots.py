@@ -7,7 +7,7 @@ import click
 
 import snapvault
 from snapvault.access.resolve import list_forgotten, list_snapshots
-from snapvault.cli.common import verb
+from snapvault.cli.common import status_code, verb
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
 from snapvault.cli.text import human_size, local_time, printable, table
@@ -97,8 +97,13 @@ def undelete(settings: Settings, snapshot: str) -> int:
     with settings.open("undelete") as repository, long_operation(settings.out) as control:
         result = snapvault.undelete(repository, snapshot, control=control)
     text = f"Snapshot {result.snapshot[:8]} brings back {result.original[:8]}"
-    settings.out.summary(result.to_dict(), [f"{text}; {human_size(result.bytes_stored)} had to be stored again"])
-    return 0
+    lines = [f"{text}; {human_size(result.bytes_stored)} had to be stored again"]
+    if result.lost:
+        lines.append(
+            f"{count(len(result.lost), 'path')} of it stay lost, as a repair noted: 'snapvault check' names them"
+        )
+    settings.out.summary({**result.to_dict(), "lost": len(result.lost)}, lines)
+    return status_code(result.status)
 
 
 def _list_forgotten(settings: Settings, dataset: str | None, host: str | None) -> int:

@@ -15,7 +15,8 @@ CAPABILITIES, HEARTBEATS, GC, TOMBSTONES, VERIFIED, DAMAGED, REPLICA = (
     LOCAL + "damaged/", LOCAL + "replica/",
 )  # fmt: skip
 REPLICA_MARK, PROMOTED_MARK = REPLICA + "mark", REPLICA + "promoted"
-ATTESTATIONS = "attestations/"
+ATTESTATIONS, EVIDENCE, REGISTER = "attestations/", "evidence/", "register/"
+RESCUE = ("RESCUE-", "rescue-")  # the files without a frame begin so
 GC_PREFIX = "gc"  # of a GC's session id: the slots of GCs list alone
 
 _SESSION = re.compile(r"(gc)?[0-9a-f]{32}")

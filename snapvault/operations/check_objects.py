@@ -315,7 +315,7 @@ class ObjectCheck:
     def _unknown(self) -> None:
         known = (
             names.CONFIG, names.KEYSETS, names.SLOTS, names.SESSIONS, names.PACKS, names.INDEX, names.SNAPSHOTS,
-            names.NOTES, names.LOCAL, "attestations/", "evidence/", "register/", "RESCUE-", "rescue-",
+            names.NOTES, names.LOCAL, names.ATTESTATIONS, names.EVIDENCE, names.REGISTER, *names.RESCUE,
         )  # fmt: skip
         for name in self._listing:
             if not name.startswith(known):

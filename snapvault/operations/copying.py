@@ -12,8 +12,6 @@ from snapvault.format.wire import FormatError, check_frame
 from snapvault.foundation.errors import Damaged
 from snapvault.repository.store import TRIES, fetch
 
-RESCUE = ("RESCUE-", "rescue-")
-
 
 class Outcome(enum.Enum):
     """What came of copying an object."""
@@ -29,7 +27,7 @@ class Outcome(enum.Enum):
 def verify(name: str, data: bytes, rescue: Mapping[str, bytes]) -> None:
     """FormatError unless these bytes may have this name; ``rescue``: SHA-256 of the files that have no frame."""
     wanted = names.content_digest(name)
-    if name.startswith(RESCUE):
+    if name.startswith(names.RESCUE):
         if hashlib.sha256(data).digest() != rescue.get(name):
             raise FormatError("it is not the file that the owner signed")
     elif wanted is None:

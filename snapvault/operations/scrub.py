@@ -92,7 +92,7 @@ class Scrub:
             return
         data = fetch(self._backend, name, self.sizes[name])
         self._read += len(data)
-        if name.startswith(("RESCUE-", "rescue-")):
+        if name.startswith(names.RESCUE):
             if name in self._rescue and hashlib.sha256(data).digest() != self._rescue[name]:
                 raise FormatError("it is not the file that the owner signed: do not run it")
             return

@@ -13,11 +13,12 @@ from snapvault.access.snapshot import Snapshot
 from snapvault.format.keyset import Role
 from snapvault.format.local import NoteDetails
 from snapvault.format.tree import BlobType, each_id
+from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Damaged, InvalidInput
 from snapvault.foundation.events import Control
 from snapvault.foundation.ids import BlobId, SessionId, SnapshotId
 from snapvault.operations.needed import Needed
-from snapvault.operations.results import Result
+from snapvault.operations.results import OK, PARTIAL, Result
 from snapvault.operations.run import Run
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.repository import Vault
@@ -33,6 +34,11 @@ class UndeleteResult(Result):
     snapshot: str
     original: str
     bytes_stored: int
+    lost: tuple[str, ...] = ()  # paths that stay lost, as a repair noted
+
+    @property
+    def status(self) -> str:
+        return PARTIAL if self.lost else OK
 
 
 def undelete(repo: "Repository", ref: str, *, control: Control | None = None) -> UndeleteResult:
@@ -43,23 +49,34 @@ def undelete(repo: "Repository", ref: str, *, control: Control | None = None) ->
     """
     vault = repo.vault
     vault.ring.require_role(Role.MAINTAINERS, "bring snapshots back")
-    snapshot = _forgotten(vault, ref)
+    snapshot, until = _forgotten(vault, ref)
     domain = vault.ring.domains.get(snapshot.domain)
     if domain is None:
         raise Damaged(f"the keyset does not name the domain of snapshot {snapshot.id}")
     with Run(vault, "undelete", control, domain=domain) as run:
         reader = run.vault.reader(snapshot.domain)
         keeper = _Keeper(run, reader, lost=bool(snapshot.lost))
-        keeper.walk(snapshot.details.root)
+        try:
+            keeper.walk(snapshot.details.root)
+        except Damaged as e:
+            if until <= now_ns():
+                raise InvalidInput(
+                    f"snapshot {snapshot.id[:8]} cannot be brought back: a prune has removed what it needs",
+                    hint="it could be brought back until its time was over ('snapvault snapshots --forgotten')",
+                ) from e
+            raise
         sid = run.acknowledge(replace(snapshot.details, tags=snapshot.tags, original=snapshot.id))
     lost = tuple(os.fsencode(path.removeprefix("/")) for path in snapshot.lost) if keeper.lacked else ()
     if snapshot.held or lost:
         vault.notes.add(SnapshotId(SessionId(sid)), vault.ring.signing.id, NoteDetails(hold=snapshot.held, lost=lost))
-    return UndeleteResult(sid, snapshot.id, run.blobs.written.stored)
+    named = snapshot.lost if lost else ()
+    return UndeleteResult(sid, snapshot.id, run.blobs.written.stored, named)
 
 
-def _forgotten(vault: Vault, ref: str) -> Snapshot:
-    forgotten = [s for s, _ in list_forgotten(vault)]
+def _forgotten(vault: Vault, ref: str) -> tuple[Snapshot, int]:
+    """The snapshot, and until when it is not removed (nanoseconds, UTC)."""
+    found = list_forgotten(vault)
+    until, forgotten = {s.id: time for s, time in found}, [s for s, _ in found]
     meant = [s for s in forgotten if len(ref) >= PREFIX_MIN and s.id.startswith(ref.lower())]
     if len(meant) != 1:
         known = ", ".join(f"{s.id[:8]} ({s.dataset})" for s in forgotten)
@@ -70,7 +87,7 @@ def _forgotten(vault: Vault, ref: str) -> Snapshot:
     for s in list_snapshots(vault):
         if s.details.original == meant[0].id:
             raise InvalidInput(f"snapshot {meant[0].id[:8]} is back already: it is {s.id[:8]} now")
-    return meant[0]
+    return meant[0], until[meant[0].id]
 
 
 class _Keeper(Needed):

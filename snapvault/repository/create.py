@@ -78,7 +78,7 @@ def _keyset_there(backend: Backend) -> bool:
 def refuse_foreign(backend: Backend) -> None:
     """InvalidInput if there is anything at a place that no unfinished init or replication left."""
     ours = (
-        names.CONFIG, names.SLOTS, names.LOCAL, "RESCUE-", "rescue-", names.SESSIONS, names.PACKS, names.INDEX,
+        names.CONFIG, names.SLOTS, names.LOCAL, *names.RESCUE, names.SESSIONS, names.PACKS, names.INDEX,
         names.SNAPSHOTS,
     )  # fmt: skip
     for info in backend.list():

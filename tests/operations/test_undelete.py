@@ -74,6 +74,14 @@ def test_what_is_gone_does_not_come_back(repo: Repository) -> None:
     assert not list(again(repo).snapshots())
 
 
+def test_what_a_prune_removed_is_no_damage(repo: Repository) -> None:
+    sid = next(iter(repo.snapshots())).id
+    snapvault.forget_snapshots(repo, [sid], undelete_window=timedelta(0))
+    assert snapvault.plan_prune(again(repo)).execute(wait=timedelta(0)).packs_removed
+    with pytest.raises(InvalidInput, match="a prune has removed"):
+        snapvault.undelete(again(repo), sid)
+
+
 def test_names_that_mean_none(repo: Repository) -> None:
     kept = next(iter(repo.snapshots())).id
     for ref in (kept, "feed", "a", "d@latest"):
