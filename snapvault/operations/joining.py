@@ -59,7 +59,13 @@ def _is_known(target: Backend, digest: bytes) -> bool:
 
 
 def _refuse_same(source: Backend, target: Backend) -> None:
-    """InvalidInput if both are one place under two names: what is put at one of them is seen at the other."""
+    """InvalidInput if both are one place under two names: what is put at one of them is seen at the other.
+
+    Also if one lies inside the other, whose objects would then be among its own.
+    """
+    a, b = (place.url.rstrip("/") + "/" for place in (source, target))
+    if a != b and (a.startswith(b) or b.startswith(a)):
+        raise InvalidInput(f"{source.url} and {target.url} lie inside one another", hint="name another place")
     name = f"{PROBES}{secrets.token_hex(12)}"
     target.put(name, [b"x"])
     try:

@@ -156,7 +156,9 @@ def plan_repair(repo: "Repository", *, exclusive: bool = False, control: Control
     vault = repo.vault.limited(control)
     vault.ring.require_role(Role.MAINTAINERS, "repair")
     require_safe(vault, exclusive=exclusive)
-    vault.standing().require_source("repair it")
+    vault.standing().require_source(
+        "repair it", hint="if it is whole there, 'snapvault check --repair-from' mends this place from it"
+    )
     return _plan(Check(vault, 1.0, Reporter("check", control), control), control)
 
 

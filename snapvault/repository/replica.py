@@ -12,6 +12,8 @@ from snapvault.foundation.ids import SessionId
 from snapvault.repository.store import fetch
 from snapvault.repository.trust import Untrusted, signed_by
 
+PROMOTE = "if the source is lost, 'snapvault site promote' makes this place the source"
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -26,13 +28,10 @@ class Standing:
         """It is a copy, whose source goes on elsewhere."""
         return bool(self.since and not self.promoted)
 
-    def require_source(self, what: str) -> None:
-        """Conflict if this is a copy."""
+    def require_source(self, what: str, *, hint: str = PROMOTE) -> None:
+        """Conflict if this is a copy; ``what`` is to be done at the source."""
         if self.replica:
-            raise Conflict(
-                f"this is a copy of a repository whose source goes on elsewhere: {what} there",
-                hint="if the source is lost, 'snapvault site promote' makes this place the source",
-            )
+            raise Conflict(f"this is a copy of a repository whose source goes on elsewhere: {what} there", hint=hint)
 
 
 def standing(backend: Backend, config_digest: bytes, owner_sign: bytes) -> Standing:

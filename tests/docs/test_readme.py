@@ -46,7 +46,10 @@ def test_the_demo_is_what_the_first_command_runs() -> None:
 def test_the_commands(tmp_path: Path) -> None:
     (tmp_path / "me").mkdir()
     (tmp_path / "me/letter").write_text("Dear Ada")
-    script = blocks("sh")[2].replace("/mnt/disk", f"{tmp_path}").replace("/home/me", f"{tmp_path}/me")
+    places = {"/mnt/disk": "", "/mnt/other-house": "/other-house", "/home/me": "/me"}
+    script = blocks("sh")[2]
+    for place, folder in places.items():
+        script = script.replace(place, f"{tmp_path}{folder}")
     env = {
         "HOME": str(tmp_path), "SNAPVAULT_PASSWORD": "secret",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

@@ -90,7 +90,7 @@ def test_a_file_that_names_a_folder_hides_nothing_in_it(repo: Repository) -> Non
     """A hostile file names the blobs of somebody's folders as its content: they are walked all the same."""
     snapshot, live = next(iter(repo.snapshots())), liveness(repo)
     trees = [b for b in needed(repo, [snapshot]) if _is_tree(repo, b)]
-    live._visit(b"".join(trees), BlobType.DATA)
+    live.visit(b"".join(trees), BlobType.DATA)
     live.add(snapshot.details.root)
     assert marked(repo, live) == needed(repo, [snapshot])
 

@@ -238,6 +238,12 @@ def test_one_place_under_two_names(repo: Repository, source: Path, tmp_path: Pat
     save(again(repo), source)
 
 
+def test_one_place_inside_the_other(repo: Repository, source: Path, tmp_path: Path) -> None:
+    with pytest.raises(snapvault.InvalidInput, match="inside one another"):
+        snapvault.replicate(repo.url, f"{repo.url}/copy")
+    save(again(repo), source)
+
+
 def test_two_first_replications_at_once(
     repo: Repository, source: Path, second: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from snapvault.foundation.events import Reporter
 from snapvault.foundation.ids import PackId
 from snapvault.operations.check_data import DataCheck
 from snapvault.operations.check_objects import Beginning, ObjectCheck
-from snapvault.operations.scrub import _Scrub
+from snapvault.operations.scrub import Scrub
 
 KINDS = (
     names.CONFIG, names.KEYSETS, names.SLOTS, names.SESSIONS, names.PACKS, names.INDEX, names.SNAPSHOTS, names.NOTES,
@@ -56,7 +56,7 @@ def kind_of(name: str) -> str:
 def test_every_byte_is_held_by_a_scrub(made: Lab) -> None:
     """One bit of each byte of every object, the check without a key; it must name that very object."""
     store, tried = made.copy().store, 0
-    scrub = _Scrub(store, Reporter("check"))
+    scrub = Scrub(store, Reporter("check"))
     assert scrub.run().status == "ok"
     for name, data in list(store.objects.items()):
         changed = bytearray(data)

@@ -62,7 +62,7 @@ def mutant(name: str) -> Iterator[None]:
         "W1 after W2": [(Session, "announce", lambda self: None), (run.Run, "_load", _announces_last)],
         "W2 counts condemned packs": [(IndexLoader, "condemned", lambda self: set())],
         "W2 does not read GC done": [
-            (IndexLoader, "_removed", lambda self, name: []),
+            (IndexLoader, "removed_by", lambda self, name: ([], b"")),
             (GarbageCollection, "_delete", _record_first),
         ],
         "a prune that goes on waits for nobody": [(Pending, "_left", _waits_for_nobody)],
