@@ -152,7 +152,7 @@ def test_a_large_file_that_is_cut_short_meanwhile(
 
 
 def test_four_processes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same source, begun at the same moment: less is stored than four times all of it (how much less: benches/reclaim.py)."""
+    """The same source, begun at the same moment: less is stored than four times all of it (benches/reclaim.py)."""
     monkeypatch.setattr(create, "SEGMENT_SIZE", 1 << 16)
     monkeypatch.setattr(create, "PACK_SIZE", 1 << 19)
     source, go = tmp_path / "source", tmp_path / "go"
