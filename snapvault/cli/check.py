@@ -33,8 +33,7 @@ ALL = "all"
 @verb
 def check(
     settings: Settings, read_data: str | None, no_key: bool, site: str | None, other: str | None,
-    mend: bool, dry_run: bool,
-    wait: timedelta, lease: timedelta, exclusive: bool,
+    mend: bool, dry_run: bool, wait: timedelta, lease: timedelta, exclusive: bool,
 ) -> int:  # fmt: skip
     """See whether everything is there and whole, and which paths a damage touches.
 

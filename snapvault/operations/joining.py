@@ -112,13 +112,14 @@ def _refuse_busy(source: Backend, target: Backend) -> None:
         )
 
 
-def bring_keys(source: Backend, target: Backend, report: Callable[[str, str], None]) -> KeysetRecord:
+def bring_keys(
+    source: Backend, target: Backend, config: ConfigRecord, digest: bytes, report: Callable[[str, str], None]
+) -> KeysetRecord:
     """Bring config, key slots, rescue files and keysets; the newest keyset.
 
     Conflict if the target has a newer one; Damaged if what makes a copy open cannot be brought.  ``report`` gets what
     else is wrong, and the name of the object.
     """
-    config, digest = read_config(source)
     keyset, _, problem = newest_keyset(source, config, digest)
     if problem is not None:
         report(problem.message, names.KEYSETS)

@@ -188,9 +188,10 @@ class _Replication:
 
     def _open_source(self) -> None:
         """The keys, and what verifies with them."""
-        keyset = bring_keys(self._source, self._target, self._tally.find)
+        config, digest = read_config(self._source)
+        keyset = bring_keys(self._source, self._target, config, digest, self._tally.find)
         self._copier = ObjectCopier(self._source, self._target, dict(keyset.rescue))
-        self._ring, store = public_ring(*read_config(self._source), keyset), Store(self._source, Cache(None))
+        self._ring, store = public_ring(config, digest, keyset), Store(self._source, Cache(None))
         sessions = Sessions(store, self._ring)
         self._loader, self._history = IndexLoader(store, self._ring, sessions), History(store, self._ring, sessions)
 
@@ -204,14 +205,14 @@ class _Replication:
         """W2 to W4: the packs that index objects name and the target lacks; then those index objects that are whole."""
         indexes, have = self._there(self._source, names.INDEX), self._there(self._target, names.INDEX)
         fresh = {n: size for n, size in indexes.items() if have.get(n) != size}
-        found = self._read(fresh, slots)
+        found = self._read(fresh)
         # In this order: what is named was put before.
         at_source, here = (self._there(b, names.PACKS) for b in (self._source, self._target))
         lacking = {n: size for n, size in at_source.items() if here.get(n) != size}
         named = set[str]().union(*found.packs.values())
         if lacking.keys() - named and not found.unreadable:
             # Not indexed yet; or lost here, and an index object that is here already names it.
-            older = self._read({n: size for n, size in indexes.items() if n not in fresh}, slots)
+            older = self._read({n: size for n, size in indexes.items() if n not in fresh})
             named = named.union(*older.packs.values())
             found.unreadable += older.unreadable
         # Where an index object cannot be read, whatever it may have named comes: packs describe themselves.
@@ -242,7 +243,7 @@ class _Replication:
             self._tally.find(f"{name} is missing at the source: what lies in it is not in the copy", name)
         return {index for index, named in packs.items() if named & absent}
 
-    def _read(self, indexes: Mapping[str, int], slots: Mapping[str, int]) -> _Indexes:
+    def _read(self, indexes: Mapping[str, int]) -> _Indexes:
         """What these index objects name; _Vanished if one has gone."""
 
         def read(info: ObjectInfo) -> IndexRecord | Damaged:
