@@ -1,0 +1,1 @@
+"""What should exist, and the evidence that it comes back to life."""
