@@ -18,7 +18,6 @@ _HOME = {
     "InitResult": "operations.repository",
     "backup": "operations.backup",
     "restore": "operations.restore",
-    "archive": "operations.archive",
     "diff": "operations.diff",
     "check": "operations.check",
     "scrub": "operations.scrub",
@@ -47,6 +46,7 @@ _HOME = {
     "attestations": "operations.attest",
     "Attestation": "operations.attest",
     "Site": "repository.site",
+    "ReadFrom": "repository.failover",
     "set_tags": "operations.annotate",
     "set_hold": "operations.annotate",
     "NoteResult": "operations.annotate",
@@ -101,7 +101,6 @@ if TYPE_CHECKING:
     )
     from snapvault.foundation.events import Control, Event, Limits
     from snapvault.operations.annotate import NoteResult, set_hold, set_tags
-    from snapvault.operations.archive import archive
     from snapvault.operations.attest import Attestation, attest, attestations
     from snapvault.operations.backup import backup
     from snapvault.operations.check import check
@@ -122,6 +121,7 @@ if TYPE_CHECKING:
     from snapvault.operations.undelete import UndeleteResult, undelete
     from snapvault.operations.writer import SnapshotWriter
     from snapvault.repository.credentials import KeyFile
+    from snapvault.repository.failover import ReadFrom
     from snapvault.repository.site import Site
     from snapvault.source.command import Command
 
@@ -129,10 +129,10 @@ __all__ = [
     "Attestation", "BackupResult", "Cancelled", "Change", "CheckReport", "Chunking", "Command", "Conflict",
     "Control", "Damaged", "Entry", "Event", "Finding", "ForgetPlan", "ForgetResult", "FormatTooNew", "HealResult",
     "InitResult", "InvalidInput", "Issue", "KeyFile", "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LostPath",
-    "NoteResult", "PruneLimits", "PrunePlan", "PruneResult", "RepairPlan", "RepairResult", "ReplicaResult",
+    "NoteResult", "PruneLimits", "PrunePlan", "PruneResult", "ReadFrom", "RepairPlan", "RepairResult", "ReplicaResult",
     "Repository", "RepositoryNotFound", "RestoreResult", "Retention", "RoleRequired", "Site", "Snapshot",
     "SnapshotWriter", "SnapvaultError", "SourceError", "StoreDenied", "StoreFull", "StoreUnavailable",
-    "UndeleteResult", "add_key", "archive", "attest", "attestations", "backup", "change_password", "check", "diff",
+    "UndeleteResult", "add_key", "attest", "attestations", "backup", "change_password", "check", "diff",
     "exchange_attestations", "forget_snapshots", "heal", "init", "list_keys", "open", "plan_forget", "plan_prune",
     "plan_repair", "promote", "remove_key", "replicate", "restore", "rotate", "scrub", "set_hold", "set_tags",
     "undelete",

@@ -1,5 +1,6 @@
 """A snapshot, and the entries in it."""
 
+import copy
 import io
 import os
 from bisect import bisect_right
@@ -98,6 +99,12 @@ class Snapshot:
             "tags": list(self.tags), "partial": self.partial, "held": self.held, "lost": list(self.lost),
             "counts": dict(d.counts),
         }  # fmt: skip
+
+    def through(self, vault: Vault) -> "Snapshot":
+        """The same snapshot, read through another view of its repository."""
+        other = copy.copy(self)
+        object.__setattr__(other, "_vault", vault)
+        return other
 
     @property
     def domain(self) -> DomainId:

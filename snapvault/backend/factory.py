@@ -3,13 +3,16 @@
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from snapvault.backend.local import LocalBackend
 from snapvault.backend.memory import MemoryBackend
 from snapvault.backend.protocol import Backend
 from snapvault.foundation.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from snapvault.backend.retry import RetryPolicy
 
 _URL = re.compile(r"([a-z0-9]+::)*[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -20,11 +23,13 @@ def open_backend(
     *,
     create: bool = False,
     retry: bool = True,
+    patience: "RetryPolicy | None" = None,
 ) -> Backend:
     """The backend for a path, ``file://``, ``memory://NAME`` or any fsspec URL (remote ones with retries).
 
-    ``create`` makes a missing folder or bucket.  Raises InvalidInput for what cannot be a store, and the errors of
-    the protocol where a server must be asked (SFTP connects here; S3 with the first call).
+    ``create`` makes a missing folder or bucket; ``patience``: how long calls are repeated.  Raises InvalidInput for
+    what cannot be a store, and the errors of the protocol where a server must be asked (SFTP connects here; S3 with
+    the first call).
     """
     text = os.fspath(url)
     if not text:
@@ -36,7 +41,12 @@ def open_backend(
         return _local(_file_path(text), storage_options, create=create)
     if scheme == "memory":
         return MemoryBackend(rest.strip("/"))
-    return _remote(text, storage_options, create=create, retry=retry)
+    backend: Backend = _remote(text, storage_options, create=create)
+    if retry:
+        from snapvault.backend.retry import RetryBackend
+
+        backend = RetryBackend(backend, patience)
+    return backend
 
 
 def _local(path: str, storage_options: Mapping[str, Any] | None, *, create: bool) -> Backend:
@@ -52,12 +62,7 @@ def _file_path(url: str) -> str:
     return unquote(url.split("://", 1)[1].removeprefix("localhost"))
 
 
-def _remote(url: str, storage_options: Mapping[str, Any] | None, *, create: bool, retry: bool) -> Backend:
+def _remote(url: str, storage_options: Mapping[str, Any] | None, *, create: bool) -> Backend:
     from snapvault.backend.remote import FsspecBackend
 
-    backend: Backend = FsspecBackend(url, storage_options, create=create)
-    if retry:
-        from snapvault.backend.retry import RetryBackend
-
-        backend = RetryBackend(backend)
-    return backend
+    return FsspecBackend(url, storage_options, create=create)

@@ -1,5 +1,6 @@
 """A backend around another one; the wrappers change what they need and pass the rest on."""
 
+import copy
 from collections.abc import Iterator, Sequence
 
 from snapvault.backend.protocol import Backend, Buffer, ObjectInfo
@@ -45,6 +46,15 @@ def innermost(backend: Backend) -> Backend:
     while isinstance(backend, Wrapper):
         backend = backend.inner
     return backend
+
+
+def rewrapped(backend: Backend, inner: Backend) -> Backend:
+    """The same wrappers around another backend; they share what they count and limit."""
+    if not isinstance(backend, Wrapper):
+        return inner
+    again = copy.copy(backend)
+    again.inner = rewrapped(backend.inner, inner)
+    return again
 
 
 def settle(backend: Backend, prefixes: Sequence[str]) -> None:

@@ -37,7 +37,7 @@ def ls(settings: Settings, snapshot: str, long: bool, recursive: bool, find: str
     """
     name, path = split_reference(snapshot)
     seen: Counter[str] = Counter()
-    with settings.open() as repository:
+    with settings.open(anywhere=True) as repository:
         found = repository.snapshot(name)
         for entry in _entries(found, stored_path([found], path), recursive or stats, find):
             seen[_group(entry)] += 1

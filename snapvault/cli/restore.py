@@ -24,12 +24,17 @@ from snapvault.foundation.words import count
 @click.option("--delete", is_flag=True, help="Remove from the target what is not in the snapshot.")
 @click.option("--verify", is_flag=True, help="Read everything back and compare.")
 @click.option("--numeric-owner", is_flag=True, help="Owners by number, whatever the names are here.")
+@click.option("--no-sites", is_flag=True, help="Read at the repository alone, and at no other site that is known.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would change, write nothing.")
 @verb
-def restore(settings: Settings, /, snapshot: str, target: str | None, stdout: bool, **options: Any) -> int:
+def restore(
+    settings: Settings, /, snapshot: str, target: str | None, stdout: bool, no_sites: bool, **options: Any
+) -> int:
     """Bring a snapshot, or a part of it, back.
 
     Absolute paths are recreated under the target; SNAP:/srv/orders puts what is inside that folder there.
+    What is damaged or missing at the repository, or all if it does not answer, comes from the sites that are known
+    ('snapvault site list').
     Exit code 3: restored, but not in everything (named); 20: stored data was damaged, lost paths are named.
 
     \b
@@ -38,12 +43,12 @@ def restore(settings: Settings, /, snapshot: str, target: str | None, stdout: bo
     """
     name, path = split_reference(snapshot)
     if stdout:
-        return _to_stdout(settings, name, path, target, options)
+        return _to_stdout(settings, name, path, target, not no_sites, options)
     if target is None:
         raise InvalidInput("restore needs a place to write to", hint="give --target DIR, or --stdout")
     if target == "-":  # elsewhere that is standard output; nobody means a folder of that name
         raise InvalidInput("'-' is no target", hint="give --stdout, or --target ./- for a folder of that name")
-    with settings.open("restore") as repository, long_operation(settings.out) as control:
+    with settings.open("restore", anywhere=not no_sites) as repository, long_operation(settings.out) as control:
         found = repository.snapshot(name)
         result = snapvault.restore(
             repository, found, target, path=stored_path([found], path), control=control,
@@ -56,14 +61,16 @@ def restore(settings: Settings, /, snapshot: str, target: str | None, stdout: bo
     return status_code(result.status)
 
 
-def _to_stdout(settings: Settings, name: str, path: str, target: str | None, options: dict[str, Any]) -> int:
+def _to_stdout(
+    settings: Settings, name: str, path: str, target: str | None, anywhere: bool, options: dict[str, Any]
+) -> int:
     for option in ("delete", "verify", "dry_run", "numeric_owner"):
         if options.pop(option):
             raise InvalidInput(f"--{option.replace('_', '-')} does not go with --stdout")
     if target is not None:
         raise InvalidInput("--target and --stdout do not go together", hint="give one of them")
     settings.out.data_on_stdout = True
-    with settings.open("restore") as repository, long_operation(settings.out) as control:
+    with settings.open("restore", anywhere=anywhere) as repository, long_operation(settings.out) as control:
         found = repository.snapshot(name)
         path = stored_path([found], path)
         result = snapvault.restore(repository, found, sys.stdout.buffer, path=path, control=control, **options)
@@ -77,8 +84,16 @@ def _to_stdout(settings: Settings, name: str, path: str, target: str | None, opt
 def _report(settings: Settings, r: snapvault.RestoreResult) -> None:
     settings.out.issues(r.lost, "lost", f"{count(len(r.lost), 'path')} lost, since stored data is damaged")
     settings.out.issues(r.issues, "incomplete", f"{count(len(r.issues), 'path')} not restored in everything")
+    if any(place.lacking or place.silent for place in r.came_from):
+        settings.out.note("\n".join(map(_place_line, r.came_from)))
     if r.unprivileged:
         settings.out.warning(f"root is needed for owner, device or attributes of {count(r.unprivileged, 'entry')}")
+
+
+def _place_line(place: snapvault.ReadFrom) -> str:
+    lacking = f"; {count(len(place.lacking), 'object')} missing or damaged there" if place.lacking else ""
+    silent = f"; it did not answer: {place.silent}" if place.silent else ""
+    return f"{human_size(place.bytes)} read at {place.place}{lacking}{silent}"
 
 
 def _content(r: snapvault.RestoreResult) -> dict[str, Any]:

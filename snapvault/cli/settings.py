@@ -37,6 +37,10 @@ class Settings:
             raise InvalidInput("no repository is named", hint="give -r REPOSITORY or set SNAPVAULT_REPOSITORY")
         return url
 
+    def home(self) -> str:
+        """The same, as it is remembered: it does not depend on where the command was started."""
+        return whole_url(self.url())
+
     def options_for(self, url: str) -> dict[str, Any] | None:
         """fsspec's options for this URL."""
         path = self.storage_options or os.environ.get("SNAPVAULT_STORAGE_OPTIONS")
@@ -87,16 +91,24 @@ class Settings:
             "state": self.state(),
         }
 
-    def open(self, *used: str) -> "snapvault.Repository":
+    def open(self, *used: str, anywhere: bool = False) -> "snapvault.Repository":
         """Open the repository; the errors of ``snapvault.open``.
 
         ``used``: what the verb takes from the package.  It is imported while the key is derived from the password, for
-        which Python does nothing.
+        which Python does nothing.  ``anywhere``: what is read may come from any site that is known.
         """
         access = self.access()
+        if anywhere:
+            access["sites"] = self._known_sites()
         if access["password"] is not None:
             threading.Thread(target=_import, args=(used,), name="snapvault-import", daemon=True).start()
         return snapvault.open(self.url(), **access)
+
+    def _known_sites(self) -> "list[snapvault.Site]":
+        from snapvault.operations.sites import Sites
+
+        sites = Sites.of_home(self.state(), self.home())
+        return [snapvault.Site(url, self.options_for(url)) for url in sites.all().values()] if sites else []
 
     def _folder(self, kind: str, given: str | None) -> Path:
         """A private folder; one that cannot be made is no error: what it holds can be done without."""
@@ -115,6 +127,11 @@ class Settings:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.mkdir(mode=0o700, exist_ok=True)
         return path
+
+
+def whole_url(url: str) -> str:
+    """A path from the root, or the URL as it is."""
+    return url if "://" in url else str(Path(url).absolute())
 
 
 def _import(names: tuple[str, ...]) -> None:

@@ -1,6 +1,5 @@
 """``snapvault site``"""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -8,7 +7,7 @@ import click
 import snapvault
 from snapvault.cli.common import common_options, status_code, verb
 from snapvault.cli.progress import long_operation
-from snapvault.cli.settings import Settings
+from snapvault.cli.settings import Settings, whole_url
 from snapvault.cli.text import human_size, local_time, printable, table
 from snapvault.foundation.errors import InvalidInput, StoreDenied, StoreUnavailable
 from snapvault.foundation.words import count
@@ -39,8 +38,7 @@ def add(settings: Settings, name: str, url: str) -> int:
     from snapvault.operations.attest import checked_site
 
     name = checked_site(name)
-    if "://" not in url:
-        url = str(Path(url).absolute())
+    url = whole_url(url)
     _sites(settings).put(name, url)
     settings.out.summary({"site": name, "url": url, "status": "ok"}, [f"{name} is {url}; 'snapvault site push {name}'"])
     return 0
@@ -226,4 +224,4 @@ def place_of(settings: Settings, name: str) -> str:
 def _sites(settings: Settings) -> "Sites":
     from snapvault.operations.sites import Sites
 
-    return Sites(settings.state(), settings.repository_id())
+    return Sites(settings.state(), settings.repository_id(), settings.home())

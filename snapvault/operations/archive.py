@@ -9,21 +9,18 @@ import tarfile
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, BinaryIO
 
-from snapvault.access.resolve import resolve
 from snapvault.access.snapshot import Entry, Snapshot, StoredFile
 from snapvault.format.tree import Node, NodeKind
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Control, Reporter
 from snapvault.operations.results import RestoreResult, text_path
 from snapvault.operations.selection import Selection
-from snapvault.operations.tally import Tally, in_the_snapshot
+from snapvault.operations.tally import Tally
 from snapvault.operations.visit import Visited, visit
 from snapvault.repository.reader import BlobReader
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
-
-    from snapvault.operations.repository import Repository
 
 BLOCK = 1 << 20
 _TYPES = {
@@ -41,13 +38,7 @@ _ACL_TAGS = {
 
 
 def archive(
-    repo: "Repository",
-    snapshot: str | Snapshot,
-    path: str,
-    stream: BinaryIO,
-    *,
-    selection: Selection | None = None,
-    control: Control | None = None,
+    found: Snapshot, path: str, stream: BinaryIO, selection: Selection, control: Control | None
 ) -> RestoreResult:
     """Write the file at ``path`` to ``stream``, or a POSIX (pax) tar of the folder there.
 
@@ -55,16 +46,14 @@ def archive(
     stream is cut short.  In a tar, lost files are left out and named.
     """
     whole = _Whole(stream)
-    found = resolve(repo.vault.limited(control), snapshot) if isinstance(snapshot, str) else snapshot
     entry, reporter, tally = found.entry(path), Reporter("restore", control), Tally()
-    selection = selection or Selection()
     if entry.node.kind != NodeKind.DIRECTORY:
         with found.open(path) as file:
             _copy(file, whole, reporter)
         tally.wrote(entry.size)
     else:
         _Tar(found.reader(), whole, reporter, tally).write(entry, selection)
-    return in_the_snapshot(tally.result(found, "stream"), found, path, selection)
+    return tally.result(found, "stream")
 
 
 class _Whole(io.BufferedIOBase):

@@ -21,8 +21,9 @@ from snapvault.operations.results import Finding
 from snapvault.operations.survey import removed_names
 from snapvault.repository.history import Slot
 from snapvault.repository.index import BlobIndex, TableBuilder, build_table
+from snapvault.repository.keysets import verify_keyset
 from snapvault.repository.loader import Entry
-from snapvault.repository.repository import Vault, verify_keyset
+from snapvault.repository.repository import Vault
 from snapvault.repository.store import FETCHERS, fetch
 from snapvault.repository.trust import Untrusted
 from snapvault.repository.verdicts import PREFIXES, trusted_verdict

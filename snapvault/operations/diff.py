@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def diff(repo: "Repository", a: str | Snapshot, b: str | Snapshot, *, path: str = "/") -> Iterator[Change]:
     """Changes that lead from ``a`` to ``b``, in order of their paths; InvalidInput, RoleRequired, Damaged."""
-    vault = repo.vault
+    vault = repo.vault.reading()
     vault.ring.require_read("compare snapshots")
     before = resolve(vault, a) if isinstance(a, str) else a
     after = resolve(vault, b) if isinstance(b, str) else b

@@ -10,7 +10,7 @@ from snapvault.foundation.errors import Damaged, InvalidInput
 from snapvault.operations.attest import KEPT, read_attestation
 from snapvault.operations.copying import ObjectCopier
 from snapvault.repository.keyring import Keyring, public_ring
-from snapvault.repository.repository import newest_keyset, read_config
+from snapvault.repository.keysets import newest_keyset, read_config
 from snapvault.repository.site import Site
 from snapvault.repository.store import FETCHERS
 

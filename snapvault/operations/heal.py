@@ -15,7 +15,7 @@ from snapvault.operations.copying import ObjectCopier, Outcome
 from snapvault.operations.results import DAMAGED, OK, CheckReport, Finding, Result
 from snapvault.operations.scrub import Scrub
 from snapvault.repository.careful import CarefulBackend
-from snapvault.repository.repository import newest_keyset, read_config
+from snapvault.repository.keysets import newest_keyset, read_config
 from snapvault.repository.site import Site
 
 

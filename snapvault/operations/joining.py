@@ -20,8 +20,8 @@ from snapvault.foundation.errors import Conflict, Damaged, InvalidInput, Reposit
 from snapvault.foundation.ids import SessionId
 from snapvault.operations.copying import ObjectCopier, Outcome
 from snapvault.repository.create import refuse_foreign
+from snapvault.repository.keysets import newest_keyset, read_config
 from snapvault.repository.replica import standing
-from snapvault.repository.repository import newest_keyset, read_config
 from snapvault.repository.session import open_sessions
 
 _SLOT = re.compile(rf"{names.SLOTS}([0-9a-f]{{32}})/[0-9a-f]{{16}}")

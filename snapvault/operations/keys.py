@@ -24,7 +24,8 @@ from snapvault.operations.results import Result
 from snapvault.repository.create import put_slot
 from snapvault.repository.credentials import SEED_SIZE, ClientKey, Password, Secret, parse_key, write_private
 from snapvault.repository.keyring import HolderKeys, KeysetEditor, recovery_key_pair
-from snapvault.repository.repository import Vault, read_keyset
+from snapvault.repository.keysets import read_keyset
+from snapvault.repository.repository import Vault
 from snapvault.repository.session import revoke
 from snapvault.repository.slots import list_slots, unwrap
 from snapvault.repository.store import holds

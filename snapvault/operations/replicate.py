@@ -32,8 +32,8 @@ from snapvault.repository.cache import Cache
 from snapvault.repository.careful import CarefulBackend
 from snapvault.repository.history import History
 from snapvault.repository.keyring import public_ring
+from snapvault.repository.keysets import read_config
 from snapvault.repository.loader import IndexLoader
-from snapvault.repository.repository import read_config
 from snapvault.repository.sessions import Sessions
 from snapvault.repository.site import Site
 from snapvault.repository.store import Store

@@ -1,7 +1,7 @@
 """The public handle of an open repository."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -13,6 +13,7 @@ from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.ids import RepositoryId
 from snapvault.repository.credentials import Credential, KeyProvider, Secret, credential
 from snapvault.repository.repository import Vault, open_vault
+from snapvault.repository.site import Site
 
 if TYPE_CHECKING:
     from snapvault.operations.writer import SnapshotWriter
@@ -42,11 +43,11 @@ class Repository:
 
     def snapshots(self, *, dataset: str | None = None, host: str | None = None) -> Iterator[Snapshot]:
         """Snapshots that are not forgotten, oldest first; RoleRequired, StoreUnavailable."""
-        return iter(list_snapshots(self.vault, dataset=dataset, host=host))
+        return iter(list_snapshots(self.vault.reading(), dataset=dataset, host=host))
 
     def snapshot(self, ref: str) -> Snapshot:
         """One snapshot: an id prefix, ``DATASET@latest``, ``DATASET@TIME`` or ``latest``; InvalidInput."""
-        return resolve(self.vault, ref)
+        return resolve(self.vault.reading(), ref)
 
     def writer(self, dataset: str, **options: Any) -> "SnapshotWriter":
         """Write a snapshot file by file; options as of ``backup``."""
@@ -133,17 +134,21 @@ def open(
     password: Secret | None = None,
     keys: KeyProvider | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    sites: Sequence[Site] = (),
     cache: str | os.PathLike[str] | None = None,
     state: str | os.PathLike[str] | None = None,
 ) -> Repository:
     """Open a repository.
 
+    ``sites``: other places that hold copies of it.  Listing, reading and restoring snapshots goes on there where an
+    object is damaged or missing at the first place, or that does not answer, or is farther; if it is gone from the
+    beginning, only these can be done.  Everything else works on the first place alone.
     ``cache``: a folder for what can be had again from the repository.  ``state``: a folder for the pins that catch a
     store which plays back an old state; None: no pins.  Raises RepositoryNotFound, KeyRejected, FormatTooNew, Damaged,
     StoreDenied, StoreUnavailable.
     """
     place = os.fspath(url)
-    return _open(place, lambda: credential(password, keys), storage_options, _folder(cache), _folder(state))
+    return _open(place, lambda: credential(password, keys), storage_options, _folder(cache), _folder(state), sites)
 
 
 def _folder(place: str | os.PathLike[str] | None) -> Path | None:
@@ -151,7 +156,8 @@ def _folder(place: str | os.PathLike[str] | None) -> Path | None:
 
 
 def _open(
-    url: str, bring: Callable[[], Credential], options: Mapping[str, Any] | None, cache: Path | None, state: Path | None
-) -> Repository:
-    vault = open_vault(url, bring, storage_options=options, cache=cache, state=state)
+    url: str, bring: Callable[[], Credential], options: Mapping[str, Any] | None, cache: Path | None,
+    state: Path | None, sites: Sequence[Site] = (),
+) -> Repository:  # fmt: skip
+    vault = open_vault(url, bring, storage_options=options, cache=cache, state=state, sites=sites)
     return Repository(vault, vault.address, cache, state)

@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from itertools import accumulate
 from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -68,15 +69,15 @@ def restore(
     restored in everything, and ``include`` patterns that match nothing, make it ``partial``; what needs root is
     counted.  InvalidInput, RoleRequired, SourceError (the target cannot be written), StoreUnavailable, Cancelled.
     """
-    vault = repo.vault.limited(control)
+    vault = repo.vault.reading().limited(control).counting()
     vault.ring.require_read("restore")
-    found = resolve(vault, snapshot) if isinstance(snapshot, str) else snapshot
+    found = resolve(vault, snapshot) if isinstance(snapshot, str) else snapshot.through(vault)
     selection = Selection(include, exclude)
     if not isinstance(target, str | PathLike):
         if delete or verify or dry_run:
             raise InvalidInput("a stream can only be written to: delete, verify and dry_run need a folder or a URL")
-        return archive(repo, found, path, target, selection=selection, control=control)
-    if is_url(target):
+        result = archive(found, path, target, selection, control)
+    elif is_url(target):
         result = restore_remote(
             vault, found, str(target), path, selection, target_options, delete=delete, verify=verify, dry_run=dry_run,
             control=control,
@@ -86,7 +87,7 @@ def restore(
         if delete and os.path.realpath(place) == "/":
             raise InvalidInput("restore --delete into / would remove everything that is not in the snapshot")
         result = _restore_local(vault, found, place, path, selection, delete, verify, dry_run, numeric_owner, control)
-    return in_the_snapshot(result, found, path, selection)
+    return replace(in_the_snapshot(result, found, path, selection), came_from=vault.came_from())
 
 
 def _restore_local(

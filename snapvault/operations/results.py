@@ -4,6 +4,8 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from snapvault.repository.failover import ReadFrom
+
 OK, PARTIAL, DAMAGED = "ok", "partial", "damaged"
 
 
@@ -97,6 +99,7 @@ class RestoreResult(Result):
     seconds: float
     dry_run: bool = False
     verified: bool = False  # everything was read back and compared
+    came_from: tuple[ReadFrom, ...] = ()  # of a repository that was opened with other sites
 
     @property
     def status(self) -> str:

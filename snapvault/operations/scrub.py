@@ -22,7 +22,7 @@ from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Control, Reporter
 from snapvault.foundation.ids import PackId
 from snapvault.operations.results import CheckReport, Finding
-from snapvault.repository.repository import read_config, verify_keyset
+from snapvault.repository.keysets import read_config, verify_keyset
 from snapvault.repository.store import fetch
 
 BLOCK = 8 << 20  # bytes of a large object that are hashed at once

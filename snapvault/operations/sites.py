@@ -14,7 +14,7 @@ from snapvault.backend.factory import open_backend
 from snapvault.format.attestation import HASHED
 from snapvault.foundation.errors import InvalidInput
 from snapvault.operations.attest import Attestation, attestations
-from snapvault.repository.repository import read_config
+from snapvault.repository.keysets import read_config
 from snapvault.repository.statefile import StateFile
 
 if TYPE_CHECKING:
@@ -24,9 +24,19 @@ if TYPE_CHECKING:
 class Sites:
     """Names and URLs, kept for one repository in one state directory."""
 
-    def __init__(self, state: Path, repository: str) -> None:
-        """``repository``: its id."""
+    def __init__(self, state: Path, repository: str, home: str = "") -> None:
+        """``repository``: its id; ``home``: where it is, to be remembered with its sites."""
         self._file = StateFile(state / repository, "sites", repository)
+        self._home = home
+
+    @classmethod
+    def of_home(cls, state: Path, home: str) -> "Sites | None":
+        """The sites of the repository that is at this place, or was: it is not asked.  None: no idea."""
+        for folder in sorted(state.glob("*/sites.json")):
+            sites = cls(folder.parent.parent, folder.parent.name, home)
+            if sites._file.read().get("home") == home:
+                return sites
+        return None
 
     def all(self) -> dict[str, str]:
         """URLs by name, in the order of the names."""
@@ -47,7 +57,7 @@ class Sites:
         known.pop(name, None)
         if url is not None:
             known[name] = url
-        if not self._file.write({"urls": known, "reached": [n for n in self._reached() if n != name]}):
+        if not self._write(known, [n for n in self._reached() if n != name]):
             raise InvalidInput("the state directory cannot be written", hint="see --state-dir")
 
     def _reached(self) -> list[str]:
@@ -60,7 +70,10 @@ class Sites:
 
     def reached(self, name: str) -> None:
         """A copy is there."""
-        self._file.write({"urls": self.all(), "reached": sorted({*self._reached(), name})})
+        self._write(self.all(), sorted({*self._reached(), name}))
+
+    def _write(self, urls: dict[str, str], reached: list[str]) -> bool:
+        return self._file.write({"urls": urls, "reached": reached, "home": self._home})
 
 
 def repository_id(url: str, storage_options: Mapping[str, Any] | None = None) -> str:

@@ -24,7 +24,7 @@ from snapvault.foundation.errors import Conflict, InvalidInput, KeyRejected
 from snapvault.foundation.ids import DomainId
 from snapvault.repository.credentials import Credential
 from snapvault.repository.keyring import HolderKeys, KeysetEditor, recovery_key_pair
-from snapvault.repository.repository import read_config
+from snapvault.repository.keysets import read_config
 from snapvault.repository.slots import open_slot, wrap
 from snapvault.repository.store import holds
 from snapvault.repository.trust import sign

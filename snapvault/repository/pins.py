@@ -31,6 +31,12 @@ class Pins:
         """Where other things may be remembered that only this client saw."""
         return self._file.folder
 
+    def copy(self) -> "Pins":
+        """The same for somebody who compares with them, and whose looks are to be forgotten."""
+        other = Pins(None, "")
+        other.site = SitePins(self.site.keyset, self.site.keyset_digest, dict(self.site.records))
+        return other
+
     def _seen(self) -> SitePins:
         mine = self._file.read()
         return SitePins(int(mine.get("keyset", 0)), str(mine.get("keyset_digest", "")), dict(mine.get("records", {})))

@@ -11,6 +11,7 @@ from snapvault.format.tree import ID_SIZE, BlobType, Content, Tree, decode_tree
 from snapvault.format.wire import FormatError
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import BlobId
+from snapvault.repository.failover import first_whole
 from snapvault.repository.index import BlobIndex, PackRow, Place
 from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import open_segment
@@ -63,18 +64,27 @@ class BlobReader:
         return opened
 
     def fetch_segment(self, place: Place) -> memoryview:
-        """Read and open a segment, past the kept ones."""
-        return self.open_segment(place, self.fetch(place.pack, place.start, place.sealed))
+        """Read and open a segment, past the kept ones, from wherever it is whole."""
+
+        def read(backend: Backend) -> memoryview:
+            return self.open_segment(place, self._fetch(backend, place.pack, place.start, place.sealed))
+
+        return first_whole(self._backend, names.pack(place.pack.id), read)
 
     def fetch(self, pack: PackRow, start: int, length: int) -> memoryview:
-        """Bytes of a pack.  What the store sees is aligned to 64 KiB, so that it learns little of segments' ends."""
+        """Bytes of a pack, not yet verified."""
+        return self._fetch(self._backend, pack, start, length)
+
+    @staticmethod
+    def _fetch(backend: Backend, pack: PackRow, start: int, length: int) -> memoryview:
+        """What the store sees is aligned to 64 KiB, so that it learns little of segments' ends."""
         first = start // ALIGNMENT * ALIGNMENT
         end = min(-(-(start + length) // ALIGNMENT) * ALIGNMENT, pack.size)
         name = names.pack(pack.id)
         try:
-            data = self._backend.get(name, first, end - first)
+            data = backend.get(name, first, end - first)
         except Damaged:  # the pack is cut short, perhaps behind what is wanted
-            return memoryview(self._backend.get(name, start, length))
+            return memoryview(backend.get(name, start, length))
         return memoryview(data)[start - first : start - first + length]
 
     def open_segment(self, place: Place, sealed: memoryview, *, in_place: bool = False) -> memoryview:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,35 +11,36 @@ from typing import Any
 
 from blake3 import blake3
 
-from snapvault.backend.factory import open_backend
 from snapvault.backend.guard import CancelBackend, OneProcess
 from snapvault.backend.limit import LimitBackend
-from snapvault.backend.protocol import Backend, NotFound
-from snapvault.backend.wrapper import innermost
+from snapvault.backend.protocol import Backend
+from snapvault.backend.wrapper import innermost, rewrapped
 from snapvault.crypto.recovery import RecoveryKey
 from snapvault.format import names
-from snapvault.format.config import ConfigRecord, decode_config
-from snapvault.format.keyset import KeysetRecord, decode_keyset
-from snapvault.format.signed import decode_signed
-from snapvault.format.wire import FormatError, Kind
-from snapvault.foundation.errors import Conflict, Damaged, FormatTooNew, InvalidInput, KeyRejected, RepositoryNotFound
+from snapvault.format.config import ConfigRecord
+from snapvault.format.keyset import KeysetRecord
+from snapvault.foundation.errors import Conflict, Damaged, InvalidInput, KeyRejected, RepositoryNotFound
 from snapvault.foundation.events import Control
 from snapvault.foundation.ids import DomainId, RepositoryId, SessionId
 from snapvault.repository.cache import Cache
 from snapvault.repository.careful import CarefulBackend
 from snapvault.repository.credentials import ClientKey, Credential
+from snapvault.repository.failover import SILENT, FailoverBackend, ReadFrom
 from snapvault.repository.history import History, Slot
-from snapvault.repository.index import BlobIndex, build_table
+from snapvault.repository.index import BlobIndex, IndexTable, build_table
 from snapvault.repository.keyring import RECOVERY_ROLE, Keyring, open_keyring, recovery_key_pair
+from snapvault.repository.keysets import keyset_numbers, newest_keyset, read_config, read_keyset
 from snapvault.repository.loader import IndexLoader
 from snapvault.repository.notes import Notes
 from snapvault.repository.pins import Pins
+from snapvault.repository.places import Places, Unreachable
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.replica import Standing, standing
 from snapvault.repository.sessions import Sessions
+from snapvault.repository.site import Site
 from snapvault.repository.slots import open_slot
-from snapvault.repository.store import Store, fetch
-from snapvault.repository.trust import Untrusted, signed_by
+from snapvault.repository.store import Store
+from snapvault.repository.trust import Untrusted
 
 log = logging.getLogger("snapvault")
 
@@ -54,10 +55,18 @@ class Vault:
     """
 
     def __init__(
-        self, backend: Backend, ring: Keyring, cache: Cache, pins: Pins, rollback: Damaged | None = None
+        self,
+        backend: Backend,
+        ring: Keyring,
+        cache: Cache,
+        pins: Pins,
+        rollback: Damaged | None = None,
+        places: Places | None = None,
     ) -> None:
         self.cache, self.pins = cache, pins
         self.rollback = rollback  # the store shows an older keyset than this client saw
+        self._places = places  # where a reader may look, too
+        self._reading: Vault | None = None
         self._process = OneProcess(backend)
         self._store = Store(self._process, cache)
         self._attach(ring)
@@ -93,9 +102,36 @@ class Vault:
             backend = LimitBackend(backend, upload=rate, download=rate, cancel=control.cancel)
         if control is not None and control.cancel is not None:
             backend = CancelBackend(backend, control.cancel)
-        if backend is self.backend:
+        return self if backend is self.backend else self._view(backend, self.pins)
+
+    def reading(self) -> "Vault":
+        """A view that reads from all places that this was opened with (docs/replication.md); itself if it is one.
+
+        What it sees is compared with what is pinned of the first place, and is pinned nowhere.
+        """
+        if self._places is None:
             return self
-        view = Vault(backend, self.ring, self.cache, self.pins, self.rollback)
+        with self._lock:
+            if self._reading is None:
+                failover = self._places.failover()  # shares nothing with this: what one place lacks, another may have
+                self._reading = Vault(failover, self.ring, self.cache, self.pins.copy(), self.rollback)
+            return self._reading
+
+    def counting(self) -> "Vault":
+        """A view that counts anew what comes from where; itself if there is one place only."""
+        failover = innermost(self.backend)
+        if not isinstance(failover, FailoverBackend):
+            return self
+        return self._view(rewrapped(self.backend, failover.fresh()), self.pins)
+
+    def came_from(self) -> tuple[ReadFrom, ...]:
+        """What was read at which place; empty if there is one place only."""
+        failover = innermost(self.backend)
+        return failover.used() if isinstance(failover, FailoverBackend) else ()
+
+    def _view(self, backend: Backend, pins: Pins) -> "Vault":
+        """The same repository through another backend; what was read of index and history is shared."""
+        view = Vault(backend, self.ring, self.cache, pins, self.rollback)
         view.sessions = self.sessions.through(view._store)
         view.history = self.history.through(view._store, view.sessions)
         view.notes = Notes(view._store, self.ring, view.sessions)
@@ -168,6 +204,17 @@ class Vault:
                 log.warning("%d packs that no index names were found by their own directories", self.loader.unnamed)
             return self._index
 
+    def _united_index(self) -> BlobIndex:
+        """What the index objects of all places say."""
+        failover = innermost(self.backend)
+        assert isinstance(failover, FailoverBackend)
+        tables: list[IndexTable] = []
+        for place in failover.places:
+            store = Store(rewrapped(self.backend, place), Cache(None))
+            with contextlib.suppress(*SILENT):
+                tables += IndexLoader(store, self.ring, self.sessions).load().tables
+        return BlobIndex(tables)
+
     def reader(self, domain: DomainId | None = None) -> BlobReader:
         """Reads blobs, of one domain if it is given; RoleRequired."""
         self.ring.require_read("open stored data")
@@ -183,6 +230,8 @@ class Vault:
             return view(BlobIndex([*self._reload_index(distrust=domain).tables, extra]))
 
         reloads: list[Callable[[], BlobIndex]] = [partial(reload, None)]
+        if isinstance(innermost(self.backend), FailoverBackend):
+            reloads.insert(0, lambda: view(self._united_index()))
         reloads += [partial(reload, domain)] if domain is not None else []
         reloads += [last_resort] if self.ring.removed else []
         return BlobReader(self.backend, self.ring, self.sessions, view(self.index()), reloads)
@@ -227,6 +276,8 @@ class Vault:
             if not self.forked:
                 self.pins.save()
                 self._store.backend.close()
+                if self._places is not None:
+                    self._places.close()
             self.closed = True
             self._readers.clear()
 
@@ -246,90 +297,6 @@ def _rolled_back(pinned: Mapping[SessionId, str], slots: list[Slot]) -> list[Dam
     ]
 
 
-def read_config(backend: Backend) -> tuple[ConfigRecord, bytes]:
-    """The config and its digest; RepositoryNotFound, FormatError."""
-    try:
-        data = fetch(backend, names.CONFIG)
-    except NotFound:
-        raise RepositoryNotFound(f"there is no repository at {backend.url}") from None
-    try:
-        return decode_config(data), blake3(data).digest()
-    except FormatTooNew as e:
-        raise FormatTooNew(f"{backend.url}: {e.message}", affected=[names.CONFIG]) from e
-    except FormatError as e:
-        raise type(e)(
-            f"the config of {backend.url} is damaged: {e.message}",
-            hint="restore the object 'config' from a copy of the repository; it never changes",
-            affected=[names.CONFIG],
-        ) from e
-
-
-def read_keyset(backend: Backend, config: ConfigRecord, config_digest: bytes) -> tuple[KeysetRecord, bytes]:
-    """The newest keyset that the owner signed, and its digest; RepositoryNotFound if the init never finished."""
-    record, digest, _ = newest_keyset(backend, config, config_digest)
-    return record, digest
-
-
-def newest_keyset(
-    backend: Backend, config: ConfigRecord, config_digest: bytes
-) -> tuple[KeysetRecord, bytes, Damaged | None]:
-    """The newest keyset that the owner signed, its digest, and what is wrong with a newer one.
-
-    A newer one may be damage, or somebody's invention that must not lock everybody out.  So readers go on with what is
-    signed; writers must not, since a damaged one may have removed a key.
-    """
-    listed = _keysets(backend)
-    if not listed:
-        raise RepositoryNotFound(
-            f"the repository at {backend.url} has no keyset: its init never finished, or keysets were deleted",
-            hint="run 'snapvault init' again, or open it with the recovery key",
-        )
-    problem: Damaged | None = None
-    for number, size in sorted(listed.items(), reverse=True):
-        name = names.keyset(number)
-        try:
-            data = fetch(backend, name, size)
-            return verify_keyset(data, number, config, config_digest), blake3(data).digest(), problem
-        except NotFound:
-            continue
-        except FormatTooNew as e:
-            raise FormatTooNew(f"{backend.url}: {e.message}", affected=[name]) from e
-        except Damaged as e:
-            problem = problem or type(e)(
-                f"{name} is damaged, or was not written by the owner: {e.message}",
-                hint="fetch this object from a copy of the repository, or delete it if no copy has it; "
-                "the recovery key opens without it",
-                affected=[name],
-            )
-    assert problem is not None
-    raise problem
-
-
-def keyset_numbers(backend: Backend) -> list[int]:
-    """The numbers of all keysets, ascending."""
-    return sorted(_keysets(backend))
-
-
-def _keysets(backend: Backend) -> dict[int, int]:
-    """Numbers and sizes of all keysets; names that are none are left to check."""
-    found = {}
-    for info in backend.list(names.KEYSETS):
-        with contextlib.suppress(FormatError):
-            found[names.keyset_number(info.name)] = info.size
-    return found
-
-
-def verify_keyset(data: bytes, number: int, config: ConfigRecord, config_digest: bytes) -> KeysetRecord:
-    """A keyset that the owner of this repository signed under this number; Untrusted, FormatError, FormatTooNew."""
-    signed = decode_signed(Kind.KEYSET, data)
-    if not signed_by(Kind.KEYSET, signed, config.owner_sign):
-        raise Untrusted("it is not signed by the owner")
-    record = decode_keyset(signed.payload)
-    if record.config != config_digest or record.number != number:
-        raise Untrusted("it does not belong here")
-    return record
-
-
 def open_vault(
     url: str,
     make_credential: Callable[[], Credential],
@@ -337,20 +304,53 @@ def open_vault(
     storage_options: Mapping[str, Any] | None = None,
     cache: Path | None = None,
     state: Path | None = None,
+    sites: Sequence[Site] = (),
 ) -> Vault:
-    """Open a repository; RepositoryNotFound, KeyRejected, FormatTooNew, Damaged, StoreUnavailable."""
-    backend: Backend = CarefulBackend(open_backend(url, storage_options))
+    """Open a repository; RepositoryNotFound, KeyRejected, FormatTooNew, Damaged, StoreUnavailable.
+
+    ``sites``: where readers look, too; with them, a first place that cannot be opened is no error.
+    """
+    places = Places([Site(url, storage_options), *sites]) if sites else None
+    backend = _first_place(Site(url, storage_options), needed=places is None)
     try:
-        config, digest = read_config(backend)
+        shown = _shown_by(backend, places)
+        config, digest = read_config(shown)
         credential = make_credential()
+        try:
+            ring, problem = _open_ring(shown, config, digest, credential)
+        except (KeyRejected, Damaged, *SILENT):
+            if places is None or shown is not backend:
+                raise
+            shown = places.failover()
+            ring, problem = _open_ring(shown, config, digest, credential)
         folder = digest.hex()
         pins = Pins(None if state is None else state / folder, backend.url)
-        ring, problem = _open_ring(backend, config, digest, credential)
         rollback = problem or _compare_pins(pins, ring, credential)
-        return Vault(backend, ring, Cache(None if cache is None else cache / folder), pins, rollback)
+        return Vault(backend, ring, Cache(None if cache is None else cache / folder), pins, rollback, places)
     except BaseException:
         backend.close()
+        if places is not None:
+            places.close()
         raise
+
+
+def _first_place(site: Site, *, needed: bool) -> Backend:
+    try:
+        return CarefulBackend(site.open())
+    except SILENT as e:
+        if needed:
+            raise
+        return Unreachable(site.url, e)
+
+
+def _shown_by(backend: Backend, places: Places | None) -> Backend:
+    """Where config and keys are read: here, or, if that cannot be, from all places as one."""
+    if places is not None:
+        try:
+            read_config(backend)
+        except (Damaged, *SILENT):
+            return places.failover()
+    return backend
 
 
 def _open_ring(

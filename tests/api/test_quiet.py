@@ -259,7 +259,7 @@ snapvault.backup(repo, snapvault.Command(["true"]), dataset="c")
 with repo.writer("w") as w, w.open("f") as f:
     f.write(b"f")
 snapvault.restore(repo, "d@latest", base + "/out", verify=True)
-snapvault.archive(repo, "d@latest", "/", io.BytesIO())
+snapvault.restore(repo, "d@latest", io.BytesIO(), path="/")
 list(snapvault.diff(repo, "d@latest", "w@latest"))
 snapvault.check(repo, read_data=True)
 snapvault.scrub(repo.url)
@@ -346,7 +346,7 @@ def test_streams_are_not_closed(repo: Repository) -> None:
     save(repo, stream)
     assert not stream.closed
     out = io.BytesIO()
-    snapvault.archive(repo, "latest", "/", out)
+    snapvault.restore(repo, "latest", out, path="/")
     assert not out.closed and out.getvalue()
 
 

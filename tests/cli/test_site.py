@@ -1,6 +1,8 @@
 """``snapvault site``: what it says, and how it refuses."""
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,18 @@ def test_damage_at_the_source(cli: Machine, repo: Path, source: Path, tmp_path: 
     os.truncate(pack, pack.stat().st_size - 1)
     done = cli("site", "push", "second")
     assert done.code == 20 and pack.name in done.err and "0 snapshots complete; 1 object missing or damaged" in done.out
+
+
+def test_a_restore_goes_on_at_a_known_site(cli: Machine, copied: Path, repo: Path, tmp_path: Path) -> None:
+    shutil.rmtree(repo)
+    done = cli("restore", "d@latest", "--target", tmp_path / "out")
+    assert done.code == 0 and f"read at {copied}" in done.err and f"read at {repo}; it did not answer" in done.err, done
+    assert cli("ls", "d@latest").code == 0
+    assert cli("restore", "d@latest", "--target", tmp_path / "alone", "--no-sites").code == 10
+    lines = [
+        json.loads(line) for line in cli("--json", "restore", "d@latest", "--target", tmp_path / "two").out.splitlines()
+    ]
+    assert [p["place"] for p in lines[-1]["came_from"]] == [str(copied), str(repo)]
 
 
 def test_only_a_scrub_is_attested(cli: Machine, repo: Path) -> None:

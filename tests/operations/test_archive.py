@@ -36,7 +36,7 @@ def test_gnu_tar_unpacks_the_same_tree(repo: Repository, tmp_path: Path) -> None
     shutil.rmtree(tree / "deep")  # a name that long goes into no archive that tar would unpack
     save(repo, tree)
     with open(tmp_path / "a.tar", "wb") as stream:
-        result = snapvault.archive(repo, "latest", str(tree), stream)
+        result = snapvault.restore(repo, "latest", stream, path=str(tree))
     assert [(i.path, i.message) for i in result.issues] == [
         (f"{tree}/attributes/file", f"its attribute {os.fsdecode(FOREIGN)!r} has a name that a tar cannot hold"),
         (f"{tree}/special/socket", "a socket has no place in a tar"),
@@ -104,7 +104,7 @@ def test_a_single_file_is_its_bytes(size: int, repo: Repository, src: Path) -> N
     (src / "f").write_bytes(random.Random(1).randbytes(size))
     save(repo, src)
     stream = io.BytesIO()
-    result = snapvault.archive(repo, "latest", f"{src}/f", stream)
+    result = snapvault.restore(repo, "latest", stream, path=f"{src}/f")
     assert stream.getvalue() == (src / "f").read_bytes()
     assert (result.files_written, result.bytes_written) == (1, size)
 
@@ -127,7 +127,7 @@ def test_times_before_the_epoch(repo: Repository, src: Path) -> None:
         os.utime(src / name, ns=(time, time))
     save(repo, src)
     stream = io.BytesIO()
-    snapvault.archive(repo, "latest", str(src), stream)
+    snapvault.restore(repo, "latest", stream, path=str(src))
     stream.seek(0)
     with tarfile.open(fileobj=stream) as tar:
         written = {m.name: m.pax_headers["mtime"] for m in tar}
@@ -145,12 +145,12 @@ def test_damage(repo: Repository, src: Path) -> None:
     save(repo, src)
     damage(repo, f"{src}/b")
     stream = io.BytesIO()
-    result = snapvault.archive(repo, "latest", str(src), stream)
+    result = snapvault.restore(repo, "latest", stream, path=str(src))
     assert (result.status, [i.path for i in result.lost]) == ("damaged", [f"{src}/b", f"{src}/c"])
     assert _names(stream) == ["a"]
     stream = io.BytesIO()
     with pytest.raises(Damaged, match="src/b"):
-        snapvault.archive(repo, "latest", f"{src}/b", stream)
+        snapvault.restore(repo, "latest", stream, path=f"{src}/b")
     assert (src / "b").read_bytes().startswith(stream.getvalue())
 
 
@@ -165,7 +165,7 @@ def test_a_stream_that_fails(repo: Repository, src: Path) -> None:
     save(repo, src)
     for path in (str(src), f"{src}/f"):
         with pytest.raises(OSError, match="No space left"):
-            snapvault.archive(repo, "latest", path, _Full())  # type: ignore[arg-type]
+            snapvault.restore(repo, "latest", _Full(), path=path)  # type: ignore[arg-type]
 
 
 class _Sips(io.RawIOBase):
@@ -185,8 +185,8 @@ def test_a_stream_that_takes_less(repo: Repository, src: Path) -> None:
     save(repo, src)
     for path in (str(src), f"{src}/f"):
         whole, sips = io.BytesIO(), _Sips(1000)
-        snapvault.archive(repo, "latest", path, whole)
-        snapvault.archive(repo, "latest", path, sips)  # type: ignore[arg-type]
+        snapvault.restore(repo, "latest", whole, path=path)
+        snapvault.restore(repo, "latest", sips, path=path)  # type: ignore[arg-type]
         assert bytes(sips.got) == whole.getvalue()
         with pytest.raises(BlockingIOError):
-            snapvault.archive(repo, "latest", path, _Sips(0))  # type: ignore[arg-type]
+            snapvault.restore(repo, "latest", _Sips(0), path=path)  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ from snapvault.operations.repository import Repository
 from snapvault.repository.cache import Cache
 from snapvault.repository.careful import CarefulBackend
 from snapvault.repository.keyring import DomainKeys
-from snapvault.repository.repository import newest_keyset, read_config
+from snapvault.repository.keysets import newest_keyset, read_config
 from snapvault.repository.session import Session
 from snapvault.repository.slots import list_slots
 from snapvault.testing.faults import Fault, FaultyBackend
