@@ -1,6 +1,5 @@
 """An open repository: what every operation works on."""
 
-import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +26,7 @@ from snapvault.repository.careful import CarefulBackend
 from snapvault.repository.credentials import ClientKey, Credential
 from snapvault.repository.failover import SILENT, FailoverBackend, ReadFrom
 from snapvault.repository.history import History, Slot
-from snapvault.repository.index import BlobIndex, IndexTable, build_table
+from snapvault.repository.index import BlobIndex, build_table
 from snapvault.repository.keyring import RECOVERY_ROLE, Keyring, open_keyring, recovery_key_pair
 from snapvault.repository.keysets import keyset_numbers, newest_keyset, read_config, read_keyset
 from snapvault.repository.loader import IndexLoader
@@ -204,17 +203,6 @@ class Vault:
                 log.warning("%d packs that no index names were found by their own directories", self.loader.unnamed)
             return self._index
 
-    def _united_index(self) -> BlobIndex:
-        """What the index objects of all places say."""
-        failover = innermost(self.backend)
-        assert isinstance(failover, FailoverBackend)
-        tables: list[IndexTable] = []
-        for place in failover.places:
-            store = Store(rewrapped(self.backend, place), Cache(None))
-            with contextlib.suppress(*SILENT):
-                tables += IndexLoader(store, self.ring, self.sessions).load().tables
-        return BlobIndex(tables)
-
     def reader(self, domain: DomainId | None = None) -> BlobReader:
         """Reads blobs, of one domain if it is given; RoleRequired."""
         self.ring.require_read("open stored data")
@@ -230,8 +218,6 @@ class Vault:
             return view(BlobIndex([*self._reload_index(distrust=domain).tables, extra]))
 
         reloads: list[Callable[[], BlobIndex]] = [partial(reload, None)]
-        if isinstance(innermost(self.backend), FailoverBackend):
-            reloads.insert(0, lambda: view(self._united_index()))
         reloads += [partial(reload, domain)] if domain is not None else []
         reloads += [last_resort] if self.ring.removed else []
         return BlobReader(self.backend, self.ring, self.sessions, view(self.index()), reloads)
