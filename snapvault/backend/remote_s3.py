@@ -7,7 +7,6 @@ own success into a refusal), and no multipart uploads, so that nothing is left h
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
-from io import BytesIO
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -15,6 +14,7 @@ from aiobotocore.httpsession import AIOHTTPSession  # type: ignore[import-untype
 from fsspec.asyn import sync
 from fsspec.core import url_to_fs
 
+from snapvault.backend.body import body
 from snapvault.backend.names import end_of, is_name, total
 from snapvault.backend.protocol import Buffer, Exists, ObjectInfo
 from snapvault.backend.remote_errors import s3_code
@@ -75,7 +75,7 @@ class S3Driver:
             self._refuse_if_there(name)
         condition = {"IfNoneMatch": "*"} if create and self._conditional else {}
         try:
-            self._call("put_object", name, Body=BytesIO(b"".join(data)), **condition)
+            self._call("put_object", name, Body=body(data), **condition)
         except OSError as err:
             if not condition or s3_code(err)[1] != 501:
                 raise
