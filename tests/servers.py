@@ -189,7 +189,7 @@ def rclone_sftp(folder: Path) -> Iterator[Fresh]:
     """rclone's SFTP; the host key is made at the start, so it is accepted unseen."""
     port = free_port()
     data = folder / "data"
-    data.mkdir()
+    data.mkdir(exist_ok=True)  # a test may start it again with what it had
     argv = [tool("rclone"), "serve", "sftp", "--config", "/dev/null", "--addr", f"127.0.0.1:{port}"]
     argv += ["--user", "u", "--pass", SECRET, "--cache-dir", str(folder / "cache"), str(data)]
     server = Server(argv, port, folder / "rclone.log")
