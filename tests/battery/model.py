@@ -18,7 +18,7 @@ from snapvault.format.tree import ID_SIZE
 from snapvault.foundation.events import Control, Limits
 from snapvault.foundation.ids import BlobId
 from snapvault.operations import saver
-from snapvault.repository import create, packer, repository
+from snapvault.repository import create, packer, site
 from snapvault.repository.index import WIDTH
 
 # How often a run looks for others depends on the clock; the number of its calls must not.
@@ -52,12 +52,12 @@ def small_parts() -> Iterator[None]:
 @contextmanager
 def served_by(backend: Backend) -> Iterator[None]:
     """While this is open, ``init`` and ``open`` of any URL get this backend."""
-    before = repository.open_backend, create.open_backend
+    before = site.open_backend, create.open_backend
     try:
-        repository.open_backend = create.open_backend = lambda *args, **options: backend
+        site.open_backend = create.open_backend = lambda *args, **options: backend
         yield
     finally:
-        repository.open_backend, create.open_backend = before
+        site.open_backend, create.open_backend = before
 
 
 def key() -> bytes:

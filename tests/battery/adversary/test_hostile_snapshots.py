@@ -141,7 +141,7 @@ def test_trees_that_are_refused(what: str, repo: Repository, tmp_path: Path, out
     with pytest.raises(snapvault.Damaged):
         list(repo.snapshot(sid).ls("/", recursive=True))
     stream = io.BytesIO()
-    assert snapvault.archive(repo, sid, "/", stream).status == "damaged"
+    assert snapvault.restore(repo, sid, stream).status == "damaged"
     with tarfile.open(fileobj=io.BytesIO(stream.getvalue())) as tar:
         assert {m.name for m in tar} == {"bad", "good", "good/fine"}
     assert state(outside) == before and sorted(os.listdir(tmp_path)) == ["outside", "target"]

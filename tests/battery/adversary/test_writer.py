@@ -107,7 +107,7 @@ READING: dict[str, Callable[[Repository, str, Path], object]] = {
     "snapshot": lambda repo, sid, out: repo.snapshot(sid),
     "restore": lambda repo, sid, out: snapvault.restore(repo, sid, out),
     "restore to a stream": lambda repo, sid, out: snapvault.restore(repo, sid, io.BytesIO()),
-    "archive": lambda repo, sid, out: snapvault.archive(repo, sid, "/", io.BytesIO()),
+    "stream": lambda repo, sid, out: snapvault.restore(repo, sid, io.BytesIO()),
     "diff": lambda repo, sid, out: list(snapvault.diff(repo, sid, sid)),
     "check": lambda repo, sid, out: snapvault.check(repo),
     "check data": lambda repo, sid, out: snapvault.check(repo, read_data=True),

@@ -26,7 +26,7 @@ from snapvault.crypto.hpke import HpkePrivateKey
 from snapvault.foundation import ahead, clock
 from snapvault.foundation.errors import Damaged, StoreUnavailable
 from snapvault.operations import check_data, fence
-from snapvault.repository import keyring, packer, repository, session, site, writer
+from snapvault.repository import keyring, packer, session, site, writer
 from snapvault.testing.faults import Killed
 
 AT_ONCE = RetryPolicy(total=60.0, until_first_success=60.0, first_wait=0.0, longest_wait=0.0)
@@ -186,7 +186,6 @@ def scheduled(scheduler: Scheduler) -> Iterator[None]:
 
     calls = SimpleNamespace(monotonic=tick, time=tick, sleep=lambda seconds: None)
     with (
-        mock.patch.object(repository, "open_backend", opened),
         mock.patch.object(site, "open_backend", opened),
         mock.patch.object(fence, "time", calls),
         mock.patch.object(fence, "LOOK", 0.0),

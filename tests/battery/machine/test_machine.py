@@ -30,7 +30,7 @@ from snapvault.format.keyset import Role
 from snapvault.foundation.events import Control, Limits
 from snapvault.foundation.ids import SessionId
 from snapvault.operations import saver
-from snapvault.repository import repository
+from snapvault.repository import site
 from snapvault.testing.faults import Fault, FaultyBackend, Killed, Kind
 
 PATHS = ("one", "two", "a/three", "a/four", "a/b/five", "c/six")
@@ -172,7 +172,7 @@ class Machine(RuleBasedStateMachine):
         before = set(self.store.objects)
         fault = Fault(at=at, kind=Kind.KILL, after=after)
         faulty = FaultyBackend(MemoryBackend(self.store.url.removeprefix("memory://")), [fault])
-        with mock.patch.object(repository, "open_backend", lambda *args, **options: faulty):
+        with mock.patch.object(site, "open_backend", lambda *args, **options: faulty):
             try:
                 repo = self.open(cached=False)
                 self._acknowledged(snapvault.backup(repo, self.source, dataset="d", control=ONE_THREAD))
@@ -220,7 +220,7 @@ class Machine(RuleBasedStateMachine):
         self.forget(which)
         fault = Fault(at=at, kind=Kind.KILL, after=after)
         faulty = FaultyBackend(MemoryBackend(self.store.url.removeprefix("memory://")), [fault])
-        with mock.patch.object(repository, "open_backend", lambda *args, **options: faulty):
+        with mock.patch.object(site, "open_backend", lambda *args, **options: faulty):
             try:
                 repo = self.open(cached=False)
                 plan = snapvault.plan_prune(repo, limits=snapvault.PruneLimits(unused=0.0))
