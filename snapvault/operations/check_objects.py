@@ -19,6 +19,7 @@ from snapvault.foundation.ids import PackId, SessionId
 from snapvault.operations.claims import Claims
 from snapvault.operations.results import Finding
 from snapvault.operations.survey import removed_names
+from snapvault.repository.chain import rolled_back
 from snapvault.repository.history import Slot
 from snapvault.repository.index import BlobIndex, TableBuilder, build_table
 from snapvault.repository.keysets import verify_keyset
@@ -80,6 +81,7 @@ class ObjectCheck:
         self._sessions_complete()
         self._scan_unindexed()
         self._notes()
+        self._chains()
         self._local()
         self._rescue()
         self._unknown()
@@ -287,6 +289,15 @@ class ObjectCheck:
     def _notes(self) -> None:
         writers = {s.record.sid: s.holder for s in self.slots if s.record.kind == COMMIT}
         for problem in self._vault.notes.read(writers)[1]:
+            self.find(problem.message, *problem.affected)
+
+    def _chains(self) -> None:
+        if self._vault.ring.keyset is None:
+            return  # nobody can tell who signed
+        pinned = dict(self._vault.pins.site.register)
+        links, problems = self._vault.register.read()
+        problems += rolled_back(pinned, links) + self._vault.evidence.read()[1]
+        for problem in problems:
             self.find(problem.message, *problem.affected)
 
     def _local(self) -> None:

@@ -16,12 +16,14 @@ import msgpack
 import pytest
 from blake3 import blake3
 
+from snapvault.assurance.declaration import declare
 from snapvault.compression import decompress
 from snapvault.crypto.envelope import seal, unseal
 from snapvault.crypto.hpke import HpkePrivateKey
 from snapvault.crypto.kdf import context_digest
 from snapvault.crypto.recovery import decode_recovery_key
 from snapvault.format import names
+from snapvault.format.chain import decode_chain
 from snapvault.format.config import decode_config
 from snapvault.format.index import IndexRecord, decode_index, decode_table
 from snapvault.format.keyset import decode_certificate, decode_keyset
@@ -34,6 +36,7 @@ from snapvault.format.local import (
     decode_verified,
 )
 from snapvault.format.pack import decode_directory
+from snapvault.format.register import decode_register
 from snapvault.format.session import decode_session
 from snapvault.format.signed import decode_signed
 from snapvault.format.slot import decode_slot
@@ -91,6 +94,8 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "heartbeat": lambda data: unframe(Kind.HEARTBEAT, data),
     "note": decode_note,
     "note details": decode_note_details,
+    "chain": decode_chain,
+    "register": lambda data: declare(decode_register(data).declared, "register"),
     "signed": lambda data: decode_signed(Kind.NOTE, data),
     "frame": check_frame,
     "pack header": parse_header,

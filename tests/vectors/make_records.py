@@ -8,6 +8,7 @@ from common import CONFIG_DIGEST, DOMAIN, GC_SID, NS, SID, plain, secret
 
 from snapvault.format import names
 from snapvault.format.attestation import HASHED, AttestationRecord
+from snapvault.format.chain import ChainRecord
 from snapvault.format.config import ConfigRecord
 from snapvault.format.index import IndexRecord, encode_table
 from snapvault.format.keyset import CertificateRecord, Domain, Epoch, Holder, KeysetRecord, Revocation, Role
@@ -23,6 +24,7 @@ from snapvault.format.local import (
     encode_heartbeat,
 )
 from snapvault.format.pack import Segment, encode_directory
+from snapvault.format.register import RegisterRecord, RetiredRow
 from snapvault.format.session import READ, RECOVERY, SessionHead, SessionRecord, Stanza
 from snapvault.format.signed import Signature, Signed, encode_signed
 from snapvault.format.slot import PasswordParameters, SlotRecord
@@ -57,6 +59,8 @@ def _records() -> Iterator[tuple[str, Any, bytes]]:
         ("replica", ReplicaRecord(CONFIG_DIGEST, NS, (GC_SID,))),
         ("promotion", PromotionRecord(CONFIG_DIGEST, NS)),
         ("attestation", _attestation()),
+        ("chain", _chain()),
+        ("register", _register()),
         ("capabilities", CapabilitiesRecord(True, True, False)),
         ("note", NoteRecord(CONFIG_DIGEST, SID, NS, (secret("older note"),), secret("sealed"))),
         ("note details", NoteDetails(("kept", "2026"), True, (b"/srv/lost\xff",))),
@@ -107,6 +111,20 @@ def _keyset() -> KeysetRecord:
 def _attestation() -> AttestationRecord:
     objects = merkle([("packs/aa", 3), ("index/bb", 4)])
     return AttestationRecord(CONFIG_DIGEST, "second", HASHED, NS, objects, (SID,), 1, ("packs/cc",), secret("before"))
+
+
+def _chain() -> ChainRecord:
+    prevs = (secret("one end"), secret("other end"))
+    return ChainRecord(CONFIG_DIGEST, 1, 3, NS, prevs, secret("commitment"), secret("sealed"))
+
+
+def _register() -> RegisterRecord:
+    orders = {"source": "/srv/orders", "group": "office", "tier": 1, "drill": {"every": "30d"}, "probe": {"kind": "x"}}
+    declared = {
+        "schema": 1, "defaults": {"rpo": "24h"}, "groups": {"office": {"sites": ["second"]}},
+        "datasets": {"orders": orders},
+    }  # fmt: skip
+    return RegisterRecord(declared, (RetiredRow("old", "moved away", "owner", NS),))
 
 
 def _certificate() -> CertificateRecord:
