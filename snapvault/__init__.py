@@ -25,6 +25,7 @@ _HOME = {
     "CheckReport": "operations.results",
     "Finding": "operations.results",
     "LostPath": "operations.results",
+    "LockReport": "operations.results",
     "forget_snapshots": "operations.forget",
     "ForgetResult": "operations.forget",
     "plan_forget": "operations.forget",
@@ -116,7 +117,16 @@ if TYPE_CHECKING:
     from snapvault.operations.replicate import ReplicaResult, replicate
     from snapvault.operations.repository import InitResult, Repository, init, open
     from snapvault.operations.restore import restore
-    from snapvault.operations.results import BackupResult, Change, CheckReport, Finding, Issue, LostPath, RestoreResult
+    from snapvault.operations.results import (
+        BackupResult,
+        Change,
+        CheckReport,
+        Finding,
+        Issue,
+        LockReport,
+        LostPath,
+        RestoreResult,
+    )
     from snapvault.operations.retention import Retention
     from snapvault.operations.scrub import scrub
     from snapvault.operations.undelete import UndeleteResult, undelete
@@ -128,8 +138,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Attestation", "BackupResult", "Cancelled", "Change", "CheckReport", "Chunking", "Command", "Conflict",
     "Control", "Damaged", "Entry", "Event", "Finding", "ForgetPlan", "ForgetResult", "FormatTooNew", "HealResult",
-    "InitResult", "InvalidInput", "Issue", "KeyFile", "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LostPath",
-    "NoteResult", "PruneLimits", "PrunePlan", "PruneResult", "RepairPlan", "RepairResult", "ReplicaResult",
+    "InitResult", "InvalidInput", "Issue", "KeyFile", "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LockReport",
+    "LostPath", "NoteResult", "PruneLimits", "PrunePlan", "PruneResult", "RepairPlan", "RepairResult", "ReplicaResult",
     "Repository", "RepositoryNotFound", "RestoreResult", "Retention", "RoleRequired", "Site", "Snapshot",
     "SnapshotWriter", "SnapvaultError", "SourceError", "StoreDenied", "StoreFull", "StoreUnavailable",
     "UndeleteResult", "add_key", "archive", "attest", "attestations", "backup", "change_password", "check", "diff",
