@@ -38,8 +38,8 @@ def prune(
 
     It works beside backups, restores and other prunes.  What only forgotten snapshots need is removed once they cannot
     be brought back any more (see 'forget').  Exit code 3: backups that run now, or were killed a short while ago, were
-    waited for in vain, so run it again later; or the store does not let these credentials delete something, or something
-    that is to be locked in the store is not.
+    waited for in vain, so run it again later; or these credentials may not delete something; or something that is to be
+    locked in the store is not.
 
     \b
     snapvault prune
