@@ -147,8 +147,8 @@ class LockReport(Result):
 
     @property
     def status(self) -> str:
-        """``partial`` unless all of them are known to be locked."""
-        return OK if self.until is not None else PARTIAL
+        """``partial`` unless all of them are known to be locked, and for long enough."""
+        return PARTIAL if self.until is None or self.refused else OK
 
 
 @dataclass(frozen=True, slots=True)
