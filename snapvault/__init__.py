@@ -24,6 +24,7 @@ _HOME = {
     "CheckReport": "operations.results",
     "Finding": "operations.results",
     "LostPath": "operations.results",
+    "LockReport": "operations.results",
     "forget_snapshots": "operations.forget",
     "ForgetResult": "operations.forget",
     "plan_forget": "operations.forget",
@@ -140,7 +141,16 @@ if TYPE_CHECKING:
     from snapvault.operations.replicate import ReplicaResult, replicate
     from snapvault.operations.repository import InitResult, Repository, init, open
     from snapvault.operations.restore import restore
-    from snapvault.operations.results import BackupResult, Change, CheckReport, Finding, Issue, LostPath, RestoreResult
+    from snapvault.operations.results import (
+        BackupResult,
+        Change,
+        CheckReport,
+        Finding,
+        Issue,
+        LockReport,
+        LostPath,
+        RestoreResult,
+    )
     from snapvault.operations.retention import Retention
     from snapvault.operations.scrub import scrub
     from snapvault.operations.undelete import UndeleteResult, undelete
@@ -154,9 +164,9 @@ __all__ = [
     "Attestation", "BackupResult", "Cancelled", "Change", "CheckReport", "Chunking", "Command", "Conflict", "Control",
     "Damaged", "Dataset", "DatasetBackup", "Declaration", "Entry", "Event", "Finding", "ForgetPlan", "ForgetResult",
     "FormatTooNew", "HealResult", "InitResult", "InvalidInput", "Inventory", "Issue", "KeyFile", "KeyInfo",
-    "KeyRejected", "KeyResult", "Limits", "LostPath", "NoteResult", "PruneLimits", "PrunePlan", "PruneResult",
-    "ReadFrom", "Register", "RegisterResult", "RepairPlan", "RepairResult", "ReplicaResult", "Repository",
-    "RepositoryNotFound", "RestoreResult", "Retention", "Retirement", "RoleRequired", "Site", "Snapshot",
+    "KeyRejected", "KeyResult", "Limits", "LockReport", "LostPath", "NoteResult", "PruneLimits", "PrunePlan",
+    "PruneResult", "ReadFrom", "Register", "RegisterResult", "RepairPlan", "RepairResult", "ReplicaResult",
+    "Repository", "RepositoryNotFound", "RestoreResult", "Retention", "Retirement", "RoleRequired", "Site", "Snapshot",
     "SnapshotWriter", "SnapvaultError", "SourceError", "StoreDenied", "StoreFull", "StoreUnavailable", "UndeleteResult",
     "add_key", "attest", "attestations", "backup", "backup_all", "change_password", "check", "diff",
     "exchange_attestations", "forget_snapshots", "heal", "import_register", "init", "list_keys", "open", "plan_forget",

@@ -10,6 +10,7 @@ from snapvault.backend.local import LocalBackend
 from snapvault.backend.memory import MemoryBackend
 from snapvault.backend.protocol import Backend
 from snapvault.foundation.errors import InvalidInput
+from snapvault.platform.remote import OBJECT_LOCK
 
 if TYPE_CHECKING:
     from snapvault.backend.retry import RetryPolicy
@@ -40,6 +41,8 @@ def open_backend(
     if scheme == "file":
         return _local(_file_path(text), storage_options, create=create)
     if scheme == "memory":
+        if OBJECT_LOCK in (storage_options or {}):
+            raise InvalidInput(f"{text}: no object can be locked there")
         return MemoryBackend(rest.strip("/"))
     backend: Backend = _remote(text, storage_options, create=create)
     if retry:

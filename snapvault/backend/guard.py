@@ -3,12 +3,15 @@
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from snapvault.backend.protocol import Backend, Buffer, ObjectInfo
 from snapvault.backend.retry import UNTIL
-from snapvault.backend.wrapper import Wrapper
+from snapvault.backend.wrapper import Wrapper, reach
 from snapvault.foundation.errors import Cancelled, InvalidInput, StoreUnavailable
+
+T = TypeVar("T")
 
 
 class OneProcess(Wrapper):
@@ -55,6 +58,10 @@ class OneProcess(Wrapper):
     def delete(self, name: str) -> None:
         self.check()
         self.inner.delete(name)
+
+    def reach(self, call: Callable[[Backend], T]) -> T:
+        self.check()
+        return reach(self.inner, call)
 
 
 class CancelBackend(Wrapper):
@@ -107,6 +114,11 @@ class CancelBackend(Wrapper):
         self._check()
         with self._until_cancelled():
             return self.inner.head(name)
+
+    def reach(self, call: Callable[[Backend], T]) -> T:
+        self._check()
+        with self._until_cancelled():
+            return reach(self.inner, call)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         listing = self.inner.list(prefix)

@@ -107,7 +107,7 @@ def _race(backend: Backend, name: str) -> bool:
 
 def _reads_ranges(backend: Backend, name: str) -> bool:
     body = secrets.token_bytes(_BODY)
-    backend.put(name, [body])
+    backend.put_if_absent(name, [body])
     right = _holds(lambda: backend.get(name, 100, 1000) == body[100:1100])
     return right and not _holds(lambda: backend.get(name, _BODY - 10, 20) is not None)
 
@@ -120,7 +120,7 @@ def _holds(check: Callable[[], bool]) -> bool:
 
 
 def _lists_at_once(backend: Backend, name: str) -> bool:
-    backend.put(name, [b"x"])
+    backend.put_if_absent(name, [b"x"])
     seen = [info.name for info in backend.list(name)]
     try:
         backend.delete(name)

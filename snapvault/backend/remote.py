@@ -6,14 +6,18 @@ what is known (each of it has a test), and nothing is believed that the probe ha
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from snapvault.backend.names import check_name, check_prefix, check_range
+from snapvault.backend.object_lock import LockRule, ObjectLocks, take_rule
 from snapvault.backend.protocol import Buffer, NotFound, ObjectInfo
 from snapvault.backend.remote_errors import kind_of, reason, secrets_in
 from snapvault.foundation.errors import InvalidInput, RepositoryNotFound, SnapvaultError, StoreUnavailable
+from snapvault.platform.remote import OBJECT_LOCK
+
+T = TypeVar("T")
 
 _S3 = frozenset({"s3", "s3a"})
 _SFTP = frozenset({"sftp", "ssh"})
@@ -63,11 +67,12 @@ class FsspecBackend:
         parts = check_url(url)
         options = dict(storage_options or {})
         self._secrets = secrets_in(options)
+        self.lock_rule = take_rule(options)
         self._pid = os.getpid()
         self._closed = False
         self._url = self._address = url.rstrip("/")
         with self._mapped("", missing=RepositoryNotFound):
-            self._driver = _make_driver(parts, self._url, options, create=create)
+            self._driver = _make_driver(parts, self._url, options, self.lock_rule, create=create)
         self._url = self._driver.place
 
     @property
@@ -115,6 +120,19 @@ class FsspecBackend:
         with self._mapped("", missing=RepositoryNotFound):
             return self._driver.remove_stale_temps(older_than)
 
+    @property
+    def hides_deleted(self) -> bool:
+        """Whether what was deleted was seen to stay as an older version."""
+        return bool(getattr(self._driver, "hides_deleted", False))
+
+    def with_locks(self, name: str, call: Callable[[ObjectLocks], T]) -> T:
+        """See LockingBackend."""
+        locks: ObjectLocks | None = getattr(self._driver, "locks", None)
+        if locks is None:
+            raise InvalidInput(f"{self._url} was opened without the storage option {OBJECT_LOCK}")
+        with self._mapped(check_name(name)):
+            return call(locks)
+
     def close(self) -> None:
         if not self._closed and os.getpid() == self._pid:  # a child must not shut its parent's connections
             self._closed = True
@@ -161,15 +179,19 @@ def check_url(url: str) -> SplitResult:
     return parts
 
 
-def _make_driver(parts: SplitResult, url: str, options: dict[str, Any], *, create: bool) -> Driver:
+def _make_driver(
+    parts: SplitResult, url: str, options: dict[str, Any], rule: LockRule | None, *, create: bool
+) -> Driver:
     import fsspec  # drivers are heavy, and most processes need one of them or none
 
+    if rule is not None and parts.scheme not in _S3:
+        raise InvalidInput(f"{url}: no object can be locked there", hint=f"the storage option {OBJECT_LOCK} is for S3")
     try:
         fsspec.get_filesystem_class(parts.scheme)
         if parts.scheme in _S3:
             from snapvault.backend.remote_s3 import S3Driver
 
-            return S3Driver(url, options, create=create)
+            return S3Driver(url, options, rule, create=create)
         if parts.scheme in _SFTP:
             from snapvault.backend.remote_sftp import SftpDriver
 

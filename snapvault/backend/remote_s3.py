@@ -16,8 +16,10 @@ from fsspec.core import url_to_fs
 
 from snapvault.backend.body import body
 from snapvault.backend.names import end_of, is_name, total
+from snapvault.backend.object_lock import LockRule
 from snapvault.backend.protocol import Buffer, Exists, ObjectInfo
 from snapvault.backend.remote_errors import s3_code
+from snapvault.backend.remote_s3_lock import S3ObjectLock
 from snapvault.foundation.errors import Damaged, InvalidInput, StoreUnavailable
 
 T = TypeVar("T")
@@ -48,13 +50,13 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 class S3Driver:
-    def __init__(self, url: str, options: Mapping[str, Any], *, create: bool) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any], rule: LockRule | None, *, create: bool) -> None:
         merged = {**options, "config_kwargs": {**_CONFIG, **options.get("config_kwargs", {})}}
         # the listings cache is stale as soon as somebody else writes, and cached instances are shared with strangers
         self._fs, path = url_to_fs(url, **merged, use_listings_cache=False, skip_instance_cache=True)
         self._fs.retries = 1
-        self._bucket, _, key = path.partition("/")
-        if not self._bucket:
+        self.bucket, _, key = path.partition("/")
+        if not self.bucket:
             raise InvalidInput("an S3 URL names a bucket", hint="s3://bucket/path")
         self._root = key.strip("/") + "/" if key.strip("/") else ""
         self._region = options.get("client_kwargs", {}).get("region_name")
@@ -63,6 +65,8 @@ class S3Driver:
             raise InvalidInput("the endpoint URL contains credentials", hint="pass them as key and secret")
         self.place = f"{url} at {endpoint}" if endpoint else url
         self._conditional = True
+        self.hides_deleted = False  # seen: the bucket has versions
+        self.locks = S3ObjectLock(rule, self) if rule else None
         self._fs.connect()  # no request yet, but options that do not exist show here
         if create:
             self._make_bucket()
@@ -74,8 +78,9 @@ class S3Driver:
         if create and not self._conditional:
             self._refuse_if_there(name)
         condition = {"IfNoneMatch": "*"} if create and self._conditional else {}
+        lock = self.locks.headers(name) if self.locks else {}
         try:
-            self._call("put_object", name, Body=body(data), **condition)
+            self.call("put_object", name, Body=body(data), **condition, **lock)
         except OSError as err:
             if not condition or s3_code(err)[1] != 501:
                 raise
@@ -103,7 +108,7 @@ class S3Driver:
         return body
 
     def size(self, name: str) -> int:
-        return int(self._call("head_object", name)["ContentLength"])
+        return int(self.call("head_object", name)["ContentLength"])
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Holds all names of the listing in memory: not every server sorts across folders."""
@@ -116,7 +121,8 @@ class S3Driver:
         return (ObjectInfo(name, found[name]) for name in sorted(found))
 
     def remove(self, name: str) -> None:
-        self._call("delete_object", name)
+        """In a bucket with versions it is only hidden."""
+        self.hides_deleted |= bool(self.call("delete_object", name).get("DeleteMarker"))
 
     def remove_stale_temps(self, older_than: float) -> int:
         """There are none: a PUT stores the whole object or nothing."""
@@ -127,11 +133,17 @@ class S3Driver:
         if creator is not None:
             self._fs.close_session(self._fs.loop, creator)
 
-    def _key(self, name: str) -> str:
+    def key(self, name: str) -> str:
+        """Where the object lies in the bucket."""
         return self._root + name
 
-    def _call(self, method: str, name: str, **arguments: Any) -> Mapping[str, Any]:
-        return self._run(lambda: self._fs._call_s3(method, Bucket=self._bucket, Key=self._key(name), **arguments))
+    def call(self, method: str, name: str, **arguments: Any) -> Mapping[str, Any]:
+        """One request about an object."""
+        return self.ask(method, Key=self.key(name), **arguments)
+
+    def ask(self, method: str, **arguments: Any) -> Mapping[str, Any]:
+        """One request about the bucket."""
+        return self._run(lambda: self._fs._call_s3(method, Bucket=self.bucket, **arguments))
 
     def _run(self, start: Callable[[], Awaitable[T]]) -> T:
         """The result of a coroutine; fsspec's ``sync`` gives None when it was cancelled, which is no success."""
@@ -145,7 +157,7 @@ class S3Driver:
         return result[0]  # type: ignore[no-any-return]
 
     async def _get(self, name: str, extra: Mapping[str, str], most: int | None) -> tuple[bytes, Mapping[str, Any]]:
-        reply = await self._fs._call_s3("get_object", Bucket=self._bucket, Key=self._key(name), **extra)
+        reply = await self._fs._call_s3("get_object", Bucket=self.bucket, Key=self.key(name), **extra)
         try:
             if most is not None and reply["ContentLength"] > most:  # it ignored the range, perhaps of a terabyte
                 return b"", {**reply, "ContentLength": 0, "ContentRange": None}
@@ -156,7 +168,7 @@ class S3Driver:
     def _pages(self, prefix: str) -> Iterator[Mapping[str, Any]]:
         token: dict[str, str] = {}
         while True:
-            page = self._run(partial(self._fs._call_s3, "list_objects_v2", Bucket=self._bucket, Prefix=prefix, **token))
+            page = self._run(partial(self._fs._call_s3, "list_objects_v2", Bucket=self.bucket, Prefix=prefix, **token))
             yield page
             if not page.get("IsTruncated"):
                 return
@@ -174,12 +186,13 @@ class S3Driver:
 
     def _make_bucket(self) -> None:
         try:
-            self._run(lambda: self._fs._call_s3("head_bucket", Bucket=self._bucket))
+            self.ask("head_bucket")
         except FileNotFoundError:
             # the region that is the default must not be named, which fsspec's mkdir does
             abroad = self._region not in (None, "us-east-1")
             where = {"CreateBucketConfiguration": {"LocationConstraint": self._region}} if abroad else {}
-            self._run(lambda: self._fs._call_s3("create_bucket", Bucket=self._bucket, **where))
+            lock = {"ObjectLockEnabledForBucket": True} if self.locks else {}
+            self.ask("create_bucket", **where, **lock)
 
 
 def _check_range(name: str, header: str | None, got: int, start: int, length: int | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from snapvault.backend.names import total
 from snapvault.backend.protocol import Backend, Buffer, Exists, NotFound, ObjectInfo
-from snapvault.backend.wrapper import Wrapper
+from snapvault.backend.wrapper import Wrapper, reach
 from snapvault.foundation.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -89,6 +89,9 @@ class RetryBackend(Wrapper):
 
     def delete(self, name: str) -> None:
         self._again(lambda: self.inner.delete(name))
+
+    def reach(self, call: Callable[[Backend], T]) -> T:
+        return self._again(lambda: reach(self.inner, call))
 
     def _after(self, prefix: str, last: str) -> Iterator[ObjectInfo]:
         yield from (info for info in self.inner.list(prefix) if info.name > last)

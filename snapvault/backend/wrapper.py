@@ -1,9 +1,14 @@
 """A backend around another one; the wrappers change what they need and pass the rest on."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import TypeVar
 
 from snapvault.backend.protocol import Backend, Buffer, ObjectInfo
+from snapvault.foundation.errors import StoreDenied
+
+T = TypeVar("T")
 
 
 class Wrapper:
@@ -39,6 +44,21 @@ class Wrapper:
 
     def close(self) -> None:
         self.inner.close()
+
+    def reach(self, call: Callable[[Backend], T]) -> T:
+        """Call something of the innermost backend that is not in the protocol, as this wrapper makes any call."""
+        return reach(self.inner, call)
+
+
+def reach(backend: Backend, call: Callable[[Backend], T]) -> T:
+    """The result of ``call`` with the innermost backend, with what the wrappers add to calls: retries, cancellation."""
+    return backend.reach(call) if isinstance(backend, Wrapper) else call(backend)
+
+
+def discard(backend: Backend, name: str) -> None:
+    """Delete what is in nobody's way: a store that allows no deletion keeps it."""
+    with suppress(StoreDenied):
+        backend.delete(name)
 
 
 def innermost(backend: Backend) -> Backend:

@@ -7,6 +7,7 @@ import click
 import snapvault
 from snapvault.cli.common import given, status_code, verb
 from snapvault.cli.fence import fence_options, waits_lines
+from snapvault.cli.locks import lock_lines
 from snapvault.cli.progress import long_operation
 from snapvault.cli.replication import attested_lines
 from snapvault.cli.settings import Settings
@@ -30,16 +31,18 @@ ALL = "all"
 )
 @click.option("--repair", "mend", is_flag=True, help="Read all data, save what can be read, note what is lost.")
 @click.option("-n", "--dry-run", is_flag=True, help="With --repair: only say what would be done.")
+@click.option("--extend-locks", is_flag=True, help="Lock for longer what is locked in the store, if that ends soon.")
 @fence_options
 @verb
 def check(
     settings: Settings, read_data: str | None, no_key: bool, site: str | None, other: str | None,
-    mend: bool, dry_run: bool, wait: timedelta, lease: timedelta, exclusive: bool,
+    mend: bool, dry_run: bool, extend_locks: bool, wait: timedelta, lease: timedelta, exclusive: bool,
 ) -> int:  # fmt: skip
     """See whether everything is there and whole, and which paths a damage touches.
 
     Without options: all records, all trees, and that the data they name is there in its full size.
-    Exit code 20: something is damaged.  3: paths are lost, as a repair has noted, and nothing else.
+    Exit code 20: something is damaged.  3: paths are lost, as a repair has noted, or something is not locked in the
+    store although it is to be, and nothing else.
 
     With --repair indexes are rebuilt from the packs, what can be read of damaged packs is copied, and snapshots that
     lost paths are kept, with a note.  The next backup stores again what the source still has.  The exit code is what a
@@ -52,7 +55,7 @@ def check(
     snapvault check --repair-from second
     """
     if other is not None:
-        if given("read_data", "no_key", "site", "mend", "dry_run", "wait", "lease", "exclusive"):
+        if given("read_data", "no_key", "site", "mend", "dry_run", "extend_locks", "wait", "lease", "exclusive"):
             raise InvalidInput("--repair-from stands alone", hint="it reads everything, and needs no key")
         return _heal(settings, other)
     if mend:
@@ -69,6 +72,8 @@ def check(
         raise InvalidInput("--no-key reads everything anyway", hint="leave --read-data out")
     if site is not None and not no_key:
         raise InvalidInput("only what is read without opening it is attested", hint="--attest belongs to --no-key")
+    if extend_locks and (no_key or mend):
+        raise InvalidInput("--extend-locks belongs to a check with a key", hint="leave the other options out")
     share = 0.0 if read_data is None else _share(read_data)
     if no_key:
         with long_operation(settings.out) as control:
@@ -79,7 +84,7 @@ def check(
         _show(settings, report, attestation)
     else:
         with settings.open("check") as repository, long_operation(settings.out) as control:
-            report = snapvault.check(repository, read_data=share, control=control)
+            report = snapvault.check(repository, read_data=share, extend_locks=extend_locks, control=control)
         _show(settings, report)
     return status_code(report.status)
 
@@ -190,7 +195,7 @@ def _show(settings: Settings, r: snapvault.CheckReport, attestation: snapvault.A
     if attestation is not None:
         content["attestation"] = attestation.to_dict()
         signed = attested_lines(attestation)
-    settings.out.summary(content, [*_findings(r), *_totals(r), *signed])
+    settings.out.summary(content, [*_findings(r), *lock_lines(r.lock), *_totals(r), *signed])
 
 
 def _findings(r: snapvault.CheckReport) -> list[str]:
@@ -226,7 +231,7 @@ def _totals(r: snapvault.CheckReport) -> list[str]:
     if r.status == "damaged":
         spared = r.level != "scrub" and not r.lost
         return [*lines, "The repository is DAMAGED" + (", but no path of a snapshot is lost by it." if spared else ".")]
-    if r.status == "partial":
+    if r.lost:
         return [
             *lines,
             "No new damage; a backup stores again what the source still has of what is lost.",

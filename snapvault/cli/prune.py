@@ -1,15 +1,16 @@
 """``snapvault prune``"""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import click
 
 import snapvault
 from snapvault.cli.common import status_code, verb
 from snapvault.cli.fence import fence_options, give_way, waits_lines
+from snapvault.cli.locks import lock_lines
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
-from snapvault.cli.text import human_size, parse_size
+from snapvault.cli.text import harmless, human_size, local_time, parse_size
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.words import count
 
@@ -37,7 +38,8 @@ def prune(
 
     It works beside backups, restores and other prunes.  What only forgotten snapshots need is removed once they cannot
     be brought back any more (see 'forget').  Exit code 3: backups that run now, or were killed a short while ago, were
-    waited for in vain; run it again later.
+    waited for in vain, so run it again later; or these credentials may not delete something; or something that is to be
+    locked in the store is not.
 
     \b
     snapvault prune
@@ -71,6 +73,7 @@ def _planned(plan: "snapvault.PrunePlan") -> list[str]:
         f"stored: {human_size(plan.bytes_total)}, of which {human_size(plan.bytes_unused)} are unused",
         *(f"not everywhere: {problem}" for problem in plan.problems),
         f"would free {human_size(plan.bytes_freed)}, rewriting {human_size(plan.bytes_rewritten)}",
+        *_locked(plan.bytes_locked, plan.locked_until),
         *_waiting(plan.bytes_waiting),
     ]
 
@@ -81,8 +84,29 @@ def result_lines(result: "snapvault.PruneResult") -> list[str]:
     lines += waits_lines(result.waits_for)
     if result.packs_spared:
         lines.append(f"there was no time to rewrite {count(result.packs_spared, 'pack')}; the next run goes on")
-    freed = f"{count(result.packs_removed, 'pack')} removed, {human_size(result.bytes_copied)} copied out of them"
-    return [*lines, f"{human_size(result.bytes_freed)} freed: {freed}", *_waiting(result.bytes_waiting)]
+    lines += lock_lines(result.lock)
+    freed = f"{count(result.packs_removed, 'pack')} removed, {human_size(result.bytes_copied)} copied"
+    size = f"{human_size(result.bytes_freed)} freed" if result.bytes_freed >= 0 else "nothing freed yet"
+    return [*lines, f"{size}: {freed}", *_kept(result), *_waiting(result.bytes_waiting)]
+
+
+def _kept(result: "snapvault.PruneResult") -> list[str]:
+    """What may go, and is still there."""
+    lines = _locked(result.bytes_locked, result.locked_until)
+    if result.refused:
+        lines.append(
+            f"{count(result.refused, 'object')}, {human_size(result.bytes_refused)}, could not be deleted: "
+            f"{harmless(result.refusal)}; a prune with credentials that may delete goes on"
+        )
+    if result.hidden:
+        lines.append("the bucket keeps what was removed as older versions; its own lifecycle rules free them")
+    return lines
+
+
+def _locked(size: int, until: datetime | None) -> list[str]:
+    if until is None:
+        return []
+    return [f"{human_size(size)} of what may go is locked until {local_time(until)}; a later prune goes on"]
 
 
 def _waiting(size: int) -> list[str]:

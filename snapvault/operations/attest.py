@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from snapvault.backend.protocol import Backend, NotFound, ObjectInfo
+from snapvault.backend.wrapper import discard
 from snapvault.format import names
 from snapvault.format.attestation import HASHED, NAMES_MAX, PRESENT, AttestationRecord, decode_attestation
 from snapvault.format.index import IndexRecord
@@ -152,7 +153,7 @@ def _thin_out(vault: Vault, own: HolderId) -> None:
         with suppress(Damaged, NotFound):
             level = read_attestation(vault.backend, vault.ring, info)[1].level
             if kept >= KEPT and (level != HASHED or hashed):
-                vault.backend.delete(info.name)
+                discard(vault.backend, info.name)
             hashed |= level == HASHED
             kept += 1
 

@@ -5,14 +5,18 @@ every chunk's place in a pack that is there in its full size); a share of the pa
 """
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from snapvault.backend.object_lock import lock_rule
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.events import Control, Reporter, limits_of
 from snapvault.operations.check_data import DataCheck
 from snapvault.operations.check_objects import Beginning, ObjectCheck
 from snapvault.operations.check_trees import TreeCheck
+from snapvault.operations.object_lock import must_stay, review_locks
 from snapvault.operations.results import CheckReport
+from snapvault.platform.remote import OBJECT_LOCK
 from snapvault.repository.cache import Cache
 from snapvault.repository.repository import Vault
 
@@ -20,20 +24,34 @@ if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
 
 
-def check(repo: "Repository", *, read_data: bool | float = False, control: Control | None = None) -> CheckReport:
+def check(
+    repo: "Repository",
+    *,
+    read_data: bool | float = False,
+    extend_locks: bool = False,
+    control: Control | None = None,
+) -> CheckReport:
     """Check a repository.
 
     ``read_data``: False, True, or a share between 0 and 1; shares rotate, since what was found whole is remembered in
-    the repository.  Damage is reported, not raised; errors of the store (StoreUnavailable, StoreDenied) are.  Paths
-    that a repair noted as lost are ``partial``, not ``damaged``.  RoleRequired without a key that may read: use
-    ``scrub``.
+    the repository.  ``extend_locks``: where objects are to be locked, lock those for longer whose lock ends soon, as a
+    prune does; InvalidInput where they are not.  Damage is reported, not raised; errors of the store
+    (StoreUnavailable, StoreDenied) are.  Paths that a repair noted as lost are ``partial``, not ``damaged``, and so is
+    what is not known to be locked.  RoleRequired without a key that may read: use ``scrub``.
     """
     share = float(read_data)
     if not 0 <= share <= 1:
         raise InvalidInput(f"{read_data} is no share of the data", hint="give a number between 0 and 1")
     vault = repo.vault.limited(control)
     vault.ring.require_read("check data")
-    return Check(vault, share, Reporter("check", control), control).report()
+    if extend_locks and lock_rule(vault.backend) is None:
+        raise InvalidInput(
+            f"{vault.backend.url} was opened without the storage option {OBJECT_LOCK}: there is no lock to extend"
+        )
+    reporter = Reporter("check", control)
+    done = Check(vault, share, reporter, control)
+    wanted = must_stay(vault, done.listing, done.objects.slots)
+    return replace(done.report(), lock=review_locks(vault.backend, wanted, reporter, extend=extend_locks))
 
 
 class Check:

@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from snapvault.backend.protocol import NotFound
+from snapvault.backend.protocol import NotFound, ObjectInfo
+from snapvault.backend.wrapper import discard
 from snapvault.format import names
 from snapvault.format.local import GcRecord
 from snapvault.format.pack import Segment
@@ -24,6 +25,7 @@ from snapvault.foundation.ids import BlobId, DomainId, PackId, SessionId
 from snapvault.operations.claims import table_digest
 from snapvault.operations.fence import Fence, Yield
 from snapvault.operations.pending import Left, Pending
+from snapvault.operations.reclaim import NOTHING, Reclaimed, reclaim
 from snapvault.operations.survey import ATTEMPTS, Survey, Where, listed, survey
 from snapvault.repository.index import BlobIndex, PackRow, Place
 from snapvault.repository.keyring import DomainKeys
@@ -43,8 +45,8 @@ COPY_MEMORY = 96 << 20  # bytes of data in flight, where the caller sets no limi
 class Collected:
     """What one GC did.  ``waits_for``: sessions that have not ended, so that it did nothing."""
 
-    packs: int = 0
-    bytes_removed: int = 0
+    packs: int = 0  # that go for ever, whether the store lets them go now or later
+    reclaimed: Reclaimed = NOTHING
     bytes_copied: int = 0
     spared: int = 0  # packs for which there was no time
     listed: int = 0  # packs, by their own directories
@@ -123,17 +125,16 @@ class GarbageCollection:
                 return Collected(waits_for=waits_for)
             now, replaced, copier = self._look_and_copy()
             gone = self._job.condemned - self._spared
-            removed = [*map(names.pack, sorted(gone)), *replaced]
-            self._session.finish_gc(removed)
+            self._session.finish_gc([*map(names.pack, sorted(gone)), *replaced])
         except BaseException as e:
             revoked = isinstance(e, Damaged | NotFound) and self._was_revoked()
             self.give_up()
             if revoked:  # so others need not heed it any more, and what it read may be gone
                 raise Conflict("this prune was revoked by another one; nothing was removed by it") from e
             raise
-        self._delete(removed)
-        size = sum(now.present.get(pack, 0) for pack in gone)
-        return Collected(len(gone), size, copier.stored, len(self._spared), self._listed, copier.lost, len(replaced))
+        doomed = [ObjectInfo(names.pack(pack), now.present.get(pack, 0)) for pack in sorted(gone)]
+        done = self._delete([*(ObjectInfo(name, 0) for name in sorted(replaced)), *doomed])
+        return Collected(len(gone), done, copier.stored, len(self._spared), self._listed, copier.lost, len(replaced))
 
     def _publish(self) -> None:
         """G3: nobody who announces itself from now on relies on these packs."""
@@ -176,13 +177,13 @@ class GarbageCollection:
         if self._session.abort():
             self._remove_traces()
         elif self._has_ended():  # by somebody else, who may have put objects in its name
-            self._vault.backend.delete(names.GC + self._session.sid)
+            discard(self._vault.backend, names.GC + self._session.sid)
 
     def _remove_traces(self) -> None:
         """What a GC needs as long as its slot is empty; the header for as long as something of it is in the store."""
-        self._vault.backend.delete(names.GC + self._session.sid)
+        discard(self._vault.backend, names.GC + self._session.sid)
         if not self._session.wrote:
-            self._vault.backend.delete(names.session(self._session.sid))
+            discard(self._vault.backend, names.session(self._session.sid))
 
     def _look_and_copy(self) -> tuple[Survey, list[str], "_Copier"]:
         """G6 and the copies of G7; once more if another GC put other index objects in the place of some meanwhile."""
@@ -214,7 +215,7 @@ class GarbageCollection:
         anew, said = IndexWriter(self._session), set[tuple[PackRow, bytes]]()
         replaced = []
         try:
-            for name, entries in self._index_objects():
+            for name, entries in self._index_objects(now):
                 if name not in job.merged and {e[0].id for e in entries}.isdisjoint(job.condemned | job.relisted):
                     continue
                 replaced.append(name)
@@ -266,8 +267,10 @@ class GarbageCollection:
         self._begun.add(pack)
         return False
 
-    def _index_objects(self) -> Iterator[tuple[str, list[Entry]]]:
+    def _index_objects(self, now: Survey) -> Iterator[tuple[str, list[Entry]]]:
         for info in list(self._vault.backend.list(names.INDEX)):
+            if info.name in now.replaced:  # by another GC, and the store did not let it go
+                continue
             try:
                 data = fetch(self._vault.backend, info.name, info.size)
                 if not is_replaceable(self._vault, self._domain.id, data):
@@ -279,11 +282,12 @@ class GarbageCollection:
             except (Damaged, NotFound):
                 continue  # what it may have said was found in the packs themselves
 
-    def _delete(self, removed: Sequence[str]) -> None:
+    def _delete(self, doomed: Sequence[ObjectInfo]) -> Reclaimed:
         """The slot says GC done: from here on any maintainer may finish this.  Index objects before packs."""
-        for name in sorted(removed):
-            self._vault.backend.delete(name)
-        self._remove_traces()
+        done = reclaim(self._vault.backend, doomed, hide=self._job.salvage)  # damaged packs would be found each time
+        if done.complete or not self._waited_at.since:  # at a copy the record says that they may go
+            self._remove_traces()
+        return done
 
 
 def is_replaceable(vault: Vault, domain: DomainId, data: bytes) -> bool:

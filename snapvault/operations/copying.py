@@ -9,7 +9,7 @@ from blake3 import blake3
 from snapvault.backend.protocol import Backend, Exists, NotFound, ObjectInfo
 from snapvault.format import names
 from snapvault.format.wire import FormatError, check_frame
-from snapvault.foundation.errors import Damaged
+from snapvault.foundation.errors import Damaged, StoreDenied
 from snapvault.repository.store import TRIES, fetch
 
 
@@ -22,6 +22,7 @@ class Outcome(enum.Enum):
     GONE = enum.auto()  # at the source
     DAMAGED = enum.auto()  # at the source
     CONFLICT = enum.auto()  # another whole object has its name
+    REFUSED = enum.auto()  # what was there under its name is damaged, and may not be replaced
 
 
 def verify(name: str, data: bytes, rescue: Mapping[str, bytes]) -> None:
@@ -68,11 +69,17 @@ class ObjectCopier:
                     raise
         raise AssertionError("unreachable")
 
+    def _heal(self, name: str, data: bytes) -> Outcome:
+        try:
+            self._target.put(name, [data])
+        except StoreDenied:  # a store that lets nobody overwrite; the rest can still be copied
+            return Outcome.REFUSED
+        return Outcome.HEALED
+
     def _compare(self, name: str, data: bytes) -> Outcome:
         """What is there under its name; NotFound if it goes at this very moment."""
         try:
             there = self._read(self._target, name)
         except Damaged:
-            self._target.put(name, [data])
-            return Outcome.HEALED
+            return self._heal(name, data)
         return Outcome.SAME if there == data else Outcome.CONFLICT

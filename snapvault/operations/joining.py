@@ -11,6 +11,7 @@ from collections.abc import Callable
 from snapvault.backend.probe import PREFIX as PROBES
 from snapvault.backend.probe import probe
 from snapvault.backend.protocol import Backend, Exists, NotFound
+from snapvault.backend.wrapper import discard
 from snapvault.format import names
 from snapvault.format.config import ConfigRecord
 from snapvault.format.keyset import KeysetRecord
@@ -67,13 +68,13 @@ def _refuse_same(source: Backend, target: Backend) -> None:
     if a != b and (a.startswith(b) or b.startswith(a)):
         raise InvalidInput(f"{source.url} and {target.url} lie inside one another", hint="name another place")
     name = f"{PROBES}{secrets.token_hex(12)}"
-    target.put(name, [b"x"])
+    target.put_if_absent(name, [b"x"])
     try:
         source.head(name)
     except NotFound:
         return
     finally:
-        target.delete(name)
+        discard(target, name)
     raise InvalidInput(f"{source.url} is to be copied onto itself: {target.url} is the same place")
 
 
@@ -87,7 +88,7 @@ def _mark(source: Backend, target: Backend, digest: bytes) -> None:
     if not any(True for _ in target.list(names.CAPABILITIES)):
         found = probe(target)
         capabilities = CapabilitiesRecord(found.put_if_absent, found.range_read, found.list_after_put)
-        target.put(names.CAPABILITIES + os.urandom(8).hex(), [capabilities.encode()])
+        target.put_if_absent(names.CAPABILITIES + os.urandom(8).hex(), [capabilities.encode()])
     try:
         target.put_if_absent(names.REPLICA_MARK, [ReplicaRecord(digest, now_ns(), tuple(collected)).encode()])
     except Exists:
@@ -130,8 +131,8 @@ def bring_keys(
     slots = [o for o in source.list(names.SLOTS) if (m := _SLOT.fullmatch(o.name)) and m[1] in holders]
     rescue = [o for name, _ in keyset.rescue for o in source.list(name) if o.name == name]
     for info in (*slots, *rescue):
-        if copier.copy(info) in (Outcome.DAMAGED, Outcome.CONFLICT):
-            report(f"{info.name} is damaged at the source, or has other bytes at each place", info.name)
+        if copier.copy(info) in (Outcome.DAMAGED, Outcome.CONFLICT, Outcome.REFUSED):
+            report(f"{info.name} is damaged at one of the places, or has other bytes at each", info.name)
     for number in range(1, keyset.number + 1):  # each after the one that it names
         _bring(copier, source, names.keyset(number))
     return keyset
@@ -155,7 +156,7 @@ def _bring(copier: ObjectCopier, source: Backend, name: str) -> None:
         outcome = copier.copy(source.head(name))
     except NotFound:
         outcome = Outcome.GONE
-    if outcome in (Outcome.GONE, Outcome.DAMAGED, Outcome.CONFLICT):
+    if outcome not in (Outcome.COPIED, Outcome.HEALED, Outcome.SAME):
         raise Damaged(
             f"nothing is copied: {name} is damaged or missing at the source, or another one is at the target",
             hint="'snapvault check --repair-from' mends each place from the other",

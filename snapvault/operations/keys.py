@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from snapvault.backend.protocol import Exists, NotFound
-from snapvault.backend.wrapper import settle
+from snapvault.backend.wrapper import discard, settle
 from snapvault.crypto.kdf import context_digest, derive
 from snapvault.crypto.recovery import RecoveryKey
 from snapvault.format import names
@@ -18,7 +18,15 @@ from snapvault.format.signed import decode_signed
 from snapvault.format.slot import ARGON2ID, RECOVERY, SlotRecord
 from snapvault.format.snapshot import COMMIT
 from snapvault.format.wire import Kind
-from snapvault.foundation.errors import Conflict, Damaged, InvalidInput, KeyRejected, SnapvaultError, StoreUnavailable
+from snapvault.foundation.errors import (
+    Conflict,
+    Damaged,
+    InvalidInput,
+    KeyRejected,
+    SnapvaultError,
+    StoreDenied,
+    StoreUnavailable,
+)
 from snapvault.foundation.ids import DomainId, HolderId, SessionId
 from snapvault.operations.results import Result
 from snapvault.repository.create import put_slot
@@ -144,8 +152,7 @@ def _remove_leftover(vault: Vault, file: str | os.PathLike[str]) -> None:
     if not isinstance(key, ClientKey) or key.holder is None or key.config_digest != vault.ring.config_digest:
         return
     if not _may_be_holder(vault, key.holder):
-        for slot, _ in list(list_slots(vault.backend, key.holder)):
-            vault.backend.delete(slot)
+        _delete_slots(vault, key.holder)
         Path(file).unlink()
 
 
@@ -231,8 +238,9 @@ def _find_removed(vault: Vault, who: str) -> Revocation | None:
 
 
 def _delete_slots(vault: Vault, holder: HolderId) -> None:
+    """Of somebody who is no holder, so that they open nothing if the store keeps them."""
     for name, _ in list(list_slots(vault.backend, holder)):
-        vault.backend.delete(name)
+        discard(vault.backend, name)
 
 
 def _heads(vault: Vault, holder: Holder) -> tuple[SessionId, ...]:
@@ -267,7 +275,14 @@ def change_password(repo: "Repository", new: Secret) -> KeyResult:
     old = [name for name, r in list_slots(vault.backend, own.id) if r.wrapping == ARGON2ID]
     put_slot(vault.backend, own, Password(Password(new).get()), vault.ring.config_digest)
     for name in old:
-        vault.backend.delete(name)
+        try:
+            vault.backend.delete(name)
+        except StoreDenied as e:
+            raise StoreDenied(
+                f"the new password is in force, and so is the old one: {e.message}",
+                hint="delete that object with credentials that may; the old password opens the repository until then",
+                affected=[name],
+            ) from e
     holder = next(h for h in vault.ring.current.holders if h.id == own.id)
     return KeyResult(own.id.hex(), holder.name, holder.role, vault.ring.current.number)
 

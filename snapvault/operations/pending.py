@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from snapvault.backend.protocol import NotFound
+from snapvault.backend.wrapper import discard
 from snapvault.format import names
 from snapvault.format.session import GC
 from snapvault.foundation.errors import Damaged, SnapvaultError
@@ -61,7 +62,7 @@ class Pending:
             with suppress(KeyError, TypeError, ValueError, Damaged, NotFound):
                 return self._left(sid, found["merged"], found["open"])
             revoke(self._vault.store, self._vault.ring, sid)
-            self._vault.backend.delete(names.GC + sid)
+            discard(self._vault.backend, names.GC + sid)
         except SnapvaultError:
             self._file.write(found)
             raise

@@ -5,11 +5,11 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from snapvault.access.resolve import list_snapshots
-from snapvault.backend.protocol import NotFound
+from snapvault.backend.object_lock import hides_deleted, lock_rule
+from snapvault.backend.protocol import NotFound, ObjectInfo
 from snapvault.format import names
 from snapvault.format.keyset import Role
 from snapvault.format.local import decode_capabilities
@@ -18,8 +18,10 @@ from snapvault.foundation.errors import Conflict, Damaged
 from snapvault.foundation.events import Control, Reporter, limits_of
 from snapvault.foundation.ids import DomainId, PackId, SessionId
 from snapvault.operations.collect import Collected, GarbageCollection, Job, is_replaceable
-from snapvault.operations.results import DAMAGED, OK, PARTIAL, Result
-from snapvault.operations.survey import Survey, Use, going_by, survey
+from snapvault.operations.object_lock import must_stay, review_locks
+from snapvault.operations.reclaim import leftovers, reclaim, still_locked
+from snapvault.operations.results import DAMAGED, OK, PARTIAL, LockReport, Result
+from snapvault.operations.survey import Survey, Use, survey
 from snapvault.repository.repository import Vault
 from snapvault.repository.store import FETCHERS, fetch
 
@@ -52,6 +54,7 @@ class DomainPlan:
 
     domain: DomainId
     condemned: tuple[PackId, ...]
+    dead: frozenset[PackId]  # those of them of which nothing is needed
     merged: tuple[str, ...]  # small index objects, and those that name what a prune removed
     bytes_total: int
     bytes_unused: int
@@ -62,7 +65,10 @@ class DomainPlan:
 
 @dataclass(frozen=True, slots=True)
 class PruneResult(Result):
-    """What was removed.  ``waits_for``: sessions of writers that have not ended, for the sake of which nothing was."""
+    """What was removed.  ``waits_for``: sessions of writers that have not ended, for the sake of which nothing was.
+
+    What is ``locked`` or ``refused`` nobody needs, but the store does not let it go; a later prune deletes it.
+    """
 
     packs_removed: int
     bytes_removed: int
@@ -71,18 +77,35 @@ class PruneResult(Result):
     waits_for: tuple[str, ...]
     bytes_waiting: int
     problems: tuple[str, ...] = ()  # why nothing was removed in some domains
+    packs_locked: int = 0
+    bytes_locked: int = 0
+    locked_until: datetime | None = None  # when the last of their locks ends
+    refused: int = 0  # objects that these credentials may not delete
+    bytes_refused: int = 0
+    refusal: str = ""  # what the store says to that
+    hidden: bool = False  # the bucket keeps what was removed as older versions
+    lock: LockReport | None = None  # how what is needed is locked; None: it is not to be
 
     @property
     def bytes_freed(self) -> int:
+        """Negative if more was copied than could be removed yet."""
         return self.bytes_removed - self.bytes_copied
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {**asdict(self), "bytes_freed": self.bytes_freed, "status": self.status}
+        until = self.locked_until.isoformat() if self.locked_until else None
+        lock = self.lock.to_dict() if self.lock else None
+        return {
+            **asdict(self), "locked_until": until, "lock": lock, "bytes_freed": self.bytes_freed, "status": self.status,
+        }  # fmt: skip
 
     @property
     def status(self) -> str:
-        return DAMAGED if self.problems else PARTIAL if self.waits_for else OK
+        """``partial``: backups that did not end, a store that denies, something needed that is not locked."""
+        if self.problems:
+            return DAMAGED
+        unlocked = self.lock is not None and self.lock.status != OK
+        return PARTIAL if self.waits_for or self.refused or unlocked else OK
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +113,9 @@ class PrunePlan(Result):
     """What would be freed and rewritten; ``execute`` does it."""
 
     domains: tuple[DomainPlan, ...]
-    leftovers: tuple[str, ...]  # that an earlier prune removed for ever, or needs no more, and did not get to delete
+    leftovers: tuple[ObjectInfo, ...]  # of earlier prunes, and of sessions: what they did not get to delete
+    bytes_locked: int  # of packs that would go, and that the store does not let go yet
+    locked_until: datetime | None  # the last of them
     problems: tuple[Damaged, ...]  # why nothing is removed in some domains
     _vault: Vault = field(repr=False)
     _control: Control | None = field(repr=False, default=None)
@@ -122,10 +147,13 @@ class PrunePlan(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
+        until = self.locked_until.isoformat() if self.locked_until else None
         shown = ("bytes_total", "bytes_unused", "bytes_freed", "bytes_rewritten", "bytes_waiting", "status")
         return {
             "packs": sum(len(d.condemned) for d in self.domains),
             "leftovers": len(self.leftovers),
+            "bytes_locked": self.bytes_locked,
+            "locked_until": until,
             "problems": [str(p) for p in self.problems],
             **{name: getattr(self, name) for name in shown},
         }
@@ -137,21 +165,29 @@ class PrunePlan(Result):
         so long cannot commit any more.  Errors of the store and Conflict end it; what was done before stays done.
         Damaged if it stands in the way in every domain.
         """
+        backend = self._vault.backend
         self._vault.require_current()
-        for name in self.leftovers:
-            self._vault.backend.delete(name)
+        lock = self._extend_locks()
+        done = reclaim(backend, self.leftovers)
         found, problems = self._collect(wait.total_seconds(), lease.total_seconds())
         if problems and len(problems) == len(self.domains) + len(self.problems):
             raise problems[0]
+        done = sum((c.reclaimed for c in found), done)
+        waits_for = tuple(dict.fromkeys(sid for c in found for sid in c.waits_for))
         return PruneResult(
-            sum(c.packs for c in found),
-            sum(c.bytes_removed for c in found),
-            sum(c.bytes_copied for c in found),
-            sum(c.spared for c in found),
-            tuple(dict.fromkeys(sid for c in found for sid in c.waits_for)),
-            self.bytes_waiting,
-            tuple(str(p) for p in problems),
-        )
+            done.packs, done.bytes, sum(c.bytes_copied for c in found), sum(c.spared for c in found), waits_for,
+            self.bytes_waiting, tuple(str(p) for p in problems), done.packs_locked, done.bytes_locked, done.until,
+            done.refused, done.bytes_refused, done.refusal, hides_deleted(backend) and lock is None, lock,
+        )  # fmt: skip
+
+    def _extend_locks(self) -> LockReport | None:
+        """First of all: what is needed stays locked whatever stands in the way of removing the rest."""
+        vault = self._vault
+        if lock_rule(vault.backend) is None:
+            return None
+        dead = {pack for plan in self.domains for pack in plan.dead}
+        wanted = must_stay(vault, [o.name for o in vault.backend.list()], vault.history.all_slots(), dead)
+        return review_locks(vault.backend, wanted, Reporter("prune", self._control), extend=True)
 
     def _collect(self, wait: float, lease: float) -> tuple[list[Collected], list[Damaged]]:
         """In each domain go on with what an earlier run left open; then what is left to do."""
@@ -203,7 +239,14 @@ def plan_prune(
             problems.append(e)
     if not found and problems:
         raise problems[0]
-    return PrunePlan(tuple(found), _leftovers(vault), tuple(problems), vault, control, limits)
+    left = leftovers(vault)
+    locked = still_locked(vault.backend, [*left, *_condemned(vault, found)])
+    return PrunePlan(tuple(found), left, *locked, tuple(problems), vault, control, limits)
+
+
+def _condemned(vault: Vault, plans: Sequence[DomainPlan]) -> list[ObjectInfo]:
+    condemned = {names.pack(pack) for plan in plans for pack in plan.condemned}
+    return [o for o in vault.backend.list(names.PACKS) if o.name in condemned] if condemned else []
 
 
 def _plan(vault: Vault, domain: DomainId, limits: PruneLimits) -> DomainPlan:
@@ -216,6 +259,7 @@ def _plan(vault: Vault, domain: DomainId, limits: PruneLimits) -> DomainPlan:
     return DomainPlan(
         domain,
         tuple(sorted(condemned)),
+        frozenset(use.row.id for use in dead),
         () if now.standing.replica else _indexes_to_merge(vault, now),  # the source does, and would bring them back
         sum(u.row.size for u in uses.values()),
         sum(u.unused for u in uses.values()),
@@ -255,9 +299,9 @@ def choose(uses: Sequence[Use], filled: Collection[SessionId], limits: PruneLimi
 def _indexes_to_merge(vault: Vault, now: Survey) -> tuple[str, ...]:
     """Small ones, if they are many, and those in which a writer that had been revoked named what a prune removed."""
     small, stale = [], []
-    outdated = any(row.id in now.going for row in now.index.packs())
+    outdated = any(row.id in now.going for t in now.index.tables if t.names for row in t.packs)  # not by a pack itself
     for info in list(vault.backend.list(names.INDEX)):
-        if outdated or info.size < SMALL_INDEX:
+        if info.name not in now.replaced and (outdated or info.size < SMALL_INDEX):
             with suppress(Damaged, NotFound):
                 data = fetch(vault.backend, info.name, info.size)
                 if is_replaceable(vault, now.domain, data):
@@ -266,19 +310,6 @@ def _indexes_to_merge(vault: Vault, now: Survey) -> tuple[str, ...]:
                     if outdated and any(row.id in now.going for row, _ in vault.loader.open(info.name, data)):
                         stale.append(info.name)
     return tuple(sorted({*stale, *(small if len(small) >= MERGED_FROM else ())}))
-
-
-def _leftovers(vault: Vault) -> tuple[str, ...]:
-    """What is still there of what slots with "GC done" name."""
-    slots = vault.history.all_slots()
-    removed = {name for s in going_by(vault, slots) for name in s.record.removed}
-    removed |= {names.GC + s.record.sid for s in slots}  # records of GCs that have ended
-    there = [o.name for prefix in (names.INDEX, names.PACKS, names.GC) for o in vault.backend.list(prefix)]
-    left = [name for name in there if name in removed]
-    # Where paths are lost, somebody may have brought a pack back that a repair removed: the next repair looks into it.
-    if any(n.startswith(names.PACKS) for n in left) and any(snapshot.lost for snapshot in list_snapshots(vault)):
-        left = [name for name in left if not name.startswith(names.PACKS)]
-    return tuple(left)
 
 
 def require_safe(vault: Vault, *, exclusive: bool) -> None:

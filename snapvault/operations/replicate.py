@@ -211,7 +211,8 @@ class _Replication:
         at_source, here = (self._there(b, names.PACKS) for b in (self._source, self._target))
         lacking = {n: size for n, size in at_source.items() if here.get(n) != size}
         named = set[str]().union(*found.packs.values())
-        if lacking.keys() - named and not found.unreadable:
+        unnamed = lacking.keys() - named
+        if unnamed and not found.unreadable and unnamed - self._removed(slots):
             # Not indexed yet; or lost here, and an index object that is here already names it.
             older = self._read({n: size for n, size in indexes.items() if n not in fresh})
             named = named.union(*older.packs.values())
@@ -343,6 +344,8 @@ class _Replication:
             t.healed += outcome is Outcome.HEALED
         elif outcome is Outcome.DAMAGED:
             t.find(f"{info.name} is damaged at the source, and is not in the copy", info.name)
+        elif outcome is Outcome.REFUSED:
+            t.find(f"{info.name} is damaged at the target, which lets nobody replace it", info.name)
         elif outcome is Outcome.CONFLICT:
             t.find(f"{info.name} has other bytes at each place; both are left as they are", info.name)
 

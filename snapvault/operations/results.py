@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from snapvault.repository.failover import ReadFrom
@@ -129,6 +130,31 @@ class LostPath:
 
 
 @dataclass(frozen=True, slots=True)
+class LockReport(Result):
+    """How the objects that must stay are locked: all but those of ``local/``, and what prunes removed."""
+
+    mode: str  # governance, compliance: as was asked for
+    days: int
+    objects: int
+    until: datetime | None  # all of them are locked until then at least; None: not all of them are known to be
+    unlocked: int  # of which the store says that they are not
+    unknown: int  # of which it does not say it
+    extended: int  # by this run
+    refused: int  # whose lock should have been extended, and the store refused
+    examples: tuple[str, ...]  # names of the first that are not locked, not known to be, or were refused
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        until = self.until.isoformat() if self.until else None
+        return {**asdict(self), "until": until, "status": self.status}
+
+    @property
+    def status(self) -> str:
+        """``partial`` unless all of them are known to be locked, and for long enough."""
+        return PARTIAL if self.until is None or self.refused else OK
+
+
+@dataclass(frozen=True, slots=True)
 class CheckReport(Result):
     """What a check looked at, and what it found."""
 
@@ -144,6 +170,11 @@ class CheckReport(Result):
     share: float  # of the bytes of packs, read by this run
     verified_share: float  # of the bytes of packs, found whole by this or an earlier run
     seconds: float
+    lock: LockReport | None = None  # None: nothing is to be locked
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "lock": self.lock.to_dict() if self.lock else None, "status": self.status}
 
     @property
     def problems(self) -> tuple[Finding, ...]:
@@ -154,4 +185,4 @@ class CheckReport(Result):
     def status(self) -> str:
         if self.problems or not all(path.noted for path in self.lost):
             return DAMAGED
-        return PARTIAL if self.lost else OK
+        return PARTIAL if self.lost or (self.lock is not None and self.lock.status != OK) else OK

@@ -82,7 +82,9 @@ class Survey:
         self._failed: set[tuple[PackId, int, int]] = set()  # segments that could not be opened
         self.removed = {pack for s in every for pack in s.record.removed_packs()}
         # They go without a new fence; what a removed maintainer named does not.
-        self.going = {pack for s in going_by(vault, every) for pack in s.record.removed_packs()}
+        goners = going_by(vault, every)
+        self.going = {pack for s in goners for pack in s.record.removed_packs()}
+        self.replaced = {name for s in goners for name in s.record.removed if name.startswith(names.INDEX)}
         self.standing = vault.standing()
         self._done = [s.record for s in every if s.record.kind == GC_DONE]
         self._let_go = self.free_at(self.standing)

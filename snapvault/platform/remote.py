@@ -8,6 +8,8 @@ from typing import Any
 
 from snapvault.foundation.errors import InvalidInput
 
+OBJECT_LOCK = "object_lock"  # a storage option of repositories, and none of fsspec's
+
 # None of these derives from OSError.  Only libraries that are loaded can have raised one.
 _LIBRARY_ERRORS = {
     "aiohttp": ("ClientError",),
@@ -24,9 +26,10 @@ def connect(url: str, storage_options: Mapping[str, Any] | None) -> tuple[Any, s
     import fsspec  # heavy, and most sources and targets are local
 
     label = shown_url(url)
+    options = {name: value for name, value in (storage_options or {}).items() if name != OBJECT_LOCK}
     try:
         with as_os_errors(label):
-            fs, path = fsspec.core.url_to_fs(url, **dict(storage_options or {}))
+            fs, path = fsspec.core.url_to_fs(url, **options)
     except (ValueError, ImportError, TypeError) as e:
         raise InvalidInput(f"{label!r} cannot be used: {e}", hint="check the URL and its storage options") from e
     return fs, str(path)

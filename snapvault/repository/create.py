@@ -63,7 +63,7 @@ def create(
         put_slot(backend, keys, recovery, digest)
         found = probe(backend)
         capabilities = CapabilitiesRecord(found.put_if_absent, found.range_read, found.list_after_put)
-        backend.put(names.CAPABILITIES + os.urandom(8).hex(), [capabilities.encode()])
+        backend.put_if_absent(names.CAPABILITIES + os.urandom(8).hex(), [capabilities.encode()])
         rescue = _put_rescue(backend)
         _put_keyset(backend, keys, digest, chunking, recovery, rescue)
         return Created(digest, recovery)
@@ -129,7 +129,11 @@ def put_slot(backend: Backend, keys: HolderKeys, credential: Credential, digest:
 def _put_rescue(backend: Backend) -> tuple[tuple[str, bytes], ...]:
     digests = []
     for name, data in rescue_files().items():
-        backend.put(name, [data])
+        try:
+            backend.put_if_absent(name, [data])
+        except Exists:  # an init that was killed
+            if not holds(backend, name, [data]):
+                backend.put(name, [data])
         digests.append((name, hashlib.sha256(data).digest()))
     return tuple(digests)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from blake3 import blake3
 
 from snapvault.backend.protocol import Backend, Exists, NotFound
-from snapvault.backend.wrapper import settle
+from snapvault.backend.wrapper import discard, settle
 from snapvault.crypto.hpke import hpke_seal
 from snapvault.crypto.kdf import SECRET_SIZE, context_digest
 from snapvault.format import names
@@ -227,28 +227,34 @@ def index_context(config_digest: bytes, domain: DomainId) -> bytes:
 
 
 class _Heart:
-    """Puts ``local/heartbeats/<sid>/<n>`` once a minute while the session lives, and removes the one before."""
+    """Puts ``local/heartbeats/<sid>/<n>`` once a minute while the session lives, and removes those before.
+
+    Each under a new name, whatever became of the last: where nothing may be deleted or replaced, they pile up, and a
+    prune removes them.
+    """
 
     def __init__(self, store: Store, sid: SessionId) -> None:
         self._store, self._sid = store, sid
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="snapvault-heartbeat", daemon=True)
-        self._number = 0
+        self._first = self._number = 0  # the oldest that may be there, and the newest
 
     def start(self) -> None:
         self._thread.start()
 
     def _beat(self) -> None:
         while not self._stopped.wait(HEARTBEAT_SECONDS):
+            self._number += 1
             with contextlib.suppress(SnapvaultError):  # a lost beat costs at worst a revocation, never data
-                name = names.heartbeat(self._sid, self._number + 1)
-                self._store.backend.put(name, [encode_heartbeat(self._sid, self._number + 1)])
-                self._remove()
-                self._number += 1
+                name = names.heartbeat(self._sid, self._number)
+                self._store.backend.put_if_absent(name, [encode_heartbeat(self._sid, self._number)])
+                self._remove_before(self._number)
 
-    def _remove(self) -> None:
-        if self._number:
-            self._store.backend.delete(names.heartbeat(self._sid, self._number))
+    def _remove_before(self, number: int) -> None:
+        while self._first < number:
+            if self._first:
+                discard(self._store.backend, names.heartbeat(self._sid, self._first))
+            self._first += 1
 
     def stop(self) -> None:
         """Idempotent."""
@@ -258,4 +264,4 @@ class _Heart:
         if self._thread.is_alive():
             self._thread.join()
         with contextlib.suppress(SnapvaultError):
-            self._remove()
+            self._remove_before(self._number + 1)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from snapvault.backend.protocol import Backend, NotFound
+from snapvault.backend.wrapper import discard
 from snapvault.format import names
 from snapvault.format.keyset import Role
 from snapvault.format.local import VerifiedRecord, decode_verified
@@ -69,10 +70,10 @@ def replace_verdicts(
     """The same in place of older records, which go once the new ones are there."""
     put_verdicts(backend, ring, level, packs)
     for name in old:
-        backend.delete(name)
+        discard(backend, name)
 
 
 def _put(backend: Backend, ring: Keyring, record: VerifiedRecord) -> None:
     keys = ring.signing
     data = sign(Kind.VERIFIED, record.encode(), keys.id, keys.signer)
-    backend.put(PREFIXES[record.level] + os.urandom(16).hex(), [data])
+    backend.put_if_absent(PREFIXES[record.level] + os.urandom(16).hex(), [data])

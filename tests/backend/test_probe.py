@@ -117,7 +117,7 @@ def test_no_answer_is_no_capability() -> None:
     """An error is raised and not taken for a store that cannot; what was put is removed."""
     clean = FaultyBackend(MemoryBackend())
     probe(clean)
-    for method in ("put_if_absent", "get", "put", "list", "head"):
+    for method in ("put_if_absent", "get", "list", "head"):
         store = MemoryBackend()
         faulty = FaultyBackend(store, [Fault(method=method, error=StoreUnavailable("away"))])
         with pytest.raises(StoreUnavailable):
@@ -126,12 +126,13 @@ def test_no_answer_is_no_capability() -> None:
         assert store.objects == {}
 
 
-def test_without_the_right_to_delete() -> None:
+def test_without_the_right_to_delete_or_replace() -> None:
     """Credentials that may only add: the probe answers, and its throwaways wait for prune."""
     store = MemoryBackend()
-    faulty = FaultyBackend(store, [Fault(method="delete", error=StoreDenied("no"), times=None)])
+    denied = [Fault(method=method, error=StoreDenied("no"), times=None) for method in ("delete", "put")]
+    faulty = FaultyBackend(store, denied)
     assert probe(faulty) == Capabilities(put_if_absent=True, range_read=True, list_after_put=True)
-    faulty.assert_fired()
+    assert {fault.method for fault in faulty.fired} == {"delete"}
     assert store.objects and all(name.startswith(PREFIX) for name in store.objects)
 
 

@@ -15,6 +15,7 @@ from snapvault.operations import prune as prune_module
 from snapvault.operations.collect import GarbageCollection
 from snapvault.operations.pending import Pending
 from snapvault.operations.prune import PruneLimits, PruneResult, plan_prune
+from snapvault.operations.reclaim import NOTHING
 from snapvault.repository import create
 from snapvault.repository.session import revoke
 from tests.repos import again, back, contents, damage, make, objects, open_session, save
@@ -210,7 +211,7 @@ def test_an_interrupted_deletion_is_finished(
 ) -> None:
     kept = with_garbage(repo, source)
     with monkeypatch.context() as patch:
-        patch.setattr(GarbageCollection, "_delete", lambda self, replaced: None)
+        patch.setattr(GarbageCollection, "_delete", lambda self, doomed: NOTHING)
         prune(repo)
     left = packs(repo)
     all_whole(repo, kept, source, tmp_path)

@@ -33,12 +33,12 @@ def _overwrites(self: Session, data: bytes) -> None:
     self._store.backend.put(names.snapshot(self.sid), [data])
 
 
-def _record_first(self: GarbageCollection, replaced: Any) -> None:
+def _record_first(self: GarbageCollection, doomed: Any) -> Any:
     """Allowed once the slot is filled; then only the slot says what goes.  And it takes its time."""
     self._vault.backend.delete(names.GC + self._session.sid)
     for _ in range(40):
         list(self._vault.backend.list(names.GC))
-    REAL["delete"](self, replaced)
+    return REAL["delete"](self, doomed)
 
 
 def _waits_for_nobody(self: Pending, *args: Any) -> Any:
