@@ -41,3 +41,10 @@ def rclone_sftp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Fr
     """URL and storage options of a folder that is not there yet on an SFTP server."""
     with servers.rclone_sftp(tmp_path_factory.mktemp("rclone-sftp")) as fresh:
         yield fresh
+
+
+@pytest.fixture(scope="session")
+def openssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Fresh]:
+    """The same on OpenSSH."""
+    with servers.openssh(tmp_path_factory.mktemp("openssh")) as fresh:
+        yield fresh

@@ -1,4 +1,4 @@
-"""Real object stores on 127.0.0.1 for the tests: SeaweedFS, moto, and rclone as S3 and as SFTP.
+"""Real object stores on 127.0.0.1 for the tests: SeaweedFS, moto, OpenSSH, and rclone as S3 and as SFTP.
 
 Each class starts its server on free ports and kills it with the test process.  ``fresh()`` gives the URL of a new,
 empty place and the storage options to reach it.
@@ -6,6 +6,7 @@ empty place and the storage options to reach it.
 
 import contextlib
 import ctypes
+import getpass
 import json
 import os
 import random
@@ -199,6 +200,35 @@ def rclone_sftp(folder: Path) -> Iterator[Fresh]:
         (data / name).mkdir()
         options = {"username": "u", "password": SECRET, "host_key_policy": "auto_add"}
         return f"sftp://127.0.0.1:{port}/{name}/repo", options
+
+    try:
+        server.wait_for(server.listens)
+        yield place
+    finally:
+        server.kill()
+
+
+@contextlib.contextmanager
+def openssh(folder: Path) -> Iterator[Fresh]:
+    """OpenSSH's own server as it comes, with as few channels a connection as it gives everybody; a key opens it."""
+    port = free_port()
+    for key in ("host_key", "user_key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
+    settings = {
+        "ListenAddress": f"127.0.0.1:{port}", "HostKey": folder / "host_key", "PidFile": "none", "UsePAM": "no",
+        "AuthorizedKeysFile": folder / "user_key.pub", "StrictModes": "no", "PasswordAuthentication": "no",
+        "Subsystem": "sftp internal-sftp",
+    }  # fmt: skip
+    (folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+    if os.geteuid() == 0:
+        os.makedirs("/run/sshd", exist_ok=True)  # where it drops its rights; the init system makes it elsewhere
+    argv = [shutil.which("sshd", path="/usr/sbin:/usr/local/sbin") or "sshd", "-D", "-e"]
+    server = Server([*argv, "-f", str(folder / "sshd_config")], port, folder / "sshd.log")
+
+    def place() -> Place:
+        options = {"username": getpass.getuser(), "key_filename": str(folder / "user_key")}
+        url = f"sftp://127.0.0.1:{port}{folder}/{secrets.token_hex(6)}"
+        return url, {**options, "host_key_policy": "auto_add"}
 
     try:
         server.wait_for(server.listens)

@@ -86,6 +86,15 @@ class TestRcloneSftp(BackendSuite):
         yield from _opened(rclone_sftp)
 
 
+@pytest.mark.server
+class TestOpenSSH(BackendSuite):
+    """Its rename refuses a taken name, whoever else looks."""
+
+    @pytest.fixture
+    def backend(self, openssh: Fresh) -> Iterator[Backend]:
+        yield from _opened(openssh)
+
+
 class PlainMemory(MemoryFileSystem):  # type: ignore[misc]
     """A file system as many are: no exclusive create, and a moment between looking and writing."""
 
