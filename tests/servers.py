@@ -1,9 +1,10 @@
-"""Real object stores on 127.0.0.1 for the tests: SeaweedFS, moto, OpenSSH, and rclone as S3 and as SFTP.
+"""Real stores on 127.0.0.1 for the tests: SeaweedFS, moto, OpenSSH, web servers, and rclone as S3, SFTP and WebDAV.
 
 Each class starts its server on free ports and kills it with the test process.  ``fresh()`` gives the URL of a new,
 empty place and the storage options to reach it.
 """
 
+import base64
 import contextlib
 import ctypes
 import getpass
@@ -27,6 +28,7 @@ _PR_SET_PDEATHSIG = 1
 
 Place = tuple[str, dict[str, Any]]
 Fresh = Callable[[], Place]
+Shown = Callable[[], tuple[Path, Place]]  # a new folder, and where it can be read
 
 
 def free_port(also: int = 0) -> int:
@@ -233,5 +235,53 @@ def openssh(folder: Path) -> Iterator[Fresh]:
     try:
         server.wait_for(server.listens)
         yield place
+    finally:
+        server.kill()
+
+
+@contextlib.contextmanager
+def webdav(folder: Path) -> Iterator[Shown]:
+    """rclone's WebDAV, with a password."""
+    port = free_port()
+    options = {"base_url": f"http://127.0.0.1:{port}", "auth": ["u", SECRET]}
+    yield from _shown(_rclone_shows("webdav", port, folder), port, folder, "webdav://{}/repo", options)
+
+
+@contextlib.contextmanager
+def rclone_http(folder: Path) -> Iterator[Shown]:
+    """rclone as a web server, with a password."""
+    port, login = free_port(), base64.b64encode(f"u:{SECRET}".encode()).decode()
+    options = {"headers": {"Authorization": f"Basic {login}"}}
+    yield from _shown(_rclone_shows("http", port, folder), port, folder, f"http://127.0.0.1:{port}/{{}}/repo", options)
+
+
+@contextlib.contextmanager
+def python_http(folder: Path) -> Iterator[Shown]:
+    """Python's own web server, which knows no ranges."""
+    port = free_port()
+    argv = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(folder / "data")]
+    yield from _shown(argv, port, folder, f"http://127.0.0.1:{port}/{{}}/repo", {})
+
+
+def _rclone_shows(kind: str, port: int, folder: Path) -> list[str]:
+    argv = [tool("rclone"), "serve", kind, "--config", "/dev/null", "--addr", f"127.0.0.1:{port}"]
+    return [*argv, "--user", "u", "--pass", SECRET, "--cache-dir", str(folder / "cache"), str(folder / "data")]
+
+
+def _shown(argv: list[str], port: int, folder: Path, url: str, options: dict[str, Any]) -> Iterator[Shown]:
+    """rclone keeps listings: what it is to show is there before it looks, and the folders above before it starts."""
+    names = [secrets.token_hex(6) for _ in range(100)]
+    for name in names:
+        (folder / "data" / name).mkdir(parents=True)
+
+    def fresh() -> tuple[Path, Place]:
+        name = names.pop()
+        (folder / "data" / name / "repo").mkdir()
+        return folder / "data" / name / "repo", (url.format(name), options)
+
+    server = Server(argv, port, folder / "log")
+    try:
+        server.wait_for(server.listens)
+        yield fresh
     finally:
         server.kill()

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import SplitResult
+from urllib.parse import urlsplit
 
 import paramiko
 from fsspec.implementations.sftp import HOST_KEY_POLICIES, SFTPFileSystem
@@ -48,13 +48,14 @@ class _KnownHosts(SFTPFileSystem):  # type: ignore[misc]
 
 
 class SftpDriver:
-    def __init__(self, parts: SplitResult, options: Mapping[str, Any], *, create: bool) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any], *, create: bool) -> None:
+        parts = urlsplit(url)
         if not parts.hostname:
             raise InvalidInput("an SFTP URL names a host", hint="sftp://user@host/path")
         self._root = parts.path.rstrip("/")
         self.place = parts.geturl().rstrip("/")
         named = {"port": parts.port, "username": parts.username}
-        self._options = {"host_key_policy": "reject", **_TIMEOUTS, **{k: v for k, v in named.items() if v}, **options}
+        self._options = {"host_key_policy": "reject", **_TIMEOUTS, **options, **{k: v for k, v in named.items() if v}}
         if self._options["host_key_policy"] not in HOST_KEY_POLICIES:
             raise InvalidInput(f"host_key_policy is one of {', '.join(sorted(HOST_KEY_POLICIES))}")
         self._host = parts.hostname
