@@ -112,6 +112,6 @@ class ReadOnlyDriver(ABC):
     def _refuse(self, name: str = "") -> NoReturn:
         raise StoreDenied(
             f"{self.place} can only be read",
-            hint="HTTP and WebDAV serve copies; write to a folder, S3 or SFTP, 'snapvault replicate' copies from here",
+            hint="HTTP and WebDAV only serve copies: write to a place of another kind",
             affected=[name] if name else [],
         )

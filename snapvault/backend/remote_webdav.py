@@ -70,9 +70,10 @@ class WebdavDriver(ReadOnlyDriver):
         base = _path(reply.url, "")
         found: dict[str, int | None] = {}
         for response in ElementTree.fromstring(reply.body or b"").findall(_DAV + "response"):
-            path = _path(reply.url, response.findtext(_DAV + "href", ""))
+            href = response.findtext(_DAV + "href", "")
+            path = _path(reply.url, href)
             below = path.removeprefix(base).removeprefix("/")
-            if not f"{path}/".startswith(f"{base}/") or "/" in below:
+            if not href or not f"{path}/".startswith(f"{base}/") or "/" in below:
                 raise StoreUnavailable(f"{self.place} lists {path}, which is not in {base}")
             found[below] = self._size_in(response, path)
         if "" not in found:
