@@ -86,7 +86,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"Content-Length": str(len(body)), **answer.headers}
         self.send_response(answer.status)
         for name, value in headers.items():
-            self.send_header(name, value)
+            if value:
+                self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
