@@ -41,3 +41,31 @@ def rclone_sftp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Fr
     """URL and storage options of a folder that is not there yet on an SFTP server."""
     with servers.rclone_sftp(tmp_path_factory.mktemp("rclone-sftp")) as fresh:
         yield fresh
+
+
+@pytest.fixture(scope="session")
+def openssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Fresh]:
+    """The same on OpenSSH."""
+    with servers.openssh(tmp_path_factory.mktemp("openssh")) as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="session")
+def webdav(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Shown]:
+    """Call it: a new folder, and where it can be read behind WebDAV."""
+    with servers.webdav(tmp_path_factory.mktemp("webdav")) as shown:
+        yield shown
+
+
+@pytest.fixture(scope="session")
+def rclone_http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Shown]:
+    """The same on rclone's web server."""
+    with servers.rclone_http(tmp_path_factory.mktemp("rclone-http")) as shown:
+        yield shown
+
+
+@pytest.fixture(scope="session")
+def python_http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Shown]:
+    """The same on Python's."""
+    with servers.python_http(tmp_path_factory.mktemp("python-http")) as shown:
+        yield shown

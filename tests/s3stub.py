@@ -1,9 +1,10 @@
-"""An S3 server of a few lines that answers as told, to see how its answers are understood."""
+"""A server of a few lines that answers as told, to see how its answers are understood; left alone, it speaks S3."""
 
 import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -23,12 +24,16 @@ class Answer:
 
 
 class Stub:
-    """``script`` is used up answer by answer; after that the server behaves.  ``seen`` are methods and paths."""
+    """``script`` is used up answer by answer; after that the server behaves.
+
+    ``seen`` are methods and paths, ``headers`` came with them.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.script: list[Answer] = []
         self.seen: list[tuple[str, str]] = []
+        self.headers: list[Message] = []
         self.port = 0
 
     def place(self, **config: Any) -> servers.Place:
@@ -47,6 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
         stub, path = self.stub, self.path.split("?")[0]
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         stub.seen.append((self.command, path))
+        stub.headers.append(self.headers)
         answer = stub.script.pop(0) if stub.script else None
         if answer is None:
             answer = self._behave(path, body)
@@ -57,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._reply(answer)
 
-    do_GET = do_PUT = do_HEAD = do_DELETE = _serve
+    do_GET = do_PUT = do_HEAD = do_DELETE = do_PROPFIND = _serve
 
     def _behave(self, path: str, body: bytes) -> Answer:
         objects = self.stub.objects
@@ -80,7 +86,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"Content-Length": str(len(body)), **answer.headers}
         self.send_response(answer.status)
         for name, value in headers.items():
-            self.send_header(name, value)
+            if value:
+                self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)

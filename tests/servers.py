@@ -1,11 +1,13 @@
-"""Real object stores on 127.0.0.1 for the tests: SeaweedFS, moto, and rclone as S3 and as SFTP.
+"""Real stores on 127.0.0.1 for the tests: SeaweedFS, moto, OpenSSH, web servers, and rclone as S3, SFTP and WebDAV.
 
 Each class starts its server on free ports and kills it with the test process.  ``fresh()`` gives the URL of a new,
 empty place and the storage options to reach it.
 """
 
+import base64
 import contextlib
 import ctypes
+import getpass
 import json
 import os
 import random
@@ -26,6 +28,7 @@ _PR_SET_PDEATHSIG = 1
 
 Place = tuple[str, dict[str, Any]]
 Fresh = Callable[[], Place]
+Shown = Callable[[], tuple[Path, Place]]  # a new folder, and where it can be read
 
 
 def free_port(also: int = 0) -> int:
@@ -203,5 +206,82 @@ def rclone_sftp(folder: Path) -> Iterator[Fresh]:
     try:
         server.wait_for(server.listens)
         yield place
+    finally:
+        server.kill()
+
+
+@contextlib.contextmanager
+def openssh(folder: Path) -> Iterator[Fresh]:
+    """OpenSSH's own server as it comes, with as few channels a connection as it gives everybody; a key opens it."""
+    port = free_port()
+    for key in ("host_key", "user_key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
+    settings = {
+        "ListenAddress": f"127.0.0.1:{port}", "HostKey": folder / "host_key", "PidFile": "none", "UsePAM": "no",
+        "AuthorizedKeysFile": folder / "user_key.pub", "StrictModes": "no", "PasswordAuthentication": "no",
+        "Subsystem": "sftp internal-sftp",
+    }  # fmt: skip
+    (folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+    if os.geteuid() == 0:
+        os.makedirs("/run/sshd", exist_ok=True)  # where it drops its rights; the init system makes it elsewhere
+    argv = [shutil.which("sshd", path="/usr/sbin:/usr/local/sbin") or "sshd", "-D", "-e"]
+    server = Server([*argv, "-f", str(folder / "sshd_config")], port, folder / "sshd.log")
+
+    def place() -> Place:
+        options = {"username": getpass.getuser(), "key_filename": str(folder / "user_key")}
+        url = f"sftp://127.0.0.1:{port}{folder}/{secrets.token_hex(6)}"
+        return url, {**options, "host_key_policy": "auto_add"}
+
+    try:
+        server.wait_for(server.listens)
+        yield place
+    finally:
+        server.kill()
+
+
+@contextlib.contextmanager
+def webdav(folder: Path) -> Iterator[Shown]:
+    """rclone's WebDAV, with a password."""
+    port = free_port()
+    options = {"base_url": f"http://127.0.0.1:{port}", "auth": ["u", SECRET]}
+    yield from _shown(_rclone_shows("webdav", port, folder), port, folder, "webdav://{}/repo", options)
+
+
+@contextlib.contextmanager
+def rclone_http(folder: Path) -> Iterator[Shown]:
+    """rclone as a web server, with a password."""
+    port, login = free_port(), base64.b64encode(f"u:{SECRET}".encode()).decode()
+    options = {"headers": {"Authorization": f"Basic {login}"}}
+    yield from _shown(_rclone_shows("http", port, folder), port, folder, f"http://127.0.0.1:{port}/{{}}/repo", options)
+
+
+@contextlib.contextmanager
+def python_http(folder: Path) -> Iterator[Shown]:
+    """Python's own web server, which knows no ranges."""
+    port = free_port()
+    argv = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(folder / "data")]
+    yield from _shown(argv, port, folder, f"http://127.0.0.1:{port}/{{}}/repo", {})
+
+
+def _rclone_shows(kind: str, port: int, folder: Path) -> list[str]:
+    argv = [tool("rclone"), "serve", kind, "--config", "/dev/null", "--addr", f"127.0.0.1:{port}"]
+    return [*argv, "--user", "u", "--pass", SECRET, "--cache-dir", str(folder / "cache"), str(folder / "data")]
+
+
+def _shown(argv: list[str], port: int, folder: Path, url: str, options: dict[str, Any]) -> Iterator[Shown]:
+    """rclone keeps listings: what it is to show is there before it looks, and the folders above before it starts."""
+    names = [secrets.token_hex(6) for _ in range(100)]
+    for name in names:
+        (folder / "data" / name).mkdir(parents=True)
+
+    def fresh() -> tuple[Path, Place]:
+        name = names.pop()
+        (folder / "data" / name / "repo").mkdir()
+        return folder / "data" / name / "repo", (url.format(name), options)
+
+    server = Server(argv, port, folder / "log")
+    try:
+        server.wait_for(server.listens)
+        yield fresh
     finally:
         server.kill()

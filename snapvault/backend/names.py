@@ -9,6 +9,7 @@ from snapvault.foundation.errors import Damaged, InvalidInput
 _COMPONENT = "[A-Za-z0-9_-][A-Za-z0-9._-]*"
 _NAME = re.compile(rf"{_COMPONENT}(/{_COMPONENT})*")
 _HINT = "use A-Z a-z 0-9 . _ - and /"
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _PREFIX = re.compile(rf"({_COMPONENT}/)*({_COMPONENT})?")
 
 
@@ -50,6 +51,19 @@ def short(name: str, start: int, length: int | None, size: int) -> Damaged:
     """The error for an object that has fewer bytes than the caller knows it must have."""
     want = f"from byte {start}" if length is None else f"bytes {start} to {start + length}"
     return Damaged(f"{name} has {size} bytes; asked for {want}", affected=[name])
+
+
+def check_content_range(name: str, header: str | None, got: int, start: int, length: int | None) -> None:
+    """Damaged unless the Content-Range of an HTTP reply with ``got`` bytes says that they are those asked for."""
+    if header is None and start == 0 and got == length:
+        return  # it has no ranges, and the whole is what was asked for
+    match = _CONTENT_RANGE.fullmatch(header or "")
+    if match is None:
+        raise Damaged(f"{name}: the store ignored the range that was asked for", affected=[name])
+    first, last, size = (int(text) for text in match.groups())
+    end = end_of(name, size, start, length)
+    if (first, last + 1) != (start, end) or got != end - start:
+        raise Damaged(f"{name}: bytes {first} to {last + 1} came instead of {start} to {end}", affected=[name])
 
 
 def total(data: Sequence[Buffer]) -> int:

@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 _S3 = frozenset({"s3", "s3a"})
 _SFTP = frozenset({"sftp", "ssh"})
+_HTTP = frozenset({"http", "https"})
+_WEBDAV = frozenset({"webdav", "dav"})
 _REFUSED = {
     "sshfs": "it ignores ranges and loses files in moves; use sftp://",
     "file": "it never syncs to disk; use a plain path",
@@ -29,7 +31,12 @@ _REFUSED = {
     "filecache": "a cache in front of a store hides its state; use the store's own URL",
     "blockcache": "a cache in front of a store hides its state; use the store's own URL",
 }
-EXTRAS = {"s3": "s3", "s3a": "s3", "sftp": "sftp", "ssh": "sftp"}
+EXTRAS = {
+    **dict.fromkeys(_S3, "s3"),
+    **dict.fromkeys(_SFTP, "sftp"),
+    **dict.fromkeys(_HTTP, "http"),
+    **dict.fromkeys(_WEBDAV, "webdav"),
+}
 
 
 class Driver(Protocol):
@@ -65,14 +72,15 @@ class FsspecBackend:
 
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None, *, create: bool = False) -> None:
         parts = check_url(url)
-        options = dict(storage_options or {})
-        self._secrets = secrets_in(options)
-        self.lock_rule = take_rule(options)
+        self._secrets = secrets_in(storage_options or {})
         self._pid = os.getpid()
         self._closed = False
         self._url = self._address = url.rstrip("/")
         with self._mapped("", missing=RepositoryNotFound):
-            self._driver = _make_driver(parts, self._url, options, self.lock_rule, create=create)
+            options = _configured(parts.scheme, storage_options or {})
+            self._secrets = secrets_in(options)
+            self.lock_rule = take_rule(options)
+            self._driver = _make_driver(parts.scheme, self._url, options, self.lock_rule, create=create)
         self._url = self._driver.place
 
     @property
@@ -179,30 +187,51 @@ def check_url(url: str) -> SplitResult:
     return parts
 
 
-def _make_driver(
-    parts: SplitResult, url: str, options: dict[str, Any], rule: LockRule | None, *, create: bool
-) -> Driver:
+def _configured(scheme: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, with what fsspec's own configuration (its files, FSSPEC_...) has besides for such URLs."""
     import fsspec  # drivers are heavy, and most processes need one of them or none
 
-    if rule is not None and parts.scheme not in _S3:
+    try:
+        return dict(fsspec.config.apply_config(fsspec.get_filesystem_class(scheme), dict(given)))
+    except ImportError as err:
+        raise _not_installed(scheme, err) from err
+
+
+def _make_driver(scheme: str, url: str, options: Mapping[str, Any], rule: LockRule | None, *, create: bool) -> Driver:
+    if rule is not None and scheme not in _S3:
         raise InvalidInput(f"{url}: no object can be locked there", hint=f"the storage option {OBJECT_LOCK} is for S3")
     try:
-        fsspec.get_filesystem_class(parts.scheme)
-        if parts.scheme in _S3:
-            from snapvault.backend.remote_s3 import S3Driver
-
-            return S3Driver(url, options, rule, create=create)
-        if parts.scheme in _SFTP:
-            from snapvault.backend.remote_sftp import SftpDriver
-
-            return SftpDriver(parts, options, create=create)
-        from snapvault.backend.remote_generic import GenericDriver
-
-        return GenericDriver(url, options, create=create)
+        return _driver_class(scheme)(url, options, create=create, **({"rule": rule} if rule else {}))
     except ImportError as err:
-        extra = EXTRAS.get(parts.scheme)
-        hint = f"pip install 'snapvault[{extra}]'" if extra else str(err)
-        raise InvalidInput(f"the driver for {parts.scheme}:// is not installed", hint=hint) from err
+        raise _not_installed(scheme, err) from err
     except (ValueError, TypeError, KeyError) as err:
         text = reason(err, secrets_in(options))
         raise InvalidInput(f"{url} with these storage options: {text}", hint="check URL and storage options") from err
+
+
+def _driver_class(scheme: str) -> Callable[..., Driver]:
+    if scheme in _S3:
+        from snapvault.backend.remote_s3 import S3Driver
+
+        return S3Driver
+    if scheme in _SFTP:
+        from snapvault.backend.remote_sftp import SftpDriver
+
+        return SftpDriver
+    if scheme in _HTTP:
+        from snapvault.backend.remote_http import HttpDriver
+
+        return HttpDriver
+    if scheme in _WEBDAV:
+        from snapvault.backend.remote_webdav import WebdavDriver
+
+        return WebdavDriver
+    from snapvault.backend.remote_generic import GenericDriver
+
+    return GenericDriver
+
+
+def _not_installed(scheme: str, err: ImportError) -> InvalidInput:
+    extra = EXTRAS.get(scheme)
+    hint = f"pip install 'snapvault[{extra}]'" if extra else str(err)
+    return InvalidInput(f"the driver for {scheme}:// is not installed", hint=hint)

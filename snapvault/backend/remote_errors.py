@@ -19,7 +19,7 @@ from snapvault.foundation.errors import (
     StoreUnavailable,
 )
 
-_SECRET_NAME = re.compile(r"(?!.*policy)(key|.*(_key|secret|token|pass|sas|credential|auth))", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(?!.*policy)(key|.*([_-]key|secret|token|pass|sas|credential|auth|cookie))", re.IGNORECASE)
 _SHORTEST = 6  # characters; removing shorter ones would show where they were and mangle the message
 _USERINFO = re.compile(r"//[^/@\s]*@")
 _BY_CODE: Mapping[str, type[SnapvaultError]] = {
@@ -70,8 +70,9 @@ def secrets_in(options: Mapping[str, Any]) -> frozenset[str]:
     for name, value in options.items():
         if isinstance(value, Mapping):
             found |= secrets_in(value)
-        elif isinstance(value, str) and len(value) >= _SHORTEST and _SECRET_NAME.match(name):
-            found.add(value)
+        elif _SECRET_NAME.match(name):
+            values = value if isinstance(value, list | tuple) else [value]  # a pair of user and password
+            found |= {text for text in values if isinstance(text, str) and len(text) >= _SHORTEST}
     return frozenset(found)
 
 
@@ -89,11 +90,16 @@ def s3_code(err: BaseException) -> tuple[str, int]:
     return "", 0
 
 
+def kind_of_status(status: int) -> type[SnapvaultError]:
+    """What an HTTP status stands for."""
+    return _BY_STATUS.get(status, StoreUnavailable)
+
+
 def kind_of(err: Exception) -> type[SnapvaultError] | None:
     """Which error of the protocol this is; None for what looks like a bug rather than a store's answer."""
     code, status = s3_code(err)
     if code or status:
-        return _BY_CODE.get(code) or _BY_STATUS.get(status) or StoreUnavailable
+        return _BY_CODE.get(code) or kind_of_status(status)
     if isinstance(err, OSError):
         return _of_os_error(err)
     for cls in type(err).__mro__:

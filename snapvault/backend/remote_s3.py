@@ -4,25 +4,21 @@ One request a call, so that a lost reply is seen by whoever retries (botocore's 
 own success into a refusal), and no multipart uploads, so that nothing is left half-written.
 """
 
-import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from aiobotocore.httpsession import AIOHTTPSession  # type: ignore[import-untyped]
-from fsspec.asyn import sync
 from fsspec.core import url_to_fs
 
 from snapvault.backend.body import body
-from snapvault.backend.names import end_of, is_name, total
+from snapvault.backend.names import check_content_range, end_of, is_name, total
 from snapvault.backend.object_lock import LockRule
 from snapvault.backend.protocol import Buffer, Exists, ObjectInfo
+from snapvault.backend.remote_asyn import run
 from snapvault.backend.remote_errors import s3_code
 from snapvault.backend.remote_s3_lock import S3ObjectLock
-from snapvault.foundation.errors import Damaged, InvalidInput, StoreUnavailable
-
-T = TypeVar("T")
+from snapvault.foundation.errors import InvalidInput, StoreUnavailable
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 5, 30  # seconds; the second is between two bytes, not of the whole transfer
 MAX_PUT = 5 * 2**30  # bytes, of one PUT request
@@ -46,11 +42,10 @@ _CONFIG = {
     # what is read is verified by its digest; several servers send checksums that botocore does not understand
     "response_checksum_validation": "when_required",
 }
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 class S3Driver:
-    def __init__(self, url: str, options: Mapping[str, Any], rule: LockRule | None, *, create: bool) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any], *, create: bool, rule: LockRule | None = None) -> None:
         merged = {**options, "config_kwargs": {**_CONFIG, **options.get("config_kwargs", {})}}
         # the listings cache is stale as soon as somebody else writes, and cached instances are shared with strangers
         self._fs, path = url_to_fs(url, **merged, use_listings_cache=False, skip_instance_cache=True)
@@ -95,7 +90,7 @@ class S3Driver:
         last = "" if length is None else str(start + length - 1)
         try:
             wanted = {"Range": f"bytes={start}-{last}"} if ranged else {}
-            body, headers = self._run(lambda: self._get(name, wanted, length))
+            body, headers = run(self._fs, self._get(name, wanted, length), self.place)
         except OSError as err:
             if s3_code(err)[1] != 416:
                 raise
@@ -104,7 +99,7 @@ class S3Driver:
         if len(body) != headers["ContentLength"]:
             raise StoreUnavailable(f"{name}: {len(body)} bytes came of {headers['ContentLength']}", affected=[name])
         if ranged:
-            _check_range(name, headers.get("ContentRange"), len(body), start, length)
+            check_content_range(name, headers.get("ContentRange"), len(body), start, length)
         return body
 
     def size(self, name: str) -> int:
@@ -143,18 +138,7 @@ class S3Driver:
 
     def ask(self, method: str, **arguments: Any) -> Mapping[str, Any]:
         """One request about the bucket."""
-        return self._run(lambda: self._fs._call_s3(method, Bucket=self.bucket, **arguments))
-
-    def _run(self, start: Callable[[], Awaitable[T]]) -> T:
-        """The result of a coroutine; fsspec's ``sync`` gives None when it was cancelled, which is no success."""
-
-        async def wrapped() -> tuple[T]:
-            return (await start(),)
-
-        result = sync(self._fs.loop, wrapped)
-        if result is None:
-            raise StoreUnavailable(f"a request to {self.place} was cancelled")
-        return result[0]  # type: ignore[no-any-return]
+        return run(self._fs, self._fs._call_s3(method, Bucket=self.bucket, **arguments), self.place)
 
     async def _get(self, name: str, extra: Mapping[str, str], most: int | None) -> tuple[bytes, Mapping[str, Any]]:
         reply = await self._fs._call_s3("get_object", Bucket=self.bucket, Key=self.key(name), **extra)
@@ -168,7 +152,7 @@ class S3Driver:
     def _pages(self, prefix: str) -> Iterator[Mapping[str, Any]]:
         token: dict[str, str] = {}
         while True:
-            page = self._run(partial(self._fs._call_s3, "list_objects_v2", Bucket=self.bucket, Prefix=prefix, **token))
+            page = self.ask("list_objects_v2", Prefix=prefix, **token)
             yield page
             if not page.get("IsTruncated"):
                 return
@@ -193,15 +177,3 @@ class S3Driver:
             where = {"CreateBucketConfiguration": {"LocationConstraint": self._region}} if abroad else {}
             lock = {"ObjectLockEnabledForBucket": True} if self.locks else {}
             self.ask("create_bucket", **where, **lock)
-
-
-def _check_range(name: str, header: str | None, got: int, start: int, length: int | None) -> None:
-    if header is None and start == 0 and got == length:
-        return  # it has no ranges, and the whole is what was asked for
-    match = _CONTENT_RANGE.fullmatch(header or "")
-    if match is None:
-        raise Damaged(f"{name}: the store ignored the range that was asked for", affected=[name])
-    first, last, size = (int(text) for text in match.groups())
-    end = end_of(name, size, start, length)
-    if (first, last + 1) != (start, end) or got != end - start:
-        raise Damaged(f"{name}: bytes {first} to {last + 1} came instead of {start} to {end}", affected=[name])

@@ -1,17 +1,19 @@
 """SFTP, through the connection of fsspec's file system and channels of our own.
 
-An SFTP channel of paramiko drops the replies of other threads, so each call takes one for itself.  An object is
-written under a temporary name and renamed: plain rename refuses a taken name on OpenSSH, but not everywhere.
+An SFTP channel of paramiko drops the replies of other threads, so each call takes one for itself, and waits where as
+many are in use as a server allows.  An object is written under a temporary name and renamed: plain rename refuses a
+taken name on OpenSSH, but not everywhere.
 """
 
 import contextlib
+import logging
 import secrets
 import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import SplitResult
+from urllib.parse import urlsplit
 
 import paramiko
 from fsspec.implementations.sftp import HOST_KEY_POLICIES, SFTPFileSystem
@@ -23,9 +25,13 @@ from snapvault.backend.walk import Entry, walk
 from snapvault.foundation.errors import Damaged, InvalidInput, RepositoryNotFound, StoreUnavailable
 
 TEMP_PREFIX = ".tmp-"
+CHANNELS = 8  # OpenSSH refuses the eleventh of a connection unless it is set up otherwise
 _TIMEOUTS = {"timeout": 10.0, "banner_timeout": 15.0, "auth_timeout": 15.0}  # seconds, to connect
 _REPLY_TIMEOUT = 60.0  # seconds without a reply
 _ANSWERS = (FileNotFoundError, PermissionError, Exists)  # the channel is still good after these
+
+# Without any handler Python prints what paramiko logs, tracebacks and all; whoever wants to see it still can.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 class _KnownHosts(SFTPFileSystem):  # type: ignore[misc]
@@ -42,17 +48,18 @@ class _KnownHosts(SFTPFileSystem):  # type: ignore[misc]
 
 
 class SftpDriver:
-    def __init__(self, parts: SplitResult, options: Mapping[str, Any], *, create: bool) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any], *, create: bool) -> None:
+        parts = urlsplit(url)
         if not parts.hostname:
             raise InvalidInput("an SFTP URL names a host", hint="sftp://user@host/path")
         self._root = parts.path.rstrip("/")
         self.place = parts.geturl().rstrip("/")
         named = {"port": parts.port, "username": parts.username}
-        self._options = {"host_key_policy": "reject", **_TIMEOUTS, **{k: v for k, v in named.items() if v}, **options}
+        self._options = {"host_key_policy": "reject", **_TIMEOUTS, **options, **{k: v for k, v in named.items() if v}}
         if self._options["host_key_policy"] not in HOST_KEY_POLICIES:
             raise InvalidInput(f"host_key_policy is one of {', '.join(sorted(HOST_KEY_POLICIES))}")
         self._host = parts.hostname
-        self._lock = threading.Lock()
+        self._lock, self._free = threading.Lock(), threading.BoundedSemaphore(CHANNELS)
         self._fs: _KnownHosts | None = None
         self._idle: list[paramiko.SFTPClient] = []
         self._made: set[str] = set()
@@ -60,7 +67,8 @@ class SftpDriver:
         if create:
             self._make_folders(self._root)
         else:
-            self._give_back(self._channel())  # a wrong address or password shows at once
+            with self._client():  # a wrong address or password shows at once
+                pass
 
     def write(self, name: str, data: Sequence[Buffer], *, create: bool) -> None:
         folder = self._path(name).rpartition("/")[0]
@@ -198,16 +206,18 @@ class SftpDriver:
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[paramiko.SFTPClient]:
-        client = self._channel()
-        try:
-            yield client
-        except _ANSWERS:
+        """A channel for one call, which takes no second one meanwhile."""
+        with self._free:
+            client = self._channel()
+            try:
+                yield client
+            except _ANSWERS:
+                self._give_back(client)
+                raise
+            except BaseException:
+                client.close()
+                raise
             self._give_back(client)
-            raise
-        except BaseException:
-            client.close()
-            raise
-        self._give_back(client)
 
     def _give_back(self, client: paramiko.SFTPClient) -> None:
         with self._lock:
@@ -220,9 +230,11 @@ class SftpDriver:
             if fs is None or transport is None or not transport.is_active():
                 self._idle.clear()
                 fs = self._fs = self._connect()
+                client = fs.ftp
             elif self._idle:
                 return self._idle.pop()
-            client = fs.client.open_sftp()
+            else:
+                client = fs.client.open_sftp()
         client.get_channel().settimeout(_REPLY_TIMEOUT)
         return client
 

@@ -9,12 +9,20 @@ pytest runs everything below::
             yield MyBackend(...)
 
 A store that cannot do everything says so with ``capabilities``; the suite then demands that the probe finds out.
+
+``ReadOnlySuite`` is for stores that only show what somebody else put there.  Its fixture ``filled`` gives a function
+that takes the content, by name, and answers with the backend::
+
+    class TestMirror(ReadOnlySuite):
+        @pytest.fixture
+        def filled(self, tmp_path):
+            return lambda objects: MyMirror(write_files(tmp_path, objects))
 """
 
 import contextlib
 import random
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -23,9 +31,10 @@ import pytest
 from snapvault.backend.checked import CheckedBackend
 from snapvault.backend.probe import PREFIX, RACERS, Capabilities, probe
 from snapvault.backend.protocol import Backend, Exists, NotFound, ObjectInfo
-from snapvault.foundation.errors import Damaged, InvalidInput
+from snapvault.foundation.errors import Damaged, InvalidInput, StoreDenied
 
 T = TypeVar("T")
+Fill = Callable[[Mapping[str, bytes]], Backend]
 
 EVERYTHING = Capabilities(put_if_absent=True, range_read=True, list_after_put=True)
 MANY = 1005  # more than the 1000 names of one S3 listing page, at which restic once stopped
@@ -35,10 +44,157 @@ NAMES = ("a-b/c", "a.b", "a/b", "a/b-c", "a/b.c", "a/bc/d", "a/bc/e", "a0", "b/a
 BAD_NAMES = ("", "/a", "a/", "a//b", ".", "..", "a/../b", ".hidden", "a/.tmp-x", "a\n", "a b", "ä", "a\\b")
 
 
-class BackendSuite:
+class ReadSuite:
+    """What a store promises to whoever reads."""
+
+    @pytest.fixture
+    def filled(self) -> Fill:
+        """A function that puts objects into an empty store, and gives the backend."""
+        raise NotImplementedError
+
+    def test_get(self, filled: Fill) -> None:
+        backend = filled({"packs/ab/one": b"first second", "a": b"xyz", "empty": b""})
+        assert backend.get("packs/ab/one") == b"first second"
+        for body in (backend.get("a"), backend.get("a", 1, 1), backend.get("empty")):
+            assert type(body) is bytes
+
+    def test_head(self, filled: Fill) -> None:
+        backend = filled({"a/b": bytes(12345), "empty": b""})
+        assert backend.head("a/b") == ObjectInfo("a/b", 12345)
+        assert backend.head("empty").size == 0
+
+    def test_ranges(self, filled: Fill) -> None:
+        body = random.Random(2).randbytes(1000)
+        backend = filled({"a": body, "empty": b""})
+        for start, length in ((0, 1), (0, 1000), (1, 998), (999, 1), (500, 0), (1000, 0), (0, None), (1000, None)):
+            assert backend.get("a", start, length) == body[start : None if length is None else start + length]
+        assert backend.get("empty", 0, 0) == b""
+
+    def test_ranges_of_a_large_object(self, filled: Fill) -> None:
+        body = random.Random(1).randbytes(LARGE)
+        backend = filled({"packs/00/large": body})
+        assert backend.get("packs/00/large") == body
+        assert backend.get("packs/00/large", LARGE - 70_000, 70_000) == body[-70_000:]
+        assert backend.get("packs/00/large", 10_000_001) == body[10_000_001:]
+
+    @pytest.mark.parametrize(("start", "length"), [(0, 1001), (999, 2), (1000, 1), (1001, None), (5000, 1), (1001, 0)])
+    def test_range_beyond_the_end_is_damage(self, filled: Fill, start: int, length: int | None) -> None:
+        backend = filled({"a": bytes(1000)})
+        with pytest.raises(Damaged) as caught:
+            backend.get("a", start, length)
+        assert caught.value.affected == ("a",)
+
+    @pytest.mark.parametrize(("start", "length"), [(-1, None), (0, -1), (-5, 3)])
+    def test_negative_range_is_refused(self, filled: Fill, start: int, length: int | None) -> None:
+        backend = filled({"a": bytes(10)})
+        with pytest.raises(InvalidInput):
+            backend.get("a", start, length)
+
+    def test_missing(self, filled: Fill) -> None:
+        backend = filled({"folder/b": b"x"})
+        calls: tuple[Callable[[str], object], ...] = (backend.get, backend.head, lambda name: backend.get(name, 1, 1))
+        for name in ("a", "folder", "folder/c", "folder/b/c", "no/such"):
+            for call in calls:
+                with pytest.raises(NotFound) as caught:
+                    call(name)
+                assert caught.value.affected == (name,)
+
+    @pytest.mark.parametrize("name", BAD_NAMES)
+    def test_bad_names_are_refused(self, filled: Fill, name: str) -> None:
+        backend = filled({})
+        calls: tuple[Callable[[], object], ...] = (
+            lambda: backend.put(name, [b"x"]),
+            lambda: backend.put_if_absent(name, [b"x"]),
+            lambda: backend.get(name),
+            lambda: backend.head(name),
+            lambda: backend.delete(name),
+        )
+        for call in calls:
+            with pytest.raises(InvalidInput):
+                call()
+        assert list(backend.list()) == []
+
+    def test_list_is_in_name_order(self, filled: Fill) -> None:
+        backend = filled({name: name.encode() for name in reversed(NAMES)})
+        assert [(info.name, info.size) for info in backend.list()] == sorted((name, len(name)) for name in NAMES)
+
+    def test_list_prefix_is_a_string_prefix(self, filled: Fill) -> None:
+        backend = filled(dict.fromkeys(NAMES, b"x"))
+        for prefix in ("", "a", "a/", "a/b", "a/b-", "a/bc", "a/bc/", "a-", "b/a/a", "c", "a/b/c/d", "zz"):
+            assert [info.name for info in backend.list(prefix)] == sorted(n for n in NAMES if n.startswith(prefix))
+
+    def test_list_of_an_empty_store(self, filled: Fill) -> None:
+        backend = filled({})
+        assert list(backend.list()) == []
+        assert list(backend.list("packs/")) == []
+
+    def test_list_of_many(self, filled: Fill) -> None:
+        names = [f"index/{i:05}" for i in range(MANY)]
+        names += [f"packs/{i % 3:02x}/{i:05}" for i in range(30)]
+        backend = filled({name: name.encode() for name in names})
+        assert [info.name for info in backend.list("index/")] == names[:MANY]
+        assert {info.name: info.size for info in backend.list()} == {name: len(name) for name in names}
+
+    def test_close_is_idempotent(self, filled: Fill) -> None:
+        backend = filled({"a": b"x"})
+        assert backend.get("a") == b"x"
+        backend.close()
+        backend.close()
+
+    def test_url_is_shown(self, filled: Fill) -> None:
+        backend = filled({})
+        assert backend.url
+        assert backend.url in repr(backend)
+
+
+class ReadOnlySuite(ReadSuite):
+    """A store that only shows what somebody else put there: whoever writes is told so, and nothing changes."""
+
+    def test_writing_is_refused(self, filled: Fill) -> None:
+        backend = filled({"a": b"x", "b/c": b"y"})
+        calls: tuple[Callable[[], object], ...] = (
+            lambda: backend.put("a", [b"new"]),
+            lambda: backend.put_if_absent("d", [b"new"]),
+            lambda: backend.delete("a"),
+            lambda: backend.delete("d"),
+            lambda: probe(backend),
+        )
+        for call in calls:
+            with pytest.raises(StoreDenied, match="only be read") as caught:
+                call()
+            assert caught.value.affected and caught.value.hint
+        assert {info.name: backend.get(info.name) for info in backend.list()} == {"a": b"x", "b/c": b"y"}
+
+    def test_threads(self, filled: Fill) -> None:
+        bodies = {f"packs/{i:02}": random.Random(i).randbytes(3000 + i) for i in range(40)}
+        backend = filled(bodies)
+
+        def work(name: str) -> None:
+            assert backend.get(name) == bodies[name]
+            assert backend.get(name, 7, 100) == bodies[name][7:107]
+            assert backend.head(name).size == len(bodies[name])
+            with pytest.raises(NotFound):
+                backend.get(f"{name}-none")
+
+        _together(work, bodies)
+
+
+class BackendSuite(ReadSuite):
     """Everything that ``snapvault.backend.protocol`` promises."""
 
     capabilities = EVERYTHING
+
+    @pytest.fixture
+    def filled(self, backend: Backend) -> Fill:
+        def put(item: tuple[str, bytes]) -> None:
+            name, body = item
+            backend.put_if_absent(name, [body[: 1 << 20], memoryview(body)[1 << 20 :]])
+
+        def fill(objects: Mapping[str, bytes]) -> Backend:
+            _together(put, objects.items())
+            return backend
+
+        return fill
 
     def test_put_and_get(self, backend: Backend) -> None:
         backend.put("packs/ab/one", [b"first ", bytearray(b"second "), memoryview(b"-third-")[1:-1]])
@@ -49,15 +205,6 @@ class BackendSuite:
         backend.put("a", [b"new"])
         assert backend.get("a") == b"new"
         assert backend.head("a") == ObjectInfo("a", 3)
-
-    def test_get_gives_bytes(self, backend: Backend) -> None:
-        backend.put("a", [b"xyz"])
-        assert type(backend.get("a")) is bytes
-        assert type(backend.get("a", 1, 1)) is bytes
-
-    def test_head(self, backend: Backend) -> None:
-        backend.put("a/b", [bytes(12345)])
-        assert backend.head("a/b") == ObjectInfo("a/b", 12345)
 
     def test_empty_object(self, backend: Backend) -> None:
         backend.put("none", [])
@@ -72,55 +219,6 @@ class BackendSuite:
         parts = [bytes([i % 256]) * (i % 5) for i in range(5000)]
         backend.put("a", parts)
         assert backend.get("a") == b"".join(parts)
-
-    def test_large_object(self, backend: Backend) -> None:
-        body = random.Random(1).randbytes(LARGE)
-        backend.put_if_absent("packs/00/large", [body[: 1 << 20], memoryview(body)[1 << 20 :]])
-        assert backend.get("packs/00/large") == body
-        assert backend.get("packs/00/large", LARGE - 70_000, 70_000) == body[-70_000:]
-        assert backend.get("packs/00/large", 10_000_001) == body[10_000_001:]
-
-    def test_ranges(self, backend: Backend) -> None:
-        body = random.Random(2).randbytes(1000)
-        backend.put("a", [body])
-        for start, length in ((0, 1), (0, 1000), (1, 998), (999, 1), (500, 0), (1000, 0), (0, None), (1000, None)):
-            assert backend.get("a", start, length) == body[start : None if length is None else start + length]
-
-    @pytest.mark.parametrize(("start", "length"), [(0, 1001), (999, 2), (1000, 1), (1001, None), (5000, 1), (1001, 0)])
-    def test_range_beyond_the_end_is_damage(self, backend: Backend, start: int, length: int | None) -> None:
-        backend.put("a", [bytes(1000)])
-        with pytest.raises(Damaged) as caught:
-            backend.get("a", start, length)
-        assert caught.value.affected == ("a",)
-
-    @pytest.mark.parametrize(("start", "length"), [(-1, None), (0, -1), (-5, 3)])
-    def test_negative_range_is_refused(self, backend: Backend, start: int, length: int | None) -> None:
-        backend.put("a", [bytes(10)])
-        with pytest.raises(InvalidInput):
-            backend.get("a", start, length)
-
-    def test_missing(self, backend: Backend) -> None:
-        backend.put("folder/b", [b"x"])
-        calls: tuple[Callable[[str], object], ...] = (backend.get, backend.head, lambda name: backend.get(name, 1, 1))
-        for name in ("a", "folder", "folder/c", "folder/b/c", "no/such"):
-            for call in calls:
-                with pytest.raises(NotFound) as caught:
-                    call(name)
-                assert caught.value.affected == (name,)
-
-    @pytest.mark.parametrize("name", BAD_NAMES)
-    def test_bad_names_are_refused(self, backend: Backend, name: str) -> None:
-        calls: tuple[Callable[[], object], ...] = (
-            lambda: backend.put(name, [b"x"]),
-            lambda: backend.put_if_absent(name, [b"x"]),
-            lambda: backend.get(name),
-            lambda: backend.head(name),
-            lambda: backend.delete(name),
-        )
-        for call in calls:
-            with pytest.raises(InvalidInput):
-                call()
-        assert list(backend.list()) == []
 
     def test_put_if_absent(self, backend: Backend) -> None:
         """On a store that ignores the condition, the wrapper that looks first keeps a single user safe."""
@@ -153,28 +251,6 @@ class BackendSuite:
     def test_probe(self, backend: Backend) -> None:
         assert probe(backend) == self.capabilities
         assert list(backend.list(PREFIX)) == []
-
-    def test_list_is_in_name_order(self, backend: Backend) -> None:
-        for name in reversed(NAMES):
-            backend.put(name, [name.encode()])
-        assert [(info.name, info.size) for info in backend.list()] == sorted((name, len(name)) for name in NAMES)
-
-    def test_list_prefix_is_a_string_prefix(self, backend: Backend) -> None:
-        for name in NAMES:
-            backend.put(name, [b"x"])
-        for prefix in ("", "a", "a/", "a/b", "a/b-", "a/bc", "a/bc/", "a-", "b/a/a", "c", "a/b/c/d", "zz"):
-            assert [info.name for info in backend.list(prefix)] == sorted(n for n in NAMES if n.startswith(prefix))
-
-    def test_list_of_an_empty_store(self, backend: Backend) -> None:
-        assert list(backend.list()) == []
-        assert list(backend.list("packs/")) == []
-
-    def test_list_of_many(self, backend: Backend) -> None:
-        names = [f"index/{i:05}" for i in range(MANY)]
-        names += [f"packs/{i % 3:02x}/{i:05}" for i in range(30)]
-        _together(lambda name: backend.put(name, [name.encode()]), names)
-        assert [info.name for info in backend.list("index/")] == names[:MANY]
-        assert {info.name: info.size for info in backend.list()} == {name: len(name) for name in names}
 
     def test_list_shows_what_was_put_and_deleted(self, backend: Backend) -> None:
         for i in range(20):
@@ -210,15 +286,6 @@ class BackendSuite:
 
         _together(work, range(THREADS))
         assert len(list(backend.list("own/"))) == 15 * THREADS
-
-    def test_close_is_idempotent(self, backend: Backend) -> None:
-        backend.put("a", [b"x"])
-        backend.close()
-        backend.close()
-
-    def test_url_is_shown(self, backend: Backend) -> None:
-        assert backend.url
-        assert backend.url in repr(backend)
 
 
 def _created(backend: Backend, name: str, body: bytes) -> bytes:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,8 +27,8 @@ from snapvault.operations import saver
 from snapvault.repository.site import Site
 
 SEED = bytes(range(2, 34))
-STORES = ("local", "memory", "fsspec", "seaweedfs", "moto", "rclone")
-FIXTURES = {"seaweedfs": "seaweedfs", "moto": "moto_s3", "rclone": "rclone_s3"}
+STORES = ("local", "memory", "fsspec", "seaweedfs", "moto_s3", "rclone_s3", "rclone_sftp", "openssh")
+SERVED = {"seaweedfs": True, "moto_s3": True, "rclone_s3": False, "rclone_sftp": False, "openssh": True}
 LARGE = 3_000_000
 Tree = dict[str, bytes]
 
@@ -94,9 +95,9 @@ def life(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """Made, with two snapshots in it."""
     home = tmp_path_factory.mktemp(request.param)
     url, options, honest = str(home / "repo"), None, True
-    if request.param in FIXTURES:
-        fresh: servers.Fresh = request.getfixturevalue(FIXTURES[request.param])
-        (url, options), honest = fresh(), request.param != "rclone"
+    if request.param in SERVED:
+        fresh: servers.Fresh = request.getfixturevalue(request.param)
+        (url, options), honest = fresh(), SERVED[request.param]
     elif request.param == "memory":
         url = f"memory://{uuid4().hex}"
     elif request.param == "fsspec":
@@ -281,6 +282,29 @@ def test_two_at_once(life: Life) -> None:
         for number in range(2):
             with repo.snapshot(f"at-once-{number}@latest").open("/file") as file:
                 assert file.read() == bytes([number]) * 300_000
+        assert_whole(snapvault.check(repo, read_data=True))
+
+
+def test_forget_and_prune(life: Life) -> None:
+    """What was forgotten goes.  A store without the promise must be told first that nobody else is there."""
+    (life.source / "passing").write_bytes(random.Random(9).randbytes(500_000))
+    with life.open() as repo:
+        passing = life.backup(repo).snapshot
+        (life.source / "passing").unlink()
+        snapvault.forget_snapshots(repo, [passing], undelete_window=timedelta(0))
+        before = {o.name: o.size for o in repo.vault.backend.list(names.PACKS)}
+    with life.open() as repo:
+        if life.honest is False:
+            with pytest.raises(snapvault.Conflict, match="--exclusive"):
+                snapvault.plan_prune(repo)
+        result = snapvault.plan_prune(repo, exclusive=life.honest is not True).execute(wait=timedelta(0))
+        assert result.status == "ok", result
+        left = {o.name for o in repo.vault.backend.list(names.PACKS)}
+        assert sum(size for name, size in before.items() if name not in left) > 500_000
+    with life.open(cached=False) as repo:
+        assert passing not in {s.id for s in repo.snapshots()}
+        snapshot, tree = next(iter(life.trees.items()))
+        assert life.restored(repo, snapshot) == tree
         assert_whole(snapvault.check(repo, read_data=True))
 
 

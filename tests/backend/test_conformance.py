@@ -1,7 +1,7 @@
 """The shipped conformance suite on every backend and on real servers."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from uuid import uuid4
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from servers import Fresh
+from servers import Fresh, Shown
 
 from snapvault.backend.factory import open_backend
 from snapvault.backend.limit import LimitBackend
@@ -20,7 +20,7 @@ from snapvault.backend.protocol import Backend
 from snapvault.backend.remote import FsspecBackend
 from snapvault.backend.retry import RetryBackend
 from snapvault.backend.trace import TraceBackend
-from snapvault.testing.backend import EVERYTHING, BackendSuite
+from snapvault.testing.backend import EVERYTHING, BackendSuite, Fill, ReadOnlySuite
 from snapvault.testing.faults import FaultyBackend
 
 NO_PROMISE = replace(EVERYTHING, put_if_absent=False)
@@ -84,6 +84,54 @@ class TestRcloneSftp(BackendSuite):
     @pytest.fixture
     def backend(self, rclone_sftp: Fresh) -> Iterator[Backend]:
         yield from _opened(rclone_sftp)
+
+
+@pytest.mark.server
+class TestOpenSSH(BackendSuite):
+    """Its rename refuses a taken name, whoever else looks."""
+
+    @pytest.fixture
+    def backend(self, openssh: Fresh) -> Iterator[Backend]:
+        yield from _opened(openssh)
+
+
+def _shown(shown: Shown) -> Iterator[Fill]:
+    opened: list[Backend] = []
+
+    def fill(objects: Mapping[str, bytes]) -> Backend:
+        folder, place = shown()
+        for name, body in objects.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(body)
+        opened.append(open_backend(*place))
+        return opened[-1]
+
+    yield fill
+    for backend in opened:
+        backend.close()
+
+
+@pytest.mark.server
+class TestWebdav(ReadOnlySuite):
+    @pytest.fixture
+    def filled(self, webdav: Shown) -> Iterator[Fill]:
+        yield from _shown(webdav)
+
+
+@pytest.mark.server
+class TestRcloneHttp(ReadOnlySuite):
+    @pytest.fixture
+    def filled(self, rclone_http: Shown) -> Iterator[Fill]:
+        yield from _shown(rclone_http)
+
+
+@pytest.mark.server
+class TestPythonHttp(ReadOnlySuite):
+    """Without ranges: whole objects come, and the part is cut out here."""
+
+    @pytest.fixture
+    def filled(self, python_http: Shown) -> Iterator[Fill]:
+        yield from _shown(python_http)
 
 
 class PlainMemory(MemoryFileSystem):  # type: ignore[misc]

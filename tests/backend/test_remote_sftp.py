@@ -4,7 +4,10 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +144,33 @@ def test_channels_are_used_again(daemon: Daemon, monkeypatch: pytest.MonkeyPatch
         backend.put(f"a/{i}", [b"x"])
         with pytest.raises(NotFound):
             backend.get("none")
-    assert len(opened) <= 2  # that of fsspec, and ours
+    assert len(opened) == 1
+
+
+def test_no_more_channels_than_a_server_allows(openssh: Fresh) -> None:
+    """OpenSSH refuses the eleventh of a connection; that is no fault for somebody to retry."""
+    backend = FsspecBackend(*openssh(), create=True)
+    with ThreadPoolExecutor(30) as pool:
+        for _ in pool.map(lambda i: backend.put(f"a/{i}", [bytes(10_000)]), range(60)):
+            pass
+    assert len(list(backend.list())) == 60
+    backend.close()
+
+
+def test_what_paramiko_logs_is_not_printed() -> None:
+    """Where nobody set up logging, Python prints it, and paramiko logs the traceback of whatever is no SSH server."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"sftp://127.0.0.1:{server.getsockname()[1]}/repo"
+        code = f"""
+from snapvault.backend.factory import open_backend
+from snapvault.foundation.errors import StoreUnavailable
+try:
+    open_backend({url!r}, {{"banner_timeout": 0.1}})
+except StoreUnavailable as err:
+    print(err)
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert url in done.stdout and done.stderr == ""
 
 
 def test_a_lost_connection_is_made_again(daemon: Daemon) -> None:
