@@ -5,11 +5,11 @@
     python benches/replicate.py --rounds 1 --latency 0 --scale 0.1
 
 Run it as peers.py, whose corpora it uses, in an environment with snapvault's extras `s3` and `test` (for rclone and
-SeaweedFS).  The repository goes to another folder, and to SeaweedFS through a relay that adds the latency, by `site pull`
-and `site push --no-attest`, and by `rclone copy` with its defaults, in turns.  snapvault verifies every object by its hash
-and, in folders, syncs it to disk; rclone does neither (to S3 it sends an MD5 that the server verifies).  Restores are
-compared with the source.  Nothing to do: a place with so many objects (packs of one block beside the real ones), of which
-a second one has them all.
+SeaweedFS). The repository goes to another folder, and to SeaweedFS through a relay that adds the latency, by `site
+pull` and `site push --no-attest`, and by `rclone copy` with its defaults, in turns. snapvault verifies every object by
+its hash and, in folders, syncs it to disk; rclone does neither (to S3 it sends an MD5 that the server verifies).
+Restores are compared with the source. Nothing to do: a place with so many objects (packs of one block beside the real
+ones), of which a second one has them all.
 """
 
 import argparse
