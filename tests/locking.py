@@ -86,9 +86,13 @@ class LockingStore:
 # -- on a real server --------------------------------------------------------------------------------------------------
 
 
+def port_of(options: dict[str, Any]) -> int:
+    return urlsplit(options["client_kwargs"]["endpoint_url"]).port or 0
+
+
 def client_of(options: dict[str, Any]) -> Any:
     """The vendor's client, with all rights."""
-    return servers.s3_client(urlsplit(options["client_kwargs"]["endpoint_url"]).port or 0)
+    return servers.s3_client(port_of(options))
 
 
 def locked_place(place: servers.Place, *, days: int = 30) -> servers.Place:

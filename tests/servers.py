@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 KEY, SECRET = "test", "testtest"
+WRITER, WRITER_SECRET = "writer", "writersecret"  # of SeaweedFS: all that a client needs, and the right to delete
 STARTUP = 40.0  # seconds; the servers need 1 to 4 of them on an idle machine
 _PR_SET_PDEATHSIG = 1
 
@@ -95,10 +96,10 @@ def tool(name: str) -> str:
     return found
 
 
-def s3_options(port: int) -> dict[str, Any]:
+def s3_options(port: int, key: str = KEY, secret: str = SECRET) -> dict[str, Any]:
     return {
-        "key": KEY,
-        "secret": SECRET,
+        "key": key,
+        "secret": secret,
         "client_kwargs": {"endpoint_url": f"http://127.0.0.1:{port}", "region_name": "us-east-1"},
     }
 
@@ -143,7 +144,10 @@ def seaweedfs(folder: Path) -> Iterator[Fresh]:
     """SeaweedFS: the real S3, with working preconditions."""
     identity = {"name": "t", "credentials": [{"accessKey": KEY, "secretKey": SECRET}]}
     identity["actions"] = ["Admin", "Read", "Write", "List", "Tagging"]
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    writer = {"name": "writer", "credentials": [{"accessKey": WRITER, "secretKey": WRITER_SECRET}]}
+    locks = ["GetBucketObjectLockConfiguration", "GetObjectRetention", "PutObjectRetention"]
+    writer["actions"] = ["Read", "Write", "List", *locks]
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity, writer]}))
     (folder / "data").mkdir()
     # each bucket gets volumes of its own, seven at once unless told; read from the working folder
     (folder / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 1\n")

@@ -85,9 +85,10 @@ def result_lines(result: "snapvault.PruneResult") -> list[str]:
     if result.packs_spared:
         lines.append(f"there was no time to rewrite {count(result.packs_spared, 'pack')}; the next run goes on")
     lines += lock_lines(result.lock)
-    freed = f"{count(result.packs_removed, 'pack')} removed, {human_size(result.bytes_copied)} copied"
-    size = f"{human_size(result.bytes_freed)} freed" if result.bytes_freed >= 0 else "nothing freed yet"
-    return [*lines, f"{size}: {freed}", *_kept(result), *_waiting(result.bytes_waiting)]
+    size, copied = human_size(max(0, result.bytes_freed)), human_size(result.bytes_copied)
+    what = "them" if result.bytes_freed >= 0 else "others, which cannot go yet"
+    lines.append(f"{size} freed: {count(result.packs_removed, 'pack')} removed, {copied} copied out of {what}")
+    return [*lines, *_kept(result), *_waiting(result.bytes_waiting)]
 
 
 def _kept(result: "snapvault.PruneResult") -> list[str]:

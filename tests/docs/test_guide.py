@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import postgres
 import pytest
 import servers
+from locking import locked_place
 
 import snapvault
 
@@ -18,7 +19,7 @@ ROOT = Path(snapvault.__file__).parents[1]
 GUIDE = ROOT / "docs/guide"
 PAGES = sorted(GUIDE.glob("*.md"))
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SERVED = ("README", "databases", "s3")  # not followed, or with a server
+SERVED = ("README", "databases", "immutable", "s3")  # not followed, or with a server
 END = "--end of command--"
 
 
@@ -55,7 +56,8 @@ class Shell:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self._bash = subprocess.Popen(
             ["bash", "--norc"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            cwd=home, env={"HOME": str(home), "PATH": path, "LC_ALL": "C.UTF-8", "TZ": "UTC", **env},
+            cwd=home,
+            env={"HOME": str(home), "PATH": path, "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8", "TZ": "UTC", **env},
         )  # fmt: skip
 
     def run(self, command: str) -> tuple[int, str]:
@@ -108,6 +110,12 @@ def test_the_page_of_s3(tmp_path: Path, seaweedfs: servers.Fresh) -> None:
     url, options = seaweedfs()
     env = {"BUCKET": urlsplit(url).netloc, "ENDPOINT": options["client_kwargs"]["endpoint_url"]}
     assert follow(GUIDE / "s3.md", tmp_path, **env) >= 15
+
+
+def test_the_page_of_immutability(tmp_path: Path, seaweedfs: servers.Fresh) -> None:
+    url, options = locked_place(seaweedfs())  # a bucket that is not there yet
+    env = {"BUCKET": urlsplit(url).netloc, "ENDPOINT": options["client_kwargs"]["endpoint_url"]}
+    assert follow(GUIDE / "immutable.md", tmp_path, **env) >= 18
 
 
 def test_the_index_names_every_page() -> None:

@@ -1,5 +1,6 @@
 """What is locked, for how long, and what a prune does where the store lets nothing go."""
 
+import random
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -20,15 +21,9 @@ from snapvault.operations.object_lock import review_locks
 from snapvault.operations.prune import PruneLimits, plan_prune
 from snapvault.repository import create, session
 from snapvault.repository.credentials import Password
-from tests.repos import SEED, SMALL, again, back, contents, damage, make, open_session, save
+from tests.repos import SEED, SMALL, again, damage, make, open_session
 
 NOW = timedelta(0)
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    (tmp_path / "source").mkdir()
-    return tmp_path / "source"
 
 
 @pytest.fixture
@@ -58,10 +53,16 @@ def anew(repo: Repository) -> Repository:
     return other
 
 
-def fill(source: Path, number: int, *, files: range = range(20)) -> None:
-    """Contents that nothing else has."""
-    for i in files:
-        (source / f"{i:02}").write_bytes(b"".join(b"%d.%d.%d;" % (number, i, k) for k in range(200)))
+def content(number: int) -> bytes:
+    """Of several packs, and nothing else has any of it."""
+    return random.Random(number).randbytes(150_000)
+
+
+def backup(repo: Repository, data: bytes) -> str:
+    """A snapshot of one file, which shares no folder with another."""
+    with repo.writer("d") as writer, writer.open("/file") as file:
+        file.write(data)
+    return writer.result.snapshot
 
 
 def forget(repo: Repository, *snapshots: str) -> None:
@@ -76,18 +77,17 @@ def listed(repo: Repository, prefix: str = "") -> dict[str, int]:
     return {o.name: o.size for o in store_of(repo).list(prefix)}
 
 
-def with_garbage(repo: Repository, source: Path) -> str:
+def with_garbage(repo: Repository) -> str:
     """Two snapshots with nothing in common; the first one is forgotten.  The other one's id."""
-    fill(source, 0)
-    first = save(anew(repo), source).snapshot
-    fill(source, 1)
-    second = save(anew(repo), source).snapshot
-    forget(repo, first)
-    return second
+    forgotten, kept = (backup(anew(repo), content(number)) for number in range(2))
+    forget(repo, forgotten)
+    return kept
 
 
-def whole(repo: Repository, source: Path, out: Path, snapshot: str) -> None:
-    assert contents(back(anew(repo), out, source, snapshot)) == contents(source)
+def whole(repo: Repository, snapshot: str, data: bytes) -> None:
+    """That it comes back, and nothing is said against it."""
+    with anew(repo).snapshot(snapshot).open("/file") as file:
+        assert file.read() == data
     report = snapvault.check(anew(repo), read_data=True)
     assert report.status == "ok", report
 
@@ -143,9 +143,8 @@ def test_what_is_not_known_is_not_good() -> None:
     assert review_locks(LockingStore(MemoryBackend(), None), wanted, Reporter("test")) is None
 
 
-def test_a_check_shows_until_when_everything_is_locked(repo: Repository, source: Path) -> None:
-    fill(source, 0)
-    save(anew(repo), source)
+def test_a_check_shows_until_when_everything_is_locked(repo: Repository) -> None:
+    backup(anew(repo), content(0))
     store = store_of(repo)
     store.pass_time(20)
     report = snapvault.check(anew(repo))
@@ -171,8 +170,8 @@ def test_a_check_shows_until_when_everything_is_locked(repo: Repository, source:
 # -- a prune and what is locked ----------------------------------------------------------------------------------------
 
 
-def test_a_locked_pack_goes_once_its_lock_ends(repo: Repository, source: Path, tmp_path: Path) -> None:
-    kept = with_garbage(repo, source)
+def test_a_locked_pack_goes_once_its_lock_ends(repo: Repository, tmp_path: Path) -> None:
+    kept = with_garbage(repo)
     before, store = listed(repo, names.PACKS), store_of(repo)
     plan = plan_prune(anew(repo), limits=PruneLimits(1.0))
     ends = max(lock.until for name, lock in store.locks.items() if name in before)
@@ -183,7 +182,7 @@ def test_a_locked_pack_goes_once_its_lock_ends(repo: Repository, source: Path, t
     assert result.packs_locked > 0 and result.bytes_locked == plan.bytes_locked
     assert result.locked_until is not None and result.locked_until <= ends
     assert listed(repo, names.PACKS) == before and not listed(repo, names.GC)
-    whole(repo, source, tmp_path / "one", kept)
+    whole(repo, kept, content(1))
 
     objects = set(listed(repo))
     waits = prune(repo)  # nothing is to be done, so nothing is written
@@ -196,7 +195,7 @@ def test_a_locked_pack_goes_once_its_lock_ends(repo: Repository, source: Path, t
     assert (done.packs_removed, done.bytes_removed) == (result.packs_locked, result.bytes_locked)
     assert (done.packs_locked, done.locked_until, done.status) == (0, None, "ok")
     assert sum(listed(repo, names.PACKS).values()) == sum(before.values()) - done.bytes_freed
-    whole(repo, source, tmp_path / "two", kept)
+    whole(repo, kept, content(1))
     assert prune(repo).packs_removed == 0
 
 
@@ -205,8 +204,8 @@ def removed(repo: Repository) -> set[str]:
     return {name for slot in anew(repo).vault.history.all_slots() for name in slot.record.removed}
 
 
-def test_a_prune_extends_what_is_needed_and_nothing_else(repo: Repository, source: Path) -> None:
-    with_garbage(repo, source)
+def test_a_prune_extends_what_is_needed_and_nothing_else(repo: Repository) -> None:
+    with_garbage(repo)
     store = store_of(repo)
     store.pass_time(20)
     before = dict(store.locks)
@@ -216,31 +215,27 @@ def test_a_prune_extends_what_is_needed_and_nothing_else(repo: Repository, sourc
     needed = {n for n in listed(repo) if not n.startswith(names.LOCAL)} & before.keys() - removed(repo)
     replaced = {n for n in removed(repo) if n.startswith(names.INDEX)}  # known only afterwards; they are small
     assert needed == longer - replaced and result.lock.extended == len(longer)
-    assert any(n.startswith(names.PACKS) for n in needed) and any(
-        n.startswith(names.PACKS) for n in before.keys() - needed
-    )
+    for some in (needed, before.keys() - needed):
+        assert any(n.startswith(names.PACKS) for n in some)
     assert not any(n.startswith(names.LOCAL) for n in store.locks)
     again_ = prune(repo).lock
     assert again_ is not None and (again_.extended, again_.until) == (0, result.lock.until)
 
 
-def test_what_is_copied_out_of_locked_packs(repo: Repository, source: Path, tmp_path: Path) -> None:
+def test_what_is_copied_out_of_locked_packs(repo: Repository, tmp_path: Path) -> None:
     """More is stored until the locks end, and so it is said."""
-    fill(source, 0)
-    first = save(anew(repo), source).snapshot
-    fill(source, 1, files=range(0, 20, 2))
-    second = save(anew(repo), source).snapshot
+    data = content(0)[:50_000] + content(1)
+    first, second = backup(anew(repo), content(0)), backup(anew(repo), data)
     forget(repo, first)
     result = prune(repo, unused=0.0)
     assert result.bytes_copied > 0 and result.bytes_freed == -result.bytes_copied and result.packs_locked > 0
-    whole(repo, source, tmp_path / "out", second)
+    whole(repo, second, data)
 
 
-def test_a_repair_takes_a_damaged_pack_out_of_sight(repo: Repository, source: Path) -> None:
+def test_a_repair_takes_a_damaged_pack_out_of_sight(repo: Repository) -> None:
     """It is locked, but would be found damaged again and again."""
-    fill(source, 0)
-    save(anew(repo), source)
-    name = damage(anew(repo), f"{source}/03")
+    backup(anew(repo), content(0))
+    name = damage(anew(repo), "/file")
     assert name in listed(repo)
     snapvault.plan_repair(anew(repo)).execute(wait=NOW)
     assert name not in listed(repo) and name in removed(repo)
@@ -260,17 +255,17 @@ def denying(repo: Repository) -> LockingStore:
 
 
 def test_a_prune_that_may_delete_nothing_goes_on(
-    repo: Repository, denying: LockingStore, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repo: Repository, denying: LockingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And whoever may delete finishes it, however often it was tried."""
     monkeypatch.setattr(prune_module, "MERGED_FROM", 2)  # small index objects are merged, too
-    kept = with_garbage(repo, source)
+    kept = with_garbage(repo)
     before = listed(repo)
     result = prune(repo)
     assert (result.status, result.packs_removed, result.bytes_removed) == ("partial", 0, 0)
     assert result.refused >= 3 and result.bytes_refused > 0 and "delete of index/" in result.refusal
     assert before.items() <= listed(repo).items()
-    whole(repo, source, tmp_path / "one", kept)
+    whole(repo, kept, content(1))
     objects = set(listed(repo))
     for _ in range(2):
         assert prune(repo).status == "partial" and set(listed(repo)) == objects, "each run would store more"
@@ -279,15 +274,11 @@ def test_a_prune_that_may_delete_nothing_goes_on(
     assert (done.status, done.refused, done.bytes_removed) == ("ok", 0, result.bytes_refused)
     assert removed(repo).isdisjoint(listed(repo)) and not listed(repo, names.GC)
     assert done.hidden  # this bucket has versions, and nobody said that it locks
-    whole(repo, source, tmp_path / "two", kept)
+    whole(repo, kept, content(1))
 
 
-def test_a_prune_that_is_refused_one_thing_deletes_the_rest(repo: Repository, source: Path) -> None:
-    made = []
-    for number in range(2):
-        fill(source, number)
-        made.append(save(anew(repo), source).snapshot)
-    forget(repo, *made)
+def test_a_prune_that_is_refused_one_thing_deletes_the_rest(repo: Repository) -> None:
+    forget(repo, *(backup(anew(repo), content(number)) for number in range(2)))
     store = store_of(repo)
     store.pass_time(31)
     plan = plan_prune(anew(repo))
@@ -305,10 +296,9 @@ def test_a_prune_that_is_refused_one_thing_deletes_the_rest(repo: Repository, so
     assert others and list(listed(repo, names.PACKS)) == [stays] and result.packs_removed == len(others)
 
 
-def test_a_copy_remembers_what_may_go(repo: Repository, source: Path, tmp_path: Path) -> None:
+def test_a_copy_remembers_what_may_go(repo: Repository, tmp_path: Path) -> None:
     """There, the record of a prune says that its deletions may be finished, so it stays as long as a pack does."""
-    fill(source, 0)
-    forgotten = save(again(repo), source).snapshot
+    forgotten = backup(again(repo), content(0))
     second = tmp_path / "second"
     snapvault.replicate(repo.url, str(second))
     forget(repo, forgotten)
@@ -330,7 +320,7 @@ def test_a_copy_remembers_what_may_go(repo: Repository, source: Path, tmp_path: 
 
 
 def test_heartbeats_that_cannot_be_deleted(
-    repo: Repository, denying: LockingStore, source: Path, monkeypatch: pytest.MonkeyPatch
+    repo: Repository, denying: LockingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A session whose heartbeat stands still is taken for dead: each beat has a name of its own, come what may."""
     enough, real = threading.Event(), LockingStore.put_if_absent
@@ -354,7 +344,7 @@ def test_heartbeats_that_cannot_be_deleted(
     assert not listed(repo, names.HEARTBEATS)
 
 
-def test_a_living_session_keeps_its_heartbeats(repo: Repository, source: Path) -> None:
+def test_a_living_session_keeps_its_heartbeats(repo: Repository) -> None:
     begun = open_session(anew(repo))
     store_of(repo).put(names.heartbeat(begun.sid, 1), [b"x"])
     prune(repo)
@@ -363,12 +353,12 @@ def test_a_living_session_keeps_its_heartbeats(repo: Repository, source: Path) -
 
 
 CHANGES: dict[str, Callable[[Repository, Path], object]] = {
-    "backup": lambda repo, path: save(anew(repo), path),
+    "backup": lambda repo, path: backup(anew(repo), content(1)),
     "check": lambda repo, path: [snapvault.check(anew(repo), read_data=0.5) for _ in range(2)],
     "attest": lambda repo, path: snapvault.attest(anew(repo), "here", read=False),
     "tag": lambda repo, path: snapvault.set_tags(anew(repo), "latest", add=["good"]),
     "forget": lambda repo, path: snapvault.forget_snapshots(anew(repo), ["latest"]),
-    "add a key": lambda repo, path: snapvault.add_key(anew(repo), "reader", "r", file=path.parent / "key"),
+    "add a key": lambda repo, path: snapvault.add_key(anew(repo), "reader", "r", file=path / "key"),
     "remove a key": lambda repo, path: snapvault.remove_key(anew(repo), "old"),
     "rotate": lambda repo, path: snapvault.rotate(anew(repo)),
 }
@@ -376,12 +366,11 @@ CHANGES: dict[str, Callable[[Repository, Path], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
 def test_what_needs_no_right_to_delete_or_replace(
-    repo: Repository, denying: LockingStore, source: Path, tmp_path: Path, change: Callable[[Repository, Path], object]
+    repo: Repository, denying: LockingStore, tmp_path: Path, change: Callable[[Repository, Path], object]
 ) -> None:
     snapvault.add_key(anew(repo), "reader", "old", file=tmp_path / "old-key")
-    fill(source, 0)
-    save(anew(repo), source)
-    change(repo, source)
+    backup(anew(repo), content(0))
+    change(repo, tmp_path)
 
 
 def test_an_old_password_that_cannot_be_deleted_is_told(repo: Repository, denying: LockingStore) -> None:
@@ -394,10 +383,9 @@ def test_an_old_password_that_cannot_be_deleted_is_told(repo: Repository, denyin
         snapvault.open(repo.url, password=Password(password).get()).close()
 
 
-def test_a_copy_is_made_where_nothing_is_deleted_or_replaced(repo: Repository, source: Path, tmp_path: Path) -> None:
+def test_a_copy_is_made_where_nothing_is_deleted_or_replaced(repo: Repository, tmp_path: Path) -> None:
     """What is damaged there cannot be mended; the rest comes all the same."""
-    fill(source, 0)
-    save(again(repo), source)
+    backup(again(repo), content(0))
     target = LockingStore(MemoryBackend(), None)
     target.denied = {"delete", "put"}
 
@@ -409,16 +397,15 @@ def test_a_copy_is_made_where_nothing_is_deleted_or_replaced(repo: Repository, s
     assert snapvault.replicate(repo.url, there).status == "ok"
     name = next(o.name for o in target.list(names.PACKS))
     target.inner.objects[name] = target.inner.objects[name][:-1]
-    fill(source, 1)
-    new = save(again(repo), source).snapshot
+    new = backup(again(repo), content(1))
     result = snapvault.replicate(repo.url, there)
     assert [p.objects for p in result.problems] == [(name,)] and "lets nobody replace it" in result.problems[0].message
     assert result.status == "damaged" and names.snapshot(new) in target.inner.objects
 
 
-def test_locked_leftovers_do_not_make_a_copy_read_everything(repo: Repository, source: Path, tmp_path: Path) -> None:
+def test_locked_leftovers_do_not_make_a_copy_read_everything(repo: Repository, tmp_path: Path) -> None:
     """Packs that a prune removed are not at the copy, and nobody looks for an index object that names them."""
-    with_garbage(repo, source)
+    with_garbage(repo)
     second = str(tmp_path / "second")
     prune(repo)
     assert listed(repo, names.PACKS).keys() & removed(repo)
