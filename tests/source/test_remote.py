@@ -4,13 +4,16 @@ import functools
 import http.server
 import secrets
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
+import s3stub
 from fsspec.implementations.memory import MemoryFileSystem
+from s3stub import Answer
 
 import snapvault.source.remote as module
 from snapvault.format.tree import Node, NodeKind
@@ -91,6 +94,18 @@ def test_credentials_are_not_shown() -> None:
     with pytest.raises(SourceError) as error:
         source.root_node(b"/f")
     assert "hunter2" not in str(error.value) and "s3cr3t" not in str(error.value)
+
+
+@pytest.mark.parametrize("answer", [Answer(500), Answer(404), Answer(drop=True)], ids=lambda a: f"{a.status}")
+def test_credentials_are_not_shown_when_reading_fails(answer: Answer) -> None:
+    with s3stub.serve() as stub:
+        source = RemoteSource(f"http://127.0.0.1:{stub.port}/f?signature=s3cr3t")
+        stub.script = [Answer(headers={"Content-Length": "10"})] + [answer] * 3
+        node = source.root_node(b"/f")
+        with pytest.raises(OSError) as error:
+            _read(source.open(b"/f", node))
+    shown = "".join(traceback.format_exception(error.value)) + str(error.value.filename)
+    assert "s3cr3t" not in shown
 
 
 def test_an_error_in_a_sub_folder_is_not_an_empty_folder(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
