@@ -31,7 +31,12 @@ def connect(url: str, storage_options: Mapping[str, Any] | None) -> tuple[Any, s
     label = shown_url(url)
     try:
         with as_os_errors(label):
-            fs, path = fsspec.core.url_to_fs(url, **dict(storage_options or {}))
+            if url.startswith(("sftp://", "ssh://")):
+                from snapvault.platform.ssh import KnownHosts
+
+                options = {**KnownHosts._get_kwargs_from_urls(url), **(storage_options or {})}
+                return KnownHosts(**options), KnownHosts._strip_protocol(url)
+            fs, path = fsspec.core.url_to_fs(url, **(storage_options or {}))
     except (ValueError, ImportError, TypeError) as e:
         raise InvalidInput(f"{label!r} cannot be used: {e}", hint="check the URL and its storage options") from e
     return fs, str(path)

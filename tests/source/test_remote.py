@@ -316,3 +316,13 @@ def test_over_sftp(rclone_sftp: Any) -> None:
     source = RemoteSource(place, options)
     root = source.roots[0]
     assert _contents(source) == {root + b"/a": b"alpha", root + b"/sub/b": b"beta"}
+
+
+@pytest.mark.server
+def test_sftp_to_an_unknown_host(rclone_sftp: Any) -> None:
+    """fsspec would give the password to whoever answers."""
+    place, options = rclone_sftp()
+    del options["host_key_policy"]
+    with pytest.raises(InvalidInput, match="host key") as caught:
+        RemoteSource(place, options)
+    assert "auto_add" in caught.value.hint
