@@ -52,6 +52,14 @@ def open_backend(
     return backend
 
 
+def check_place(url: str) -> None:
+    """InvalidInput for a URL that can be none of a store, or has credentials in it; nothing is asked."""
+    if _URL.match(url) and url.partition("://")[0] not in ("file", "memory"):
+        from snapvault.backend.remote import check_url
+
+        check_url(url)
+
+
 def _local(path: str, storage_options: Mapping[str, Any] | None, *, create: bool) -> Backend:
     if storage_options:
         raise InvalidInput(f"{path} is a folder and takes no storage options")

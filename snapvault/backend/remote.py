@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 from snapvault.backend.names import check_name, check_prefix, check_range
 from snapvault.backend.object_lock import LockRule, ObjectLocks, take_rule
 from snapvault.backend.protocol import Buffer, NotFound, ObjectInfo
-from snapvault.backend.remote_errors import kind_of, reason, secrets_in
+from snapvault.backend.remote_errors import kind_of, reason, secrets_in, shown_cause
 from snapvault.foundation.errors import InvalidInput, RepositoryNotFound, SnapvaultError, StoreUnavailable
 from snapvault.platform.remote import OBJECT_LOCK
 
@@ -160,7 +160,8 @@ class FsspecBackend:
             kind = kind_of(err)
             if kind is None:
                 raise
-            raise self._error(missing if kind is NotFound else kind, err, name) from err
+            error = self._error(missing if kind is NotFound else kind, err, name)
+            raise error from shown_cause(err, self._secrets)
 
     def _error(self, kind: type[SnapvaultError], err: Exception, name: str) -> SnapvaultError:
         where = f"{name} in {self._url}" if name else self._url
@@ -205,8 +206,9 @@ def _make_driver(scheme: str, url: str, options: Mapping[str, Any], rule: LockRu
     except ImportError as err:
         raise _not_installed(scheme, err) from err
     except (ValueError, TypeError, KeyError) as err:
-        text = reason(err, secrets_in(options))
-        raise InvalidInput(f"{url} with these storage options: {text}", hint="check URL and storage options") from err
+        secrets = secrets_in(options)
+        text = f"{url} with these storage options: {reason(err, secrets)}"
+        raise InvalidInput(text, hint="check URL and storage options") from shown_cause(err, secrets)
 
 
 def _driver_class(scheme: str) -> Callable[..., Driver]:

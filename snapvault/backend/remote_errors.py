@@ -6,6 +6,7 @@ their class comes from.
 
 import errno
 import re
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -119,6 +120,12 @@ def _of_os_error(err: OSError) -> type[SnapvaultError]:
         if isinstance(err, cls):
             return kind
     return _BY_ERRNO.get(err.errno or 0, StoreUnavailable)
+
+
+def shown_cause(err: Exception, secrets: frozenset[str]) -> Exception | None:
+    """The error itself, to be chained to ours; None where its traceback would show a secret."""
+    text = "".join(traceback.format_exception(err))
+    return None if _USERINFO.search(text) or any(secret in text for secret in secrets) else err
 
 
 def reason(err: Exception, secrets: frozenset[str]) -> str:

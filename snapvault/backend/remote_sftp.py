@@ -6,7 +6,6 @@ taken name on OpenSSH, but not everywhere.
 """
 
 import contextlib
-import logging
 import secrets
 import stat
 import threading
@@ -16,35 +15,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import paramiko
-from fsspec.implementations.sftp import HOST_KEY_POLICIES, SFTPFileSystem
 from paramiko.sftp import CMD_EXTENDED
 
 from snapvault.backend.names import end_of, total
 from snapvault.backend.protocol import Buffer, Exists, ObjectInfo
 from snapvault.backend.walk import Entry, walk
 from snapvault.foundation.errors import Damaged, InvalidInput, RepositoryNotFound, StoreUnavailable
+from snapvault.platform.ssh import KnownHosts
 
 TEMP_PREFIX = ".tmp-"
 CHANNELS = 8  # OpenSSH refuses the eleventh of a connection unless it is set up otherwise
 _TIMEOUTS = {"timeout": 10.0, "banner_timeout": 15.0, "auth_timeout": 15.0}  # seconds, to connect
 _REPLY_TIMEOUT = 60.0  # seconds without a reply
 _ANSWERS = (FileNotFoundError, PermissionError, Exists)  # the channel is still good after these
-
-# Without any handler Python prints what paramiko logs, tracebacks and all; whoever wants to see it still can.
-logging.getLogger("paramiko").addHandler(logging.NullHandler())
-
-
-class _KnownHosts(SFTPFileSystem):  # type: ignore[misc]
-    """fsspec accepts any host key unless told otherwise; here the host must be known, as with ssh."""
-
-    cachable = False
-
-    def _connect(self) -> None:
-        self.client = paramiko.SSHClient()
-        self.client.load_system_host_keys()
-        self.client.set_missing_host_key_policy(self.host_key_policy)
-        self.client.connect(self.host, **self.ssh_kwargs)
-        self.ftp = self.client.open_sftp()
 
 
 class SftpDriver:
@@ -55,12 +38,10 @@ class SftpDriver:
         self._root = parts.path.rstrip("/")
         self.place = parts.geturl().rstrip("/")
         named = {"port": parts.port, "username": parts.username}
-        self._options = {"host_key_policy": "reject", **_TIMEOUTS, **options, **{k: v for k, v in named.items() if v}}
-        if self._options["host_key_policy"] not in HOST_KEY_POLICIES:
-            raise InvalidInput(f"host_key_policy is one of {', '.join(sorted(HOST_KEY_POLICIES))}")
+        self._options = {**_TIMEOUTS, **options, **{k: v for k, v in named.items() if v}}
         self._host = parts.hostname
         self._lock, self._free = threading.Lock(), threading.BoundedSemaphore(CHANNELS)
-        self._fs: _KnownHosts | None = None
+        self._fs: KnownHosts | None = None
         self._idle: list[paramiko.SFTPClient] = []
         self._made: set[str] = set()
         self._syncs = True
@@ -229,7 +210,7 @@ class SftpDriver:
             transport = fs.client.get_transport() if fs is not None else None
             if fs is None or transport is None or not transport.is_active():
                 self._idle.clear()
-                fs = self._fs = self._connect()
+                fs = self._fs = KnownHosts(self._host, **self._options)
                 client = fs.ftp
             elif self._idle:
                 return self._idle.pop()
@@ -237,15 +218,6 @@ class SftpDriver:
                 client = fs.client.open_sftp()
         client.get_channel().settimeout(_REPLY_TIMEOUT)
         return client
-
-    def _connect(self) -> _KnownHosts:
-        try:
-            return _KnownHosts(self._host, **self._options)
-        except paramiko.SSHException as err:
-            if "not found in known_hosts" not in str(err):
-                raise
-            hint = "connect once with ssh to learn its key, or set the storage option host_key_policy to 'auto_add'"
-            raise InvalidInput(f"the host key of {self._host} is not known", hint=hint) from err
 
 
 def _refuse_if_there(ftp: paramiko.SFTPClient, name: str, path: str, place: str) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snapvault.backend.factory import open_backend
+from snapvault.backend.factory import check_place, open_backend
 from snapvault.format.attestation import HASHED
 from snapvault.foundation.errors import InvalidInput
 from snapvault.operations.attest import Attestation, attestations
@@ -52,7 +52,9 @@ class Sites:
         return known[name]
 
     def put(self, name: str, url: str | None) -> None:
-        """Remember a site; None: forget it."""
+        """Remember a site; None: forget it.  InvalidInput for a URL with credentials: they would be kept here."""
+        if url is not None:
+            check_place(url)
         known = self.all()
         known.pop(name, None)
         if url is not None:

@@ -1,6 +1,7 @@
 """What reading from and writing to an fsspec URL have in common."""
 
 import errno
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,8 @@ from typing import Any
 from snapvault.foundation.errors import InvalidInput
 
 OBJECT_LOCK = "object_lock"  # a storage option of repositories, and none of fsspec's
-
+# Of a URL inside a text: user and password, and the query.
+_SECRET_PARTS = re.compile(r"(?<=://)[^/@\s]*@|(://[^\s?'\"]*)\?[^\s'\"]*")
 # None of these derives from OSError.  Only libraries that are loaded can have raised one.
 _LIBRARY_ERRORS = {
     "aiohttp": ("ClientError",),
@@ -17,7 +19,9 @@ _LIBRARY_ERRORS = {
     "botocore.exceptions": ("BotoCoreError", "ClientError"),
     "gcsfs.retry": ("HttpError",),
     "google.api_core.exceptions": ("GoogleAPIError",),
+    "httpx": ("HTTPError", "InvalidURL"),
     "paramiko": ("SSHException",),
+    "webdav4.client": ("ClientError",),
 }
 
 
@@ -29,6 +33,12 @@ def connect(url: str, storage_options: Mapping[str, Any] | None) -> tuple[Any, s
     options = {name: value for name, value in (storage_options or {}).items() if name != OBJECT_LOCK}
     try:
         with as_os_errors(label):
+            if url.startswith(("sftp://", "ssh://")):
+                from snapvault.platform.ssh import KnownHosts
+
+                return KnownHosts(**{**KnownHosts._get_kwargs_from_urls(url), **options}), KnownHosts._strip_protocol(
+                    url
+                )
             fs, path = fsspec.core.url_to_fs(url, **options)
     except (ValueError, ImportError, TypeError) as e:
         raise InvalidInput(f"{label!r} cannot be used: {e}", hint="check the URL and its storage options") from e
@@ -44,11 +54,23 @@ def shown_url(url: str) -> str:
 
 @contextmanager
 def as_os_errors(address: str) -> Iterator[None]:
-    """Errors of the libraries behind fsspec become OSError, which is what sources and targets raise."""
+    """Errors of the libraries behind fsspec become OSError, which is what sources and targets raise.
+
+    Without what may be a secret in a URL: neither in the message nor in the traceback.
+    """
     try:
         yield
     except _loaded_errors() as e:
-        raise OSError(errno.EIO, f"{type(e).__name__}: {e}", address) from e
+        text = f"{type(e).__name__}: {e}"
+        raise OSError(errno.EIO, _shown(text), shown_url(address)) from (e if text == _shown(text) else None)
+    except OSError as e:
+        if _shown(str(e)) == str(e):
+            raise
+        raise type(e)(*(_shown(a) if isinstance(a, str) else a for a in e.args)) from None
+
+
+def _shown(text: str) -> str:
+    return _SECRET_PARTS.sub(r"\1", text)
 
 
 def _loaded_errors() -> tuple[type[BaseException], ...]:

@@ -327,3 +327,16 @@ def test_a_copy_there_and_back(life: Life) -> None:
     with snapvault.open(life.home / "back", keys=lambda: SEED) as third:
         assert life.restored(third, snapshot) == life.trees[snapshot]
         assert_whole(snapvault.check(third, read_data=True))
+
+
+@pytest.mark.parametrize("server", ["rclone_sftp", "openssh"])
+def test_sftp_as_a_target_and_a_source(server: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    make_source(tmp_path / "src")
+    url, options = request.getfixturevalue(server)()
+    with snapvault.init(tmp_path / "repo", keys=lambda: SEED).repository as repo:
+        first = snapvault.backup(repo, tmp_path / "src", dataset="here").snapshot
+        assert snapvault.restore(repo, first, url, target_options=options).status == "ok"
+        there = snapvault.backup(repo, f"{url}{tmp_path}/src", source_options=options, dataset="there")
+        assert there.status == "ok"
+        assert snapvault.restore(repo, there.snapshot, tmp_path / "out").status == "ok"
+    assert read(tmp_path / "out/src") == read(tmp_path / "src")

@@ -161,6 +161,19 @@ def test_nothing_is_shared_with_strangers(stub: Stub) -> None:
     assert not drivers[0]._fs.dircache.use_listings_cache
 
 
+def test_what_fsspec_is_configured_with_is_added_to(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own configuration would give way to ours, or ours to it; and the place would not say which server it is."""
+    url, options = stub.place(connect_timeout=3)
+    monkeypatch.setitem(fsspec.config.conf, "s3", {**options, "secret": "from-configuration"})
+    backend = FsspecBackend(url, {"secret": "given"})
+    driver: Any = backend._driver
+    assert driver._fs.secret == "given" and driver._fs.key == options["key"]
+    assert driver._fs.config_kwargs["connect_timeout"] == 3 and driver._fs.config_kwargs["read_timeout"] == 30
+    assert f"127.0.0.1:{stub.port}" in backend.url
+    backend.put("a", [b"x"])
+    assert stub.objects == {"/bucket/repo/a": b"x"}
+
+
 PAGE = "<ListBucketResult><IsTruncated>{more}</IsTruncated>{token}{items}</ListBucketResult>"
 ITEM = "<Contents><Key>{key}</Key><Size>{size}</Size></Contents>"
 

@@ -4,13 +4,16 @@ import functools
 import http.server
 import secrets
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
+import s3stub
 from fsspec.implementations.memory import MemoryFileSystem
+from s3stub import Answer
 
 import snapvault.source.remote as module
 from snapvault.format.tree import Node, NodeKind
@@ -91,6 +94,18 @@ def test_credentials_are_not_shown() -> None:
     with pytest.raises(SourceError) as error:
         source.root_node(b"/f")
     assert "hunter2" not in str(error.value) and "s3cr3t" not in str(error.value)
+
+
+@pytest.mark.parametrize("answer", [Answer(500), Answer(404), Answer(drop=True)], ids=lambda a: f"{a.status}")
+def test_credentials_are_not_shown_when_reading_fails(answer: Answer) -> None:
+    with s3stub.serve() as stub:
+        source = RemoteSource(f"http://127.0.0.1:{stub.port}/f?signature=s3cr3t")
+        stub.script = [Answer(headers={"Content-Length": "10"})] + [answer] * 3
+        node = source.root_node(b"/f")
+        with pytest.raises(OSError) as error:
+            _read(source.open(b"/f", node))
+    shown = "".join(traceback.format_exception(error.value)) + str(error.value.filename)
+    assert "s3cr3t" not in shown
 
 
 def test_an_error_in_a_sub_folder_is_not_an_empty_folder(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,3 +316,13 @@ def test_over_sftp(rclone_sftp: Any) -> None:
     source = RemoteSource(place, options)
     root = source.roots[0]
     assert _contents(source) == {root + b"/a": b"alpha", root + b"/sub/b": b"beta"}
+
+
+@pytest.mark.server
+def test_sftp_to_an_unknown_host(rclone_sftp: Any) -> None:
+    """fsspec would give the password to whoever answers."""
+    place, options = rclone_sftp()
+    del options["host_key_policy"]
+    with pytest.raises(InvalidInput, match="host key") as caught:
+        RemoteSource(place, options)
+    assert "auto_add" in caught.value.hint
