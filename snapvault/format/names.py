@@ -123,8 +123,9 @@ def content_digest(name: str) -> bytes | None:
     last = name.rsplit("/", 1)[-1]
     if not _HEX64.fullmatch(last):
         return None
-    if name == index(bytes.fromhex(last)) or name == pack(PackId(bytes.fromhex(last))) or name.startswith(NOTES):
-        return bytes.fromhex(last)
+    digest = bytes.fromhex(last)
+    if name in (index(digest), pack(PackId(digest))) or name.startswith((NOTES, EVIDENCE, REGISTER)):
+        return digest
     return None
 
 

@@ -47,6 +47,8 @@ class Kind:
     REPLICA = 14
     PROMOTION = 15
     ATTESTATION = 16
+    REGISTER = 17
+    EVIDENCE = 18
 
 
 def pack(value: object) -> bytes:

@@ -79,6 +79,7 @@ class ObjectCheck:
         self._sessions_complete()
         self._scan_unindexed()
         self._notes()
+        self._chains()
         self._local()
         self._rescue()
         self._unknown()
@@ -287,6 +288,11 @@ class ObjectCheck:
         writers = {s.record.sid: s.holder for s in self.slots if s.record.kind == COMMIT}
         for problem in self._vault.notes.read(writers)[1]:
             self.find(problem.message, *problem.affected)
+
+    def _chains(self) -> None:
+        for chain in (self._vault.register, self._vault.evidence):
+            for problem in chain.read()[1] if self._vault.ring.keyset is not None else ():
+                self.find(problem.message, *problem.affected)
 
     def _local(self) -> None:
         self._each(names.CAPABILITIES, lambda _, data: decode_capabilities(data))

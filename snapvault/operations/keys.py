@@ -183,6 +183,7 @@ def remove_key(repo: "Repository", who: str) -> KeyResult:
         editor.add_epoch(vault.ring.current.epochs[-1].recovery)
     if holder.role in Role.MAINTAINERS:
         _take_over_tombstones(vault, holder)
+        vault.register.take_over(holder.id)
         slots = vault.history.all_slots()
         vault.notes.take_over(holder.sign, {s.record.sid: s.holder for s in slots if s.record.kind == COMMIT})
     kept = editor.record.revocations

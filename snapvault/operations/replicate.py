@@ -184,7 +184,8 @@ class _Replication:
         self._copy(_infos(coming))
         self._tally.snapshots += sum(self._is_commit(n) for n in coming)
         self._copy(_infos({n: size for n, size in new.items() if _is_gc(n)}))  # last: they let a GC here remove
-        self._copy(self._missing(names.NOTES))
+        for prefix in (names.NOTES, names.REGISTER, names.EVIDENCE):
+            self._copy(self._missing(prefix))
 
     def _open_source(self) -> None:
         """The keys, and what verifies with them."""

@@ -11,6 +11,7 @@ from snapvault.backend.factory import open_backend
 from snapvault.backend.guard import CancelBackend
 from snapvault.backend.protocol import Backend, NotFound
 from snapvault.format import names
+from snapvault.format.chain import decode_chain
 from snapvault.format.index import decode_index
 from snapvault.format.local import decode_gc, decode_tombstone
 from snapvault.format.session import decode_session
@@ -22,6 +23,7 @@ from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Control, Reporter
 from snapvault.foundation.ids import PackId
 from snapvault.operations.results import CheckReport, Finding
+from snapvault.repository.chain import EVIDENCE, REGISTER
 from snapvault.repository.repository import read_config, verify_keyset
 from snapvault.repository.store import fetch
 
@@ -137,6 +139,9 @@ class Scrub:
             _belongs(name.rpartition("/")[0], names.slot(decode_slot(data).holder, b"").rstrip("/"))
         elif name.startswith(names.TOMBSTONES):
             _belongs(name, names.tombstone(decode_tombstone(decode_signed(Kind.TOMBSTONE, data).payload).sid))
+        elif series := next((s for s in (REGISTER, EVIDENCE) if name.startswith(s.prefix)), None):
+            for prev in decode_chain(decode_signed(series.kind, data).payload).prevs:
+                self._named(series.prefix + prev.hex(), name, None)
         elif name.startswith(names.GC):
             _belongs(name, names.GC + decode_gc(decode_signed(Kind.GC, data).payload).sid)
 
@@ -157,7 +162,7 @@ class Scrub:
 
 _FRAMED = (
     names.CONFIG, names.KEYSETS, names.SLOTS, names.SESSIONS, names.INDEX, names.SNAPSHOTS, names.NOTES, names.LOCAL,
-    names.ATTESTATIONS,
+    names.ATTESTATIONS, names.EVIDENCE, names.REGISTER,
 )  # fmt: skip
 
 

@@ -94,6 +94,7 @@ class Keyring:
     own: HolderKeys | None = field(default=None, repr=False)
     recovery: HpkePrivateKey | None = field(default=None, repr=False)
     read_keys: dict[int, HpkePrivateKey] = field(default_factory=dict, repr=False)
+    seeds: dict[int, bytes] = field(default_factory=dict, repr=False)  # of the read keys: what chains are sealed by
     domains: dict[DomainId, DomainKeys] = field(default_factory=dict, repr=False)
 
     @property
@@ -168,7 +169,7 @@ def open_keyring(
         for to, sealed in epoch.sealed:
             if to == own.id:
                 seed = own.hpke.open(sealed, epoch_info(config_digest, epoch.number, epoch.read))
-                ring.read_keys[epoch.number] = HpkePrivateKey(seed)
+                ring.read_keys[epoch.number], ring.seeds[epoch.number] = HpkePrivateKey(seed), seed
     for domain in keyset.domains:
         for to, sealed in domain.sealed:
             if to == own.id:

@@ -27,6 +27,7 @@ from snapvault.foundation.events import Control
 from snapvault.foundation.ids import DomainId, RepositoryId, SessionId
 from snapvault.repository.cache import Cache
 from snapvault.repository.careful import CarefulBackend
+from snapvault.repository.chain import EVIDENCE, REGISTER, Chain
 from snapvault.repository.credentials import ClientKey, Credential
 from snapvault.repository.history import History, Slot
 from snapvault.repository.index import BlobIndex, build_table
@@ -146,6 +147,7 @@ class Vault:
         self.sessions = Sessions(self._store, ring)
         self.history = History(self._store, ring, self.sessions)
         self.notes = Notes(self._store, ring, self.sessions)
+        self.register, self.evidence = Chain(self._store, ring, REGISTER), Chain(self._store, ring, EVIDENCE)
         self.loader = IndexLoader(self._store, ring, self.sessions)
         self._index: BlobIndex | None = None
         self._readers: dict[DomainId, tuple[tuple[BlobIndex, Backend], BlobReader]] = {}

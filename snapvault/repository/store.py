@@ -24,6 +24,8 @@ _LIMITS = (
     (names.HEARTBEATS, _SMALL),
     (names.TOMBSTONES, _SMALL),
     (names.ATTESTATIONS, 4 << 20),
+    (names.REGISTER, 16 << 20),
+    (names.EVIDENCE, 16 << 20),
     (names.PACKS, MAX_PACK),
 )
 

@@ -21,6 +21,8 @@ LABELS = {
     Kind.CERTIFICATE: "certificate",
     Kind.PROMOTION: "promotion",
     Kind.ATTESTATION: "attestation",
+    Kind.REGISTER: "register",
+    Kind.EVIDENCE: "evidence",
 }
 
 

@@ -22,6 +22,7 @@ from snapvault.crypto.hpke import HpkePrivateKey
 from snapvault.crypto.kdf import context_digest
 from snapvault.crypto.recovery import decode_recovery_key
 from snapvault.format import names
+from snapvault.format.chain import decode_chain
 from snapvault.format.config import decode_config
 from snapvault.format.index import IndexRecord, decode_index, decode_table
 from snapvault.format.keyset import decode_certificate, decode_keyset
@@ -91,6 +92,7 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "heartbeat": lambda data: unframe(Kind.HEARTBEAT, data),
     "note": decode_note,
     "note details": decode_note_details,
+    "chain": decode_chain,
     "signed": lambda data: decode_signed(Kind.NOTE, data),
     "frame": check_frame,
     "pack header": parse_header,

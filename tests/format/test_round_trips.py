@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snapvault.format import names
+from snapvault.format.chain import ChainRecord, decode_chain
 from snapvault.format.config import ConfigRecord, decode_config
 from snapvault.format.index import IndexRecord, decode_index, decode_table, encode_table
 from snapvault.format.keyset import (
@@ -145,6 +146,10 @@ RECORDS: dict[str, tuple[st.SearchStrategy[Any], Callable[[bytes], Any]]] = {
     "verified": (st.builds(VerifiedRecord, digest, text, time, rows(digest)), decode_verified),
     "capabilities": (st.builds(CapabilitiesRecord, st.booleans(), st.booleans(), st.booleans()), decode_capabilities),
     "note": (st.builds(NoteRecord, digest, sid, time, rows(digest), digest), decode_note),
+    "chain": (
+        st.builds(ChainRecord, digest, number, st.integers(1, 1 << 62), time, rows(digest), digest, digest),
+        decode_chain,
+    ),
     "note details": (
         st.builds(NoteDetails, st.none() | rows(text), st.none() | st.booleans(), rows(blob)),
         decode_note_details,

@@ -8,6 +8,7 @@ from common import CONFIG_DIGEST, DOMAIN, GC_SID, NS, SID, plain, secret
 
 from snapvault.format import names
 from snapvault.format.attestation import HASHED, AttestationRecord
+from snapvault.format.chain import ChainRecord
 from snapvault.format.config import ConfigRecord
 from snapvault.format.index import IndexRecord, encode_table
 from snapvault.format.keyset import CertificateRecord, Domain, Epoch, Holder, KeysetRecord, Revocation, Role
@@ -57,6 +58,7 @@ def _records() -> Iterator[tuple[str, Any, bytes]]:
         ("replica", ReplicaRecord(CONFIG_DIGEST, NS, (GC_SID,))),
         ("promotion", PromotionRecord(CONFIG_DIGEST, NS)),
         ("attestation", _attestation()),
+        ("chain", _chain()),
         ("capabilities", CapabilitiesRecord(True, True, False)),
         ("note", NoteRecord(CONFIG_DIGEST, SID, NS, (secret("older note"),), secret("sealed"))),
         ("note details", NoteDetails(("kept", "2026"), True, (b"/srv/lost\xff",))),
@@ -107,6 +109,11 @@ def _keyset() -> KeysetRecord:
 def _attestation() -> AttestationRecord:
     objects = merkle([("packs/aa", 3), ("index/bb", 4)])
     return AttestationRecord(CONFIG_DIGEST, "second", HASHED, NS, objects, (SID,), 1, ("packs/cc",), secret("before"))
+
+
+def _chain() -> ChainRecord:
+    prevs = (secret("one end"), secret("other end"))
+    return ChainRecord(CONFIG_DIGEST, 1, 3, NS, prevs, secret("commitment"), secret("sealed"))
 
 
 def _certificate() -> CertificateRecord:

@@ -118,6 +118,9 @@ def _bad_records() -> Iterator[tuple[str, str, str, bytes]]:
         ("too large a plaintext", 2, b"\xff" * 4),
     ):
         yield "directory", "FormatError", why, pack([*columns[:at], value, *columns[at + 1 :]])
+    chain = [c, 1, 1, 0, [], bytes(32), bytes(32)]
+    for why, at, value in (("number 0", 2, 0), ("a short predecessor", 4, [bytes(31)]), ("no commitment", 5, None)):
+        yield "chain", "FormatError", why, pack([*chain[:at], value, *chain[at + 1 :]])
     parameters = [secret("s", 16), 65536, 3, 4]
     yield "slot", "FormatError", "an unknown wrapping", frame(3, [c, bytes(16), "rot13", None, bytes(32), b""])
     yield (

@@ -22,6 +22,7 @@ from snapvault.crypto.password import Argon2Parameters, password_key
 from snapvault.crypto.recovery import RecoveryKey, decode_recovery_key
 from snapvault.crypto.signing import SigningKey, verify
 from snapvault.format.attestation import decode_attestation
+from snapvault.format.chain import decode_chain
 from snapvault.format.config import decode_config
 from snapvault.format.index import decode_index, decode_table, encode_table
 from snapvault.format.keyset import decode_certificate, decode_keyset
@@ -84,7 +85,7 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "config": decode_config, "slot": decode_slot, "keyset": decode_keyset, "certificate": decode_certificate,
     "session": decode_session, "snapshot": decode_snapshot, "snapshot details": decode_details, "index": decode_index,
     "tombstone": decode_tombstone, "gc": decode_gc, "verified": decode_verified, "capabilities": decode_capabilities,
-    "replica": decode_replica, "promotion": decode_promotion, "attestation": decode_attestation,
+    "replica": decode_replica, "promotion": decode_promotion, "attestation": decode_attestation, "chain": decode_chain,
     "note": decode_note, "note details": decode_note_details, "signed": lambda d: decode_signed(Kind.NOTE, d),
     "heartbeat": lambda d: unframe(Kind.HEARTBEAT, d), "directory": lambda d: decode_directory(d, PACK_SIZE),
     "index table": _decode_index_table, "tree": decode_tree,
