@@ -94,8 +94,10 @@ class Vault:
             backend = LimitBackend(backend, upload=rate, download=rate, cancel=control.cancel)
         if control is not None and control.cancel is not None:
             backend = CancelBackend(backend, control.cancel)
-        if backend is self.backend:
-            return self
+        return self if backend is self.backend else self.through(backend)
+
+    def through(self, backend: Backend) -> "Vault":
+        """A view of this repository through another backend, which shares all that was read of index and history."""
         view = Vault(backend, self.ring, self.cache, self.pins, self.rollback)
         view.sessions = self.sessions.through(view._store)
         view.history = self.history.through(view._store, view.sessions)
@@ -103,6 +105,10 @@ class Vault:
         view.loader = IndexLoader(view._store, self.ring, view.sessions)
         view._index, view._origin = self._index, self
         return view
+
+    def cold(self, cache: Cache) -> "Vault":
+        """The same repository as a client sees it that has read nothing of it yet, with another cache."""
+        return Vault(self.backend, self.ring, cache, self.pins, self.rollback)
 
     def standing(self) -> Standing:
         """Whether this place is a source or a copy, as its marks say now; Untrusted, FormatError."""

@@ -1,0 +1,31 @@
+"""Which of the restored files a probe reads."""
+
+import bz2
+import gzip
+import lzma
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from snapvault.assurance.probes import ProbeFailed
+
+UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)  # what a damaged file raises
+_OPENERS: dict[str, Any] = {
+    ".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": zstandard.open,
+}  # fmt: skip
+
+
+def chosen(root: Path, patterns: Sequence[str]) -> list[Path]:
+    """The files below ``root`` that match one of these glob patterns; ProbeFailed if there is none."""
+    found = {p for pattern in patterns for p in root.glob(pattern) if p.is_file() and not p.is_symlink()}
+    if not found:
+        raise ProbeFailed(f"there is no file {' or '.join(patterns)}")
+    return sorted(found)
+
+
+def decompressed(path: Path) -> Any:
+    """The file, opened to be read through what its name says that it is compressed with."""
+    return _OPENERS.get(path.suffix, open)(path, "rb")
