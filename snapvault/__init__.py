@@ -59,6 +59,19 @@ _HOME = {
     "rotate": "operations.keys",
     "KeyInfo": "operations.keys",
     "KeyResult": "operations.keys",
+    "Dataset": "assurance.dataset",
+    "Declaration": "assurance.declaration",
+    "read_declaration": "assurance.declaration",
+    "Inventory": "assurance.inventory",
+    "read_inventory": "assurance.inventory",
+    "Register": "assurance.register",
+    "RegisterResult": "assurance.register",
+    "Retirement": "assurance.register",
+    "read_register": "assurance.register",
+    "import_register": "assurance.register",
+    "retire": "assurance.register",
+    "backup_all": "assurance.fleet",
+    "DatasetBackup": "assurance.fleet",
     "BackupResult": "operations.results",
     "RestoreResult": "operations.results",
     "Change": "operations.results",
@@ -83,6 +96,18 @@ _HOME = {
 
 if TYPE_CHECKING:
     from snapvault.access.snapshot import Entry, Snapshot
+    from snapvault.assurance.dataset import Dataset
+    from snapvault.assurance.declaration import Declaration, read_declaration
+    from snapvault.assurance.fleet import DatasetBackup, backup_all
+    from snapvault.assurance.inventory import Inventory, read_inventory
+    from snapvault.assurance.register import (
+        Register,
+        RegisterResult,
+        Retirement,
+        import_register,
+        read_register,
+        retire,
+    )
     from snapvault.chunking import Chunking
     from snapvault.foundation.errors import (
         Cancelled,
@@ -127,14 +152,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attestation", "BackupResult", "Cancelled", "Change", "CheckReport", "Chunking", "Command", "Conflict",
-    "Control", "Damaged", "Entry", "Event", "Finding", "ForgetPlan", "ForgetResult", "FormatTooNew", "HealResult",
-    "InitResult", "InvalidInput", "Issue", "KeyFile", "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LostPath",
-    "NoteResult", "PruneLimits", "PrunePlan", "PruneResult", "RepairPlan", "RepairResult", "ReplicaResult",
-    "Repository", "RepositoryNotFound", "RestoreResult", "Retention", "RoleRequired", "Site", "Snapshot",
+    "Control", "Damaged", "Dataset", "DatasetBackup", "Declaration", "Entry", "Event", "Finding", "ForgetPlan",
+    "ForgetResult", "FormatTooNew", "HealResult", "InitResult", "InvalidInput", "Inventory", "Issue", "KeyFile",
+    "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LostPath", "NoteResult", "PruneLimits", "PrunePlan",
+    "PruneResult", "Register", "RegisterResult", "RepairPlan", "RepairResult", "ReplicaResult", "Repository",
+    "RepositoryNotFound", "RestoreResult", "Retention", "Retirement", "RoleRequired", "Site", "Snapshot",
     "SnapshotWriter", "SnapvaultError", "SourceError", "StoreDenied", "StoreFull", "StoreUnavailable",
-    "UndeleteResult", "add_key", "archive", "attest", "attestations", "backup", "change_password", "check", "diff",
-    "exchange_attestations", "forget_snapshots", "heal", "init", "list_keys", "open", "plan_forget", "plan_prune",
-    "plan_repair", "promote", "remove_key", "replicate", "restore", "rotate", "scrub", "set_hold", "set_tags",
+    "UndeleteResult", "add_key", "archive", "attest", "attestations", "backup", "backup_all", "change_password",
+    "check", "diff", "exchange_attestations", "forget_snapshots", "heal", "import_register", "init", "list_keys",
+    "open", "plan_forget", "plan_prune", "plan_repair", "promote", "read_declaration", "read_inventory",
+    "read_register", "remove_key", "replicate", "restore", "retire", "rotate", "scrub", "set_hold", "set_tags",
     "undelete",
 ]  # fmt: skip
 

@@ -1,7 +1,7 @@
 """A declared dataset: what should exist, and what was promised of it (docs/guide/register.md)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -42,3 +42,19 @@ class Dataset:
     retention: Retention | None = None
     drill: DrillRule | None = None
     probe: Probe | None = None
+    host: str = ""  # the machine whose paths the sources are; empty: any
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; spans are seconds, what nothing was promised of is null."""
+        found = asdict(self)
+        if self.retention is not None:
+            found["retention"] |= {"within": _seconds(self.retention.within), "zone": str(self.retention.zone or "")}
+        if self.drill is not None:
+            found["drill"]["every"] = _seconds(self.drill.every)
+        if self.probe is not None:
+            found["probe"]["timeout"] = _seconds(self.probe.timeout)
+        return {**found, "rpo": _seconds(self.rpo), "rto": _seconds(self.rto)}
+
+
+def _seconds(span: timedelta | None) -> int | None:
+    return None if span is None else int(span.total_seconds())

@@ -7,7 +7,8 @@ from typing import Any, BinaryIO, cast
 import click
 
 import snapvault
-from snapvault.cli.common import status_code, verb
+from snapvault.cli.backup_all import back_up_all
+from snapvault.cli.common import given, status_code, verb
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
 from snapvault.cli.stdin import StandardInput
@@ -20,7 +21,12 @@ from snapvault.source.selection import read_patterns
 
 @click.command(short_help="Store files, a stream or a command's output as a new snapshot.")
 @click.argument("paths", metavar="[PATH|URL]...", nargs=-1, type=click.UNPROCESSED)
-@click.option("--dataset", metavar="NAME", required=True, help="What this is a backup of; letters, digits and ._-")
+@click.option(
+    "--dataset", "datasets", metavar="NAME", multiple=True,
+    help="What this is a backup of; letters, digits and ._-.  With --all: this one alone; may be repeated.",
+)  # fmt: skip
+@click.option("--all", "everything", is_flag=True, help="Back up all datasets of the register that have sources here.")
+@click.option("--register", metavar="FILE", help="With --all: go by FILE (TOML or JSON) instead.")
 @click.option("--stdin", is_flag=True, help="Store standard input as one file.")
 @click.option("--stdin-name", metavar="N", help="The name of that file, or of a command's output.")
 @click.option("--from-command", is_flag=True, help="PATHs after -- are a command; store its output (no shell).")
@@ -38,9 +44,9 @@ from snapvault.source.selection import read_patterns
 @click.option("-n", "--dry-run", is_flag=True, help="Read and count, store nothing.")
 @verb
 def backup(
-    settings: Settings, /, paths: tuple[str, ...], stdin: bool, stdin_name: str | None, from_command: bool,
-    exclude_larger_than: str | None, time: str | None, exclude: tuple[str, ...], exclude_file: tuple[str, ...],
-    **options: Any,
+    settings: Settings, /, paths: tuple[str, ...], datasets: tuple[str, ...], everything: bool, register: str | None,
+    stdin: bool, stdin_name: str | None, from_command: bool, exclude_larger_than: str | None, time: str | None,
+    exclude: tuple[str, ...], exclude_file: tuple[str, ...], **options: Any,
 ) -> int:  # fmt: skip
     """Store files, folders, fsspec URLs, a stream or a command's output as a new snapshot.
 
@@ -51,16 +57,25 @@ def backup(
     snapvault backup --dataset home --exclude '*.tmp' /home/me
     snapvault backup --dataset orders --stdin-name orders.dump --from-command -- \\
       pg_dump --format=custom --compress=0 orders
+    snapvault backup --all
     """
-    sources = _sources(paths, stdin, stdin_name, from_command)
     if exclude_larger_than is not None:
         options["exclude_larger_than"] = parse_size(exclude_larger_than)
     if time is not None:
         options["time"] = _aware(time)
     options["exclude"] = [*exclude, *read_patterns(exclude_file)]
+    if everything:
+        if paths or given("stdin", "stdin_name", "from_command", "files_from", "parent"):
+            raise InvalidInput("--all takes its sources from the register", hint="leave out paths and the like")
+        return back_up_all(settings, datasets, register, **options)
+    if len(datasets) != 1 or register is not None:
+        raise InvalidInput("a backup needs one --dataset NAME, or --all", hint="name what this is a backup of")
+    sources = _sources(paths, stdin, stdin_name, from_command)
     options["source_options"] = _source_options(settings, paths)
     with settings.open("backup") as repository, long_operation(settings.out) as control:
-        result = snapvault.backup(repository, *sources, stream_name=stdin_name or "stdin", control=control, **options)
+        result = snapvault.backup(
+            repository, *sources, dataset=datasets[0], stream_name=stdin_name or "stdin", control=control, **options
+        )
     _show(settings, result)
     return status_code(result.status)
 

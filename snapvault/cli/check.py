@@ -8,8 +8,9 @@ import snapvault
 from snapvault.cli.common import given, status_code, verb
 from snapvault.cli.fence import fence_options, waits_lines
 from snapvault.cli.progress import long_operation
+from snapvault.cli.replication import attested_lines
 from snapvault.cli.settings import Settings
-from snapvault.cli.site import attested_lines, known_url, place_of
+from snapvault.cli.site import known_url, place_of
 from snapvault.cli.text import examples, harmless, human_seconds, human_size, printable
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.words import count

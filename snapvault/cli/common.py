@@ -1,6 +1,6 @@
 """What the verbs share: the common options, and how a command ends."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -13,6 +13,7 @@ from snapvault.cli.settings import Settings
 from snapvault.cli.text import unprintable
 from snapvault.foundation.errors import InvalidInput
 
+_GRAVEST = (130, 1, 20, 22, 21, 3)
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,6 +21,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 def status_code(status: str) -> int:
     """The exit code of a result's status; that of several is the gravest already."""
     return {"ok": 0, "partial": 3, "damaged": 20}[status]
+
+
+def gravest(codes: Iterable[int]) -> int:
+    """The exit code of several things that were done one after the other; what was refused of them is aborted."""
+    found = {code if code in _GRAVEST else 1 for code in codes if code}
+    return next((code for code in _GRAVEST if code in found), 0)
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:

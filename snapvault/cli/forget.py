@@ -8,12 +8,13 @@ import click
 
 import snapvault
 from snapvault.cli.common import given, status_code, verb
+from snapvault.cli.declared import declared
 from snapvault.cli.fence import fence_options, give_way, to_duration
 from snapvault.cli.progress import long_operation
 from snapvault.cli.prune import result_lines
 from snapvault.cli.settings import Settings
 from snapvault.cli.text import local_time, printable, table
-from snapvault.foundation.errors import InvalidInput
+from snapvault.foundation.errors import Conflict, InvalidInput
 from snapvault.foundation.words import count
 from snapvault.operations.prune import require_safe
 from snapvault.operations.results import DAMAGED, OK
@@ -32,6 +33,7 @@ def _keep(name: str, unit: str) -> Callable[[F], F]:
 @click.command()
 @click.argument("snapshots", metavar="[SNAP]...", nargs=-1)
 @click.option("--dataset", metavar="NAME", help="Apply the rules to this dataset only.")
+@click.option("--all", "everything", is_flag=True, help="Apply to each dataset what the register says of it.")
 @_keep("last", "")
 @_keep("hourly", "hours")
 @_keep("daily", "days")
@@ -56,8 +58,8 @@ def _keep(name: str, unit: str) -> Callable[[F], F]:
 @fence_options
 @verb
 def forget(
-    settings: Settings, snapshots: tuple[str, ...], dataset: str | None, dry_run: bool, undelete_window: timedelta,
-    keep_within: timedelta, tags: tuple[str, ...], keep_minimum: int, then_prune: bool,
+    settings: Settings, snapshots: tuple[str, ...], dataset: str | None, everything: bool, dry_run: bool,
+    undelete_window: timedelta, keep_within: timedelta, tags: tuple[str, ...], keep_minimum: int, then_prune: bool,
     last: int, hourly: int, daily: int, weekly: int, monthly: int, yearly: int,
     wait: timedelta, lease: timedelta, exclusive: bool,
 ) -> int:  # fmt: skip
@@ -69,8 +71,11 @@ def forget(
     \b
     snapvault forget 3f2a91c0 home@2026-10-01
     snapvault forget --dataset home --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --prune
+    snapvault forget --all
     """
     ruled = any((last, hourly, daily, weekly, monthly, yearly, keep_within, tags))
+    if everything and (ruled or snapshots or dataset is not None):
+        raise InvalidInput("--all takes its rules from the register", hint="leave out other rules and names")
     if ruled and snapshots:
         raise InvalidInput("rules and names of snapshots do not go together", hint="do one after the other")
     if not ruled and dataset is not None:
@@ -85,11 +90,12 @@ def forget(
     with settings.open("plan_forget", "plan_prune") as repository:
         if then_prune:
             require_safe(repository.vault, exclusive=exclusive)  # before anything is forgotten
-        if ruled:
-            policy = snapvault.Retention(
-                last, hourly, daily, weekly, monthly, yearly, keep_within, tags, minimum=keep_minimum
+        if ruled or everything:
+            counts = (last, hourly, daily, weekly, monthly, yearly)
+            policy = snapvault.Retention(*counts, keep_within, tags, minimum=keep_minimum) if ruled else None
+            plan = snapvault.plan_forget(
+                repository, policy or _declared_policies(settings, repository), dataset=dataset
             )
-            plan = snapvault.plan_forget(repository, policy, dataset=dataset)
             lines, problems = _show(settings, plan), len(plan.problems)
             forgotten: tuple[str, ...] = tuple(s.id for s in plan.forget)
             if not dry_run:
@@ -109,6 +115,14 @@ def forget(
         lines += result_lines(pruned)
     settings.out.summary(content, lines)
     return status_code(status)
+
+
+def _declared_policies(settings: Settings, repository: "snapvault.Repository") -> dict[str, "snapvault.Retention"]:
+    """Of the datasets that have one; nothing is forgotten by a register that may not be what somebody wanted."""
+    register = declared(settings, repository)
+    if register.status != OK:
+        raise Conflict("nothing is forgotten by a register with which something is wrong", hint="see 'register check'")
+    return {d.name: d.retention for d in register.datasets.values() if d.retention is not None}
 
 
 def _prune(

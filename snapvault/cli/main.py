@@ -18,7 +18,7 @@ from snapvault.cli.output import LogHandler
 from snapvault.cli.settings import Settings
 from snapvault.foundation.errors import Cancelled, InvalidInput, SnapvaultError
 
-VERBS = ("init", "backup", "snapshots", "ls", "diff", "restore", "check", "forget", "prune", "key", "site")
+VERBS = ("init", "backup", "snapshots", "ls", "diff", "restore", "check", "forget", "prune", "key", "site", "register")
 NO_VERB = 2
 INTERRUPTED = 130
 OVERVIEW = """\
@@ -32,7 +32,8 @@ snapvault: deduplicating, encrypted backups
   snapvault restore home@latest --target /tmp/back   bring it back
   snapvault check                                    see whether all is there and whole
 
-Others: diff, forget, prune, key, site.  'snapvault VERB --help' explains one, 'snapvault --help' the common options."""
+Others: diff, forget, prune, key, site, register.
+'snapvault VERB --help' explains one, 'snapvault --help' the common options."""
 
 
 class Verbs(click.Group):

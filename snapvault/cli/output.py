@@ -66,15 +66,19 @@ class Output:
         else:
             _write(sys.stderr, f"warning: {harmless_lines(text)}")
 
-    def issues(self, issues: tuple[Issue, ...], code: str, headline: str) -> None:
-        """Paths that went wrong: all of them as JSON; as text a count, and a line for what they have in common."""
+    def issues(self, issues: tuple[Issue, ...], code: str, headline: str, *, each: bool = False) -> None:
+        """Paths that went wrong: all of them as JSON; as text a count, and a line for what they have in common.
+
+        ``each``: a line for each.
+        """
         if self.as_json:
             for i in issues:
                 self.line("error", {"code": code, "path": i.path, "message": i.message})
         elif issues:
             _write(sys.stderr, f"{headline}:")
-            lines = _grouped(issues)
-            for text in examples(lines, "paths" if len(lines) == len(issues) else "lines"):
+            lines = [f"  {printable(i.path)}: {harmless(i.message)}" for i in issues] if each else _grouped(issues)
+            shown = lines if each else examples(lines, "paths" if len(lines) == len(issues) else "lines")
+            for text in shown:
                 _write(sys.stderr, text)
 
     def error(self, error: SnapvaultError) -> None:

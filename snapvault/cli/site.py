@@ -1,17 +1,16 @@
 """``snapvault site``"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 import snapvault
-from snapvault.cli.common import common_options, status_code, verb
-from snapvault.cli.progress import long_operation
+from snapvault.cli.common import common_options, verb
+from snapvault.cli.replication import bring, push_to, tell
 from snapvault.cli.settings import Settings
-from snapvault.cli.text import human_size, local_time, printable, table
-from snapvault.foundation.errors import InvalidInput, StoreDenied, StoreUnavailable
-from snapvault.foundation.words import count
+from snapvault.cli.text import local_time, printable, table
+from snapvault.foundation.errors import InvalidInput
 
 if TYPE_CHECKING:
     from snapvault.operations.sites import Sites
@@ -41,7 +40,7 @@ def add(settings: Settings, name: str, url: str) -> int:
     name = checked_site(name)
     if "://" not in url:
         url = str(Path(url).absolute())
-    _sites(settings).put(name, url)
+    known_sites(settings).put(name, url)
     settings.out.summary({"site": name, "url": url, "status": "ok"}, [f"{name} is {url}; 'snapvault site push {name}'"])
     return 0
 
@@ -51,7 +50,7 @@ def add(settings: Settings, name: str, url: str) -> int:
 @verb
 def remove(settings: Settings, name: str) -> int:
     """Forget where a copy is; the copy itself stays as it is."""
-    sites = _sites(settings)
+    sites = known_sites(settings)
     url = sites.url(name)
     sites.put(name, None)
     settings.out.summary({"site": name, "url": url, "status": "ok"}, [f"{name} is forgotten; what is at {url} stays."])
@@ -67,7 +66,7 @@ def list_(settings: Settings) -> int:
     """
     from snapvault.operations.sites import site_states
 
-    sites = _sites(settings).all()
+    sites = known_sites(settings).all()
     with settings.open("attestations") as repository:
         states = site_states(repository, sites)
     if settings.out.as_json:
@@ -87,10 +86,11 @@ def list_(settings: Settings) -> int:
 
 
 @site.command()
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--all", "everywhere", is_flag=True, help="Push to every site that a dataset of the register is owed at.")
 @click.option("--no-attest", is_flag=True, help="Sign nothing about what the site holds; then no key is needed.")
 @verb
-def push(settings: Settings, name: str, no_attest: bool) -> int:
+def push(settings: Settings, name: str | None, everywhere: bool, no_attest: bool) -> int:
     """Bring a site everything that it lacks, and sign what it holds then.
 
     Nothing is ever deleted there.  Run it again at any time: it copies what is new, and goes on where it was cut off.
@@ -98,17 +98,21 @@ def push(settings: Settings, name: str, no_attest: bool) -> int:
 
     \b
     snapvault site push second
+    snapvault site push --all
     """
-    url, sites = settings.url(), _sites(settings)
-    place = sites.url(name)
-    source, target = snapvault.Site(url, settings.options_for(url)), snapvault.Site(place, settings.options_for(place))
+    if (name is None) != everywhere:
+        raise InvalidInput("name one site, or give --all")
+    if name is None:
+        from snapvault.cli.push_all import push_all
+
+        return push_all(settings, no_attest)
+    sites = known_sites(settings)
+    sites.url(name)  # before a password is asked for
     access = None if no_attest else settings.access()
     if access is not None:  # before anything is copied: a key that is wrong, or cannot sign
-        with snapvault.open(url, **access) as repository:
+        with snapvault.open(settings.url(), **access) as repository:
             repository.require_signing()
-    code = _replicate(settings, source, target, access, name, create=not sites.was_reached(name))
-    sites.reached(name)
-    return code
+    return tell(settings, push_to(settings, sites, name, access))
 
 
 @site.command()
@@ -137,7 +141,7 @@ def pull(settings: Settings, source: str, name: str) -> int:
     if access is not None and not name:
         raise InvalidInput("what is signed needs a name for this place", hint="give --as NAME")
     origin, here = (snapvault.Site(place, settings.options_for(place)) for place in (begin, url))
-    return _replicate(settings, origin, here, access, checked_site(name) if name else "", create=True)
+    return tell(settings, bring(settings, origin, here, access, checked_site(name) if name else "", create=True))
 
 
 @site.command()
@@ -158,72 +162,20 @@ def promote(settings: Settings) -> int:
     return 0
 
 
-def _replicate(
-    settings: Settings, source: "snapvault.Site", target: "snapvault.Site", access: dict[str, Any] | None, name: str,
-    *, create: bool,
-) -> int:  # fmt: skip
-    with long_operation(settings.out) as control:
-        result = snapvault.replicate(source, target, create=create, control=control)
-        attestation = None
-        if access is not None:
-            attestation = _attest(settings, source, target, access, name, control)
-    for problem in result.problems:
-        if settings.out.as_json:
-            settings.out.item(
-                {"message": problem.message, "objects": problem.objects, "harmless": problem.harmless}, ""
-            )
-        else:
-            settings.out.warning(problem.message)
-    came = f"{count(result.objects, 'object')}, {human_size(result.bytes)} copied to {result.target}"
-    lines = [
-        f"{came}: {count(result.snapshots, 'snapshot')} more",
-        *([f"{count(result.healed, 'damaged object')} there replaced"] if result.healed else []),
-        *(attested_lines(attestation) if attestation else ["not attested: no key was used"]),
-    ]
-    attested = attestation.to_dict() if attestation else None
-    content = {**result.to_dict(), "problems": len(result.problems), "attestation": attested}
-    settings.out.summary(content, lines)
-    return status_code(result.status)
-
-
-def _attest(
-    settings: Settings,
-    source: "snapvault.Site",
-    target: "snapvault.Site",
-    access: dict[str, Any],
-    name: str,
-    control: Any,
-) -> "snapvault.Attestation":
-    """Signed there, and kept at both ends."""
-    with snapvault.open(target.url, **{**access, "storage_options": target.storage_options}) as copy:
-        attestation = snapvault.attest(copy, name, control=control)
-    try:
-        snapvault.exchange_attestations(source, target)
-    except (StoreDenied, StoreUnavailable) as e:
-        settings.out.warning(f"the attestation is at {target.url} only: {e.message}")
-    return attestation
-
-
-def attested_lines(attestation: "snapvault.Attestation") -> list[str]:
-    """What was signed, for people."""
-    complete = count(len(attestation.snapshots), "snapshot")
-    lacking = f"; {count(attestation.bad, 'object')} missing or damaged" if attestation.bad else ""
-    return [f"{attestation.site} attested by {printable(attestation.by)}: {complete} complete{lacking}"]
-
-
 def known_url(settings: Settings, name: str) -> str | None:
     """Where this machine knows a site to be."""
-    return _sites(settings).all().get(name)
+    return known_sites(settings).all().get(name)
 
 
 def place_of(settings: Settings, name: str) -> str:
     """The URL of a site; a URL, or a path with a slash, stands for itself."""
     if "://" in name or "/" in name:
         return name
-    return _sites(settings).url(name)
+    return known_sites(settings).url(name)
 
 
-def _sites(settings: Settings) -> "Sites":
+def known_sites(settings: Settings) -> "Sites":
+    """The sites that this machine knows."""
     from snapvault.operations.sites import Sites
 
     return Sites(settings.state(), settings.repository_id())

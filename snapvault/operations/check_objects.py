@@ -19,6 +19,7 @@ from snapvault.foundation.ids import PackId, SessionId
 from snapvault.operations.claims import Claims
 from snapvault.operations.results import Finding
 from snapvault.operations.survey import removed_names
+from snapvault.repository.chain import rolled_back
 from snapvault.repository.history import Slot
 from snapvault.repository.index import BlobIndex, TableBuilder, build_table
 from snapvault.repository.loader import Entry
@@ -290,9 +291,13 @@ class ObjectCheck:
             self.find(problem.message, *problem.affected)
 
     def _chains(self) -> None:
-        for chain in (self._vault.register, self._vault.evidence):
-            for problem in chain.read()[1] if self._vault.ring.keyset is not None else ():
-                self.find(problem.message, *problem.affected)
+        if self._vault.ring.keyset is None:
+            return  # nobody can tell who signed
+        pinned = dict(self._vault.pins.site.register)
+        links, problems = self._vault.register.read()
+        problems += rolled_back(pinned, links) + self._vault.evidence.read()[1]
+        for problem in problems:
+            self.find(problem.message, *problem.affected)
 
     def _local(self) -> None:
         self._each(names.CAPABILITIES, lambda _, data: decode_capabilities(data))

@@ -1,5 +1,6 @@
 """Forget: tombstones beside commit slots.  It frees nothing; until the undelete window is over it can be taken back."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -81,10 +82,13 @@ class ForgetPlan(Result):
         return ForgetResult(tuple(s.id for s in self.forget))
 
 
-def plan_forget(repo: "Repository", policy: Retention, *, dataset: str | None = None) -> ForgetPlan:
+def plan_forget(
+    repo: "Repository", policy: Retention | Mapping[str, Retention], *, dataset: str | None = None
+) -> ForgetPlan:
     """Apply a policy to the snapshots of one dataset, or of all; nothing is forgotten yet.
 
-    Rules count by dataset, host and key (``Retention``).  A snapshot with a note that cannot be read is kept.
+    Rules count by dataset, host and key (``Retention``).  Of several policies, by dataset, each applies to its own, and
+    all snapshots of other datasets are kept.  A snapshot with a note that cannot be read is kept.
     RoleRequired unless owner or maintainer; InvalidInput if there is no such dataset.
     """
     vault = repo.vault
@@ -96,7 +100,7 @@ def plan_forget(repo: "Repository", policy: Retention, *, dataset: str | None = 
         snapshots = [s for s in snapshots if s.dataset == dataset]
         if not snapshots:
             raise InvalidInput(f"there is no snapshot of the dataset {dataset!r}; there are {known or 'none at all'}")
-    reasons = policy.reasons(_dated(vault, snapshots), now_ns())
+    reasons = _reasons(policy, _dated(vault, snapshots), now_ns())
     unread = {name for p in problems for name in p.affected}
     for s in snapshots:
         if any(name.startswith(names.note_prefix(s.id)) for name in unread):
@@ -104,6 +108,20 @@ def plan_forget(repo: "Repository", policy: Retention, *, dataset: str | None = 
     keep = tuple(s for s in snapshots if reasons[s.id])
     forget = tuple(s for s in snapshots if not reasons[s.id])
     return ForgetPlan(keep, forget, {s.id: reasons[s.id] for s in keep}, tuple(problems), vault)
+
+
+def _reasons(
+    policy: Retention | Mapping[str, Retention], snapshots: Sequence[Dated], now: int
+) -> dict[SnapshotId, tuple[str, ...]]:
+    if isinstance(policy, Retention):
+        return policy.reasons(snapshots, now)
+    found: dict[SnapshotId, tuple[str, ...]] = {s.id: ("no policy",) for s in snapshots if s.dataset not in policy}
+    by_dataset = defaultdict[str, list[Dated]](list)
+    for s in snapshots:
+        by_dataset[s.dataset].append(s)
+    for dataset in by_dataset.keys() & policy.keys():
+        found |= policy[dataset].reasons(by_dataset[dataset], now)
+    return found
 
 
 def _dated(vault: Vault, snapshots: Sequence[Snapshot]) -> list[Dated]:

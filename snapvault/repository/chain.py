@@ -196,5 +196,20 @@ def ends(links: Iterable[Link]) -> list[Link]:
     return [link for link in known if link.digest not in followed]
 
 
+def rolled_back(pinned: Mapping[str, int], links: Iterable[Link]) -> list[Damaged]:
+    """Revisions of the register that this client saw as the newest (digest in hex -> number), and that are gone."""
+    there = {link.digest.hex() for link in links}
+    return [
+        Untrusted(
+            f"revision {number} of the register, which this client saw here before, is gone or damaged",
+            hint="'snapvault check --repair-from SITE' brings it back if a copy has it; if it is lost for good, import "
+            "once with an empty state directory",
+            affected=[REGISTER.prefix + digest],
+        )
+        for digest, number in pinned.items()
+        if digest not in there
+    ]
+
+
 def _order(link: Link) -> tuple[int, int, bytes]:
     return link.record.number, link.record.time, link.digest

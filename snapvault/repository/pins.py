@@ -17,6 +17,7 @@ class SitePins:
     keyset: int = 0
     keyset_digest: str = ""
     records: dict[SessionId, str] = field(default_factory=dict)  # snapshot -> BLAKE3 of its slot, hex
+    register: dict[str, int] = field(default_factory=dict)  # BLAKE3 of its newest revisions, hex -> their numbers
 
 
 class Pins:
@@ -33,14 +34,24 @@ class Pins:
 
     def _seen(self) -> SitePins:
         mine = self._file.read()
-        return SitePins(int(mine.get("keyset", 0)), str(mine.get("keyset_digest", "")), dict(mine.get("records", {})))
+        return SitePins(
+            int(mine.get("keyset", 0)), str(mine.get("keyset_digest", "")), dict(mine.get("records", {})),
+            dict(mine.get("register", {})),
+        )  # fmt: skip
 
     def save(self) -> None:
         """Write them down.  A state directory that cannot be written costs only this protection.
 
-        What others pinned since this was read stays: a higher keyset, and more records.
+        What others pinned since this was read stays: a higher keyset, more records, and a later revision of the
+        register.
         """
         there = self._seen()
         newest = there if there.keyset > self.site.keyset else self.site
         records = {**there.records, **self.site.records}
-        self._file.write({"keyset": newest.keyset, "keyset_digest": newest.keyset_digest, "records": records})
+        register = max(there.register, self.site.register, key=lambda r: max(r.values(), default=0))
+        self._file.write(
+            {
+                "keyset": newest.keyset, "keyset_digest": newest.keyset_digest, "records": records,
+                "register": register,
+            }
+        )  # fmt: skip
