@@ -16,6 +16,7 @@ import msgpack
 import pytest
 from blake3 import blake3
 
+from snapvault.assurance.declaration import declare
 from snapvault.compression import decompress
 from snapvault.crypto.envelope import seal, unseal
 from snapvault.crypto.hpke import HpkePrivateKey
@@ -35,6 +36,7 @@ from snapvault.format.local import (
     decode_verified,
 )
 from snapvault.format.pack import decode_directory
+from snapvault.format.register import decode_register
 from snapvault.format.session import decode_session
 from snapvault.format.signed import decode_signed
 from snapvault.format.slot import decode_slot
@@ -93,6 +95,7 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "note": decode_note,
     "note details": decode_note_details,
     "chain": decode_chain,
+    "register": lambda data: declare(decode_register(data).declared, "register"),
     "signed": lambda data: decode_signed(Kind.NOTE, data),
     "frame": check_frame,
     "pack header": parse_header,

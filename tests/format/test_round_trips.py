@@ -39,6 +39,7 @@ from snapvault.format.local import (
     decode_verified,
 )
 from snapvault.format.pack import Segment, decode_directory, encode_directory
+from snapvault.format.register import RegisterRecord, RetiredRow, decode_register
 from snapvault.format.session import SessionHead, SessionRecord, Stanza, decode_session
 from snapvault.format.signed import Signature, Signed, decode_signed, encode_signed
 from snapvault.format.slot import PasswordParameters, SlotRecord, decode_slot
@@ -149,6 +150,13 @@ RECORDS: dict[str, tuple[st.SearchStrategy[Any], Callable[[bytes], Any]]] = {
     "chain": (
         st.builds(ChainRecord, digest, number, st.integers(1, 1 << 62), time, rows(digest), digest, digest),
         decode_chain,
+    ),
+    "register": (
+        st.builds(
+            RegisterRecord, st.dictionaries(text, st.dictionaries(text, number | text, max_size=3), max_size=3),
+            rows(st.builds(RetiredRow, text, text, text, time)),
+        ),
+        decode_register,
     ),
     "note details": (
         st.builds(NoteDetails, st.none() | rows(text), st.none() | st.booleans(), rows(blob)),

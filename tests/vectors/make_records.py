@@ -24,6 +24,7 @@ from snapvault.format.local import (
     encode_heartbeat,
 )
 from snapvault.format.pack import Segment, encode_directory
+from snapvault.format.register import RegisterRecord, RetiredRow
 from snapvault.format.session import READ, RECOVERY, SessionHead, SessionRecord, Stanza
 from snapvault.format.signed import Signature, Signed, encode_signed
 from snapvault.format.slot import PasswordParameters, SlotRecord
@@ -59,6 +60,7 @@ def _records() -> Iterator[tuple[str, Any, bytes]]:
         ("promotion", PromotionRecord(CONFIG_DIGEST, NS)),
         ("attestation", _attestation()),
         ("chain", _chain()),
+        ("register", _register()),
         ("capabilities", CapabilitiesRecord(True, True, False)),
         ("note", NoteRecord(CONFIG_DIGEST, SID, NS, (secret("older note"),), secret("sealed"))),
         ("note details", NoteDetails(("kept", "2026"), True, (b"/srv/lost\xff",))),
@@ -114,6 +116,15 @@ def _attestation() -> AttestationRecord:
 def _chain() -> ChainRecord:
     prevs = (secret("one end"), secret("other end"))
     return ChainRecord(CONFIG_DIGEST, 1, 3, NS, prevs, secret("commitment"), secret("sealed"))
+
+
+def _register() -> RegisterRecord:
+    orders = {"source": "/srv/orders", "group": "office", "tier": 1, "drill": {"every": "30d"}, "probe": {"kind": "x"}}
+    declared = {
+        "schema": 1, "defaults": {"rpo": "24h"}, "groups": {"office": {"sites": ["second"]}},
+        "datasets": {"orders": orders},
+    }  # fmt: skip
+    return RegisterRecord(declared, (RetiredRow("old", "moved away", "owner", NS),))
 
 
 def _certificate() -> CertificateRecord:

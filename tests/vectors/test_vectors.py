@@ -38,6 +38,7 @@ from snapvault.format.local import (
     encode_heartbeat,
 )
 from snapvault.format.pack import decode_directory, encode_directory
+from snapvault.format.register import decode_register
 from snapvault.format.session import decode_session
 from snapvault.format.signed import decode_signed, encode_signed
 from snapvault.format.slot import decode_slot
@@ -86,6 +87,7 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "session": decode_session, "snapshot": decode_snapshot, "snapshot details": decode_details, "index": decode_index,
     "tombstone": decode_tombstone, "gc": decode_gc, "verified": decode_verified, "capabilities": decode_capabilities,
     "replica": decode_replica, "promotion": decode_promotion, "attestation": decode_attestation, "chain": decode_chain,
+    "register": decode_register,
     "note": decode_note, "note details": decode_note_details, "signed": lambda d: decode_signed(Kind.NOTE, d),
     "heartbeat": lambda d: unframe(Kind.HEARTBEAT, d), "directory": lambda d: decode_directory(d, PACK_SIZE),
     "index table": _decode_index_table, "tree": decode_tree,
