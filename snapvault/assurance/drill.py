@@ -106,8 +106,11 @@ class DrillGround:
         """Hold one drill.  What goes wrong stands in the result; Cancelled, and InvalidInput for a wrong level."""
         if level not in LEVELS:
             raise InvalidInput(f"{level!r} is no level of a drill", hint=f"levels are {', '.join(LEVELS)}")
-        chosen = seed or blake3(f"{self.vault.id}/{dataset.name}".encode()).hexdigest()[:16]
-        return _Drill(self, dataset, level, chosen, before or Before()).run()
+        return _Drill(self, dataset, level, seed or self.seed_of(dataset), before or Before()).run()
+
+    def seed_of(self, dataset: Dataset) -> str:
+        """By what samples and damage are drawn if nobody says otherwise: always the same for a dataset."""
+        return blake3(f"{self.vault.id}/{dataset.name}".encode()).hexdigest()[:16]
 
     def close(self) -> None:
         """Leave nothing.  Idempotent."""

@@ -5,13 +5,13 @@ import time as clock
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from snapvault.assurance.drill import Before
 from snapvault.assurance.ledger import Fold, Ledger, Row, rows_of
 from snapvault.assurance.results import DrillResult, harmless
 from snapvault.format import names
-from snapvault.format.evidence import encode_evidence
+from snapvault.format.evidence import Headline, encode_evidence
 from snapvault.foundation.errors import Damaged
 from snapvault.operations.results import DAMAGED, OK, Finding, Result
 from snapvault.repository.cache import Cache
@@ -22,23 +22,44 @@ if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
 
 AT_ONCE = 500  # results in a record: far below what an object may have
+WAIT = 300.0  # seconds that a result may wait for others
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """One result of a drill, and who signed it when."""
 
-    dataset: str
-    site: str  # "": the repository itself
-    level: str
-    outcome: str  # pass, fail, not-run
-    began: datetime
-    snapshot: datetime | None  # the time of the snapshot that was brought back
+    head: Headline
     by: str  # the name of the key
     signed: datetime
     record: str  # the object that it stands in
     number: int  # the place of that in the chain
     text: bytes = field(repr=False)
+
+    @property
+    def dataset(self) -> str:
+        """Which dataset was drilled."""
+        return self.head.dataset
+
+    @property
+    def site(self) -> str:
+        """Where; "": in the repository itself."""
+        return self.head.site
+
+    @property
+    def level(self) -> str:
+        """How far: structure, sample, full, alive."""
+        return self.head.level
+
+    @property
+    def outcome(self) -> str:
+        """``pass``, ``fail`` or ``not-run``."""
+        return self.head.outcome
+
+    @property
+    def began(self) -> datetime:
+        """When the drill began."""
+        return self.head.began
 
     @property
     def result(self) -> dict[str, Any]:
@@ -120,6 +141,31 @@ def record_evidence(repo: "Repository", results: Sequence[DrillResult]) -> list[
     return found
 
 
+class EvidenceWriter:
+    """Signs results as they come, several in a record, and what is left when the block ends, however it ends."""
+
+    def __init__(self, repo: "Repository") -> None:
+        self._repo, self._waiting, self._since = repo, list[DrillResult](), 0.0
+
+    def add(self, result: DrillResult) -> None:
+        """Take one; errors as of ``record_evidence``."""
+        self._since = self._since if self._waiting else clock.monotonic()
+        self._waiting.append(result)
+        if len(self._waiting) >= AT_ONCE or clock.monotonic() - self._since >= WAIT:
+            self._sign()
+
+    def _sign(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            record_evidence(self._repo, waiting)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._sign()
+
+
 def evidence(repo: "Repository", *, dataset: str | None = None) -> Iterator[Evidence]:
     """All results that count, newest record first.  RoleRequired, errors of the store."""
     vault = repo.vault
@@ -164,9 +210,7 @@ def shown(vault: Vault, link: Link) -> list[Evidence]:
 
 
 def _of(vault: Vault, row: Row) -> Evidence:
-    head = row.headline
     return Evidence(
-        head.dataset, head.site, head.level, head.outcome, head.began,
-        None if head.snapshot is None else head.snapshot.time, vault.ring.name_of(row.holder),
-        datetime.fromtimestamp(row.time / 1e9, UTC), names.EVIDENCE + row.record.hex(), row.number, row.text,
+        row.headline, vault.ring.name_of(row.holder), datetime.fromtimestamp(row.time / 1e9, UTC),
+        names.EVIDENCE + row.record.hex(), row.number, row.text,
     )  # fmt: skip

@@ -52,9 +52,14 @@ class DrillResult(Result):
     exit_code: int = 0  # of the error that ended it, if one did
 
     @property
+    def needed(self) -> tuple[str, ...]:
+        """The steps that the level takes."""
+        return STEPS[self.level]
+
+    @property
     def outcome(self) -> Outcome:
         """The worst of all steps that the level takes; an objective counts only if it is breached."""
-        needed = [self.steps.get(s, Outcome(NOT_RUN, f"{s} was not reached")) for s in STEPS[self.level]]
+        needed = [self.steps.get(s, Outcome(NOT_RUN, f"the step '{s}' was not reached")) for s in self.needed]
         every = [*needed, *(self.steps[s] for s in OBJECTIVES if s in self.steps and self.steps[s].value == FAIL)]
         for value in (FAIL, NOT_RUN):
             for outcome in every:
@@ -70,7 +75,7 @@ class DrillResult(Result):
     @property
     def status(self) -> str:
         """``ok``, ``partial`` (something was not run), ``breached`` (an objective), ``failed``, ``damaged`` (both)."""
-        failed = any(self.steps[s].value == FAIL for s in STEPS[self.level] if s in self.steps)
+        failed = any(self.steps[s].value == FAIL for s in self.needed if s in self.steps)
         if failed:
             return DAMAGED if self.lost else FAILED
         if self.breached:

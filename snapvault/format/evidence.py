@@ -24,19 +24,41 @@ class Seen(msgspec.Struct, frozen=True):
     time: datetime
 
 
+class Step(msgspec.Struct, frozen=True):
+    """How one step went."""
+
+    outcome: str
+    why: str
+
+
+class Planted(msgspec.Struct, frozen=True):
+    """The damage that a drill did to itself."""
+
+    outcome: str
+    caught_by: str
+
+
 class Headline(msgspec.Struct, frozen=True):
-    """What of a result is needed to sort it in."""
+    """What of a result is needed to sort it in, and to show it."""
 
     dataset: str
     site: str
     level: str
     outcome: str
+    why: str
     began: datetime
     snapshot: Seen | None
     seed: str
+    steps: dict[str, Step]
+    files: int
+    bytes: int
+    age: int | None  # seconds
+    recovery: int | None  # milliseconds
+    control: Planted | None
 
     def __post_init__(self) -> None:
-        if self.outcome not in OUTCOMES or self.began.tzinfo is None:
+        times = (self.began, self.began if self.snapshot is None else self.snapshot.time)
+        if self.outcome not in OUTCOMES or any(t.tzinfo is None for t in times):
             raise ValueError("a result says what none can say")
 
 
