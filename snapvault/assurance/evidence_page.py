@@ -78,11 +78,11 @@ def _keys(repo: "Repository") -> Iterable[str]:
 
 
 def _row(e: Evidence) -> str:
-    head = e.head
+    head, data = e.head, e.head.snapshot
     reasons = "".join(f'<p class="why">{escape(s)}: {escape(o.why)}</p>' for s, o in head.steps.items() if o.why)
     cells = (
         _time(head.began), escape(e.dataset), escape(e.site or "the repository itself"), escape(e.level),
-        f'<span class="{e.outcome}">{_MARKS[e.outcome]}</span>{reasons}', _time(head.snapshot.time if head.snapshot else None),
+        f'<span class="{e.outcome}">{_MARKS[e.outcome]}</span>{reasons}', _time(data.time if data else None),
         f"{count(head.files, 'file')}, {head.bytes:,} bytes" if head.files else "",
         "" if head.recovery is None else f"{head.recovery / 1000:,.1f} s",
         "" if head.control is None else f"{escape(head.control.outcome)}, by {escape(head.control.caught_by)}",
