@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def status_code(status: str) -> int:
     """The exit code of a result's status; that of several is the gravest already."""
-    return {"ok": 0, "partial": 3, "damaged": 20}[status]
+    return {"ok": 0, "partial": 3, "damaged": 20, "breached": 21, "failed": 22}[status]
 
 
 def gravest(codes: Iterable[int]) -> int:

@@ -18,7 +18,10 @@ from snapvault.cli.output import LogHandler
 from snapvault.cli.settings import Settings
 from snapvault.foundation.errors import Cancelled, InvalidInput, SnapvaultError
 
-VERBS = ("init", "backup", "snapshots", "ls", "diff", "restore", "check", "forget", "prune", "key", "site", "register")
+VERBS = (
+    "init", "backup", "snapshots", "ls", "diff", "restore", "check", "forget", "prune", "key", "site", "register",
+    "drill", "evidence",
+)  # fmt: skip
 NO_VERB = 2
 INTERRUPTED = 130
 OVERVIEW = """\
@@ -32,7 +35,7 @@ snapvault: deduplicating, encrypted backups
   snapvault restore home@latest --target /tmp/back   bring it back
   snapvault check                                    see whether all is there and whole
 
-Others: diff, forget, prune, key, site, register.
+Others: diff, forget, prune, key, site, register, drill, evidence.
 'snapvault VERB --help' explains one, 'snapvault --help' the common options."""
 
 
@@ -81,7 +84,8 @@ def cli(context: click.Context) -> int:
 
     \b
     Exit codes: 0 good, 1 aborted, 2 usage or configuration, 3 items were skipped, 10 no repository,
-    12 wrong key or password, 13 the key's role may not, 20 stored data is damaged, 130 interrupted.
+    12 wrong key or password, 13 the key's role may not, 20 stored data is damaged, 21 an objective was breached,
+    22 a drill failed, 130 interrupted.
     """
     settings = context.ensure_object(Settings)
     settings.debug = settings.debug or bool(os.environ.get("SNAPVAULT_DEBUG"))

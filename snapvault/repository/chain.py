@@ -3,8 +3,9 @@
 Two authors who did not see one another's record make two ends; who comes next names both.  Nothing is ever removed.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from blake3 import blake3
 
@@ -50,9 +51,21 @@ class Link:
     content: bytes  # salt and body, to which the record commits
 
     @property
+    def number(self) -> int:
+        """Its place in the chain."""
+        return self.record.number
+
+    @property
     def body(self) -> bytes:
         """What it says."""
         return unsalted(self.content, self.record.commitment)
+
+
+class End(NamedTuple):
+    """A record that another one is to follow."""
+
+    digest: bytes
+    number: int
 
 
 class Chain:
@@ -61,22 +74,18 @@ class Chain:
     def __init__(self, store: Store, ring: Keyring, series: Series) -> None:
         self._store, self._ring, self._series = store, ring, series
 
-    def read(self) -> tuple[list[Link], list[Damaged]]:
+    def read(self, *, bodies: bool = True) -> tuple[list[Link], list[Damaged]]:
         """The records that count, each after those that it names, and what is wrong with others or missing.
 
-        RoleRequired for holders that may not read; errors of the store.
+        ``bodies``: with what they say, which may be more than memory should hold.  RoleRequired for holders that may
+        not read; errors of the store.
         """
-        self._ring.require_role(Role.READERS, f"open the {self._label}")
-        sizes = {o.name: o.size for o in self._store.backend.list(self._series.prefix)}
-        found, problems = dict[bytes, Link](), list[Damaged]()
-        for name, data in zip(sizes, self._store.each(list(sizes), sizes), strict=True):
-            try:
-                if isinstance(data, Damaged):
-                    raise data
-                link = self._open(name, data)
-                found[link.digest] = link
-            except Damaged as e:
-                problems.append(type(e)(f"{name} is ignored: {e.message.removeprefix(f'{name}: ')}", affected=[name]))
+        sizes, found, problems = self.listed(), dict[bytes, Link](), list[Damaged]()
+        for link in self.each(sizes):
+            if isinstance(link, Link):
+                found[link.digest] = link if bodies else replace(link, signed=Signed(b"", ()), content=b"")
+            else:
+                problems.append(link)
         counted = self._counted(found, problems)
         for link in counted:
             for name in (self._name(prev) for prev in link.record.prevs):
@@ -84,14 +93,29 @@ class Chain:
                     problems.append(Damaged(f"{name} is missing: {link.name} follows it", affected=[name]))
         return sorted(counted, key=_order), problems
 
-    def append(self, body: bytes, after: Iterable[Link]) -> Link:
+    def listed(self) -> dict[str, int]:
+        """Names and sizes of all records; RoleRequired for holders that may not read."""
+        self._ring.require_role(Role.READERS, f"open the {self._label}")
+        return {o.name: o.size for o in self._store.backend.list(self._series.prefix)}
+
+    def each(self, sizes: Mapping[str, int]) -> Iterator[Link | Damaged]:
+        """These records one by one, so that not all need be held; whether they count is not yet known."""
+        for name, data in zip(sizes, self._store.each(list(sizes), sizes), strict=True):
+            try:
+                if isinstance(data, Damaged):
+                    raise data
+                yield self._open(name, data)
+            except Damaged as e:
+                yield type(e)(f"{name} is ignored: {e.message.removeprefix(f'{name}: ')}", affected=[name])
+
+    def append(self, body: bytes, after: Iterable[Link | End]) -> Link:
         """Put one more record at these ends of the chain; durable when this returns.  RoleRequired."""
         self._ring.require_role(self._series.roles, f"write the {self._label}")
         before, epoch = list(after), self._ring.current.epochs[-1].number
         content, commitment = salted(body)
         sealed = seal_part(self._ring.seeds[epoch], self._label, self._context(epoch), content)
         record = ChainRecord(
-            self._ring.config_digest, epoch, 1 + max((link.record.number for link in before), default=0), now_ns(),
+            self._ring.config_digest, epoch, 1 + max((link.number for link in before), default=0), now_ns(),
             tuple(sorted(link.digest for link in before)), commitment, blake3(sealed).digest(),
         )  # fmt: skip
         own = self._ring.signing
@@ -106,11 +130,14 @@ class Chain:
                 self._store.backend.put(name, [data])
         return Link(name, digest, record, own.id, decode_signed(self._series.kind, data), content)
 
-    def take_over(self, author: HolderId) -> None:
-        """Say as the owner what this holder, who is to count no more, said last; what it followed stays vouched for."""
-        for end in ends(self.read()[0]):
+    def take_over(self, author: HolderId, said: bytes | None = None) -> None:
+        """Say as the owner what this holder, who is to count no more, said last; what it followed stays vouched for.
+
+        ``said``: instead of the same once more.
+        """
+        for end in ends(self.read(bodies=said is None)[0]):
             if end.holder == author:
-                self.append(end.body, [end])
+                self.append(end.body if said is None else said, [end])
 
     @property
     def _label(self) -> str:

@@ -102,7 +102,7 @@ class Vault:
             backend = LimitBackend(backend, upload=rate, download=rate, cancel=control.cancel)
         if control is not None and control.cancel is not None:
             backend = CancelBackend(backend, control.cancel)
-        return self if backend is self.backend else self._view(backend, self.pins)
+        return self if backend is self.backend else self.through(backend)
 
     def reading(self) -> "Vault":
         """A view that reads from all places that this was opened with (docs/replication.md); itself if it is one.
@@ -122,22 +122,26 @@ class Vault:
         failover = innermost(self.backend)
         if not isinstance(failover, FailoverBackend):
             return self
-        return self._view(rewrapped(self.backend, failover.fresh()), self.pins)
+        return self.through(rewrapped(self.backend, failover.fresh()))
 
     def came_from(self) -> tuple[ReadFrom, ...]:
         """What was read at which place; empty if there is one place only."""
         failover = innermost(self.backend)
         return failover.used() if isinstance(failover, FailoverBackend) else ()
 
-    def _view(self, backend: Backend, pins: Pins) -> "Vault":
-        """The same repository through another backend; what was read of index and history is shared."""
-        view = Vault(backend, self.ring, self.cache, pins, self.rollback)
+    def through(self, backend: Backend) -> "Vault":
+        """A view of this repository through another backend, which shares all that was read of index and history."""
+        view = Vault(backend, self.ring, self.cache, self.pins, self.rollback)
         view.sessions = self.sessions.through(view._store)
         view.history = self.history.through(view._store, view.sessions)
         view.notes = Notes(view._store, self.ring, view.sessions)
         view.loader = IndexLoader(view._store, self.ring, view.sessions)
         view._index, view._origin = self._index, self
         return view
+
+    def cold(self, cache: Cache) -> "Vault":
+        """The same repository as a client sees it that has read nothing of it yet, with another cache."""
+        return Vault(self.backend, self.ring, cache, self.pins, self.rollback)
 
     def standing(self) -> Standing:
         """Whether this place is a source or a copy, as its marks say now; Untrusted, FormatError."""

@@ -1,0 +1,78 @@
+"""Bringing back and comparing, step by step: the same for what a drill restores and for the damage that it plants."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from snapvault.access.snapshot import Entry, Snapshot
+from snapvault.foundation.errors import SourceError
+from snapvault.foundation.events import Control, Event
+from snapvault.operations.restore import Restorer, snapshot_domain
+from snapvault.operations.results import Issue
+from snapvault.operations.selection import Selection
+from snapvault.operations.tally import Tally
+from snapvault.platform.disk import Quota
+from snapvault.repository.repository import Vault
+from snapvault.target.filesystem import FilesystemTarget
+
+
+@dataclass(frozen=True, slots=True)
+class BroughtBack:
+    """What came back."""
+
+    files: int
+    others: int  # folders are not counted
+    bytes: int
+    lost: tuple[Issue, ...]  # stored data is damaged
+    incomplete: tuple[Issue, ...]  # restored, but not in everything
+    tally: Tally
+
+
+class Place:
+    """A folder that entries of one snapshot are restored into, and compared in."""
+
+    def __init__(
+        self, vault: Vault, snapshot: Snapshot, folder: Path, control: Control | None, quota: int | None = None
+    ) -> None:
+        self._vault, self._folder, self._control, self._asked = vault, folder, control, control
+        self._most, self._quota = quota, None if quota is None else Quota(folder, quota)
+        self._domain = snapshot_domain(vault, snapshot)
+        if self._quota is not None:
+            self._control = replace(control or Control(), progress=self._tick)
+
+    def restore(self, entry: Entry, selection: Selection) -> BroughtBack:
+        """SourceError if the disk or the quota does not suffice; errors of the store, Cancelled."""
+        tally = Tally()
+        self._run(entry, selection, tally, dry_run=False)
+        self._within_quota()
+        return BroughtBack(
+            tally.files_written, tally.others, tally.bytes_written, tuple(tally.lost), tuple(tally.issues), tally
+        )
+
+    def compare(self, entry: Entry, selection: Selection, restored: Tally) -> list[Issue]:
+        """Read back what is on the disk, and compare it with the record: what differs, beyond what is known."""
+        again, known = Tally(), {(i.path, i.message) for i in (*restored.issues, *restored.lost)}
+        self._run(entry, selection, again, dry_run=True)
+        restored.compare(again)
+        return [i for i in (*restored.issues, *restored.lost) if (i.path, i.message) not in known]
+
+    def _run(self, entry: Entry, selection: Selection, tally: Tally, *, dry_run: bool) -> None:
+        target = FilesystemTarget(str(self._folder))
+        try:
+            Restorer(self._vault, target, tally, self._domain, dry_run=dry_run, control=self._control).run(
+                entry, selection
+            )
+        finally:
+            target.close()
+
+    def _tick(self, event: Event) -> None:
+        """Once in a while, as long as the restore goes on."""
+        self._within_quota()
+        if self._asked is not None and self._asked.progress is not None:
+            self._asked.progress(event)
+
+    def _within_quota(self) -> None:
+        if self._quota is not None and self._quota.exceeded():
+            raise SourceError(
+                f"the restore fills more than the {self._most:,} bytes that it may",
+                hint="give the drill a larger quota, or another scratch place", affected=[str(self._folder)],
+            )  # fmt: skip
