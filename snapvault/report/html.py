@@ -12,9 +12,9 @@ from html import escape
 from importlib import resources
 
 from snapvault.assurance.coverage import DatasetState, PlaceState
-from snapvault.assurance.marks import BACKED_UP, LADDER, REPLICATED, Mark, Problem, day
-from snapvault.report.board import Board, Level, reason, tone, unanswered
-from snapvault.report.signs import SYMBOLS, sign, tile
+from snapvault.assurance.marks import BACKED_UP, LADDER, REPLICATED, Mark, day
+from snapvault.report.board import Board, Level, foremost, reason, tone, unanswered
+from snapvault.report.signs import ladder_name, symbols, tile
 from snapvault.report.words import SIGNS, STEPS, TONES, age, minute
 
 STYLE = resources.files("snapvault.report").joinpath("board.css").read_text()
@@ -31,7 +31,7 @@ def draw(board: Board) -> Iterator[str]:
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield '<meta name="referrer" content="no-referrer">'
     yield f"<title>{board.recoverable:,} of {len(board.states):,}: recoverability board</title>"
-    yield f"<style>{STYLE}</style></head>\n<body>{SYMBOLS}"
+    yield f"<style>{STYLE}</style></head>\n<body>{symbols(board)}"
     yield '<a class="skip" href="#datasets">Skip to the datasets</a>\n<main>'
     yield from _head(board)
     yield from _funnel(board)
@@ -116,14 +116,13 @@ def _row(board: Board, state: DatasetState, number: int) -> str:
     d = state.dataset
     about = ", ".join(text for text in (d.owner, d.tier and f"tier {d.tier}") if text)
     data = "none" if state.data_of is None else age(board.time - state.data_of)
-    waiting = "<br>".join(f"{_text(site)}, {_since(board, since)}" for site, since in unanswered(state))
-    command = f"<code>{escape(state.problems[0].command)}</code>" if state.problems else ""
-    values = [state.steps[step].value for step in LADDER]
+    waiting = "".join(f"{_text(site)}<small>{_since(board, since)}</small>" for site, since in unanswered(state))
+    first = foremost(state)
+    command = "" if first is None else f"<code>{escape(first.command)}</code>"
     said = ", ".join(f"{STEPS[s]} {state.steps[s].value}" for s in LADDER)
     why = _text(reason(state)) or f"alive on {_day(state.steps['alive'].at)}"
-    ladder = "".join(sign(value, at) for at, value in enumerate(values))
     cells = (
-        f'<td class="l"><svg role="img" aria-label="{said}">{ladder}</svg></td>',
+        f'<td><svg class="l" role="img" aria-label="{said}"><use href="#{ladder_name(state)}"/></svg></td>',
         f"<td><details><summary>{why}</summary>{_evidence(state, number)}</details></td>",
         f'<td class="d">{data}</td>', f'<td class="u">{waiting}</td>', f'<td class="n">{command}</td>',
     )  # fmt: skip
@@ -139,9 +138,13 @@ def _evidence(state: DatasetState, number: int) -> str:
     """What opens: each place with its steps, what was promised, and all further trouble."""
     items = [_mark(STEPS[BACKED_UP], state.steps[BACKED_UP])]
     items += [_mark({"freshness": "fresh", "recovery": "quick"}[name], m) for name, m in state.objectives.items()]
-    lines = [f"<li>{'; '.join(items)}</li>", *map(_place, state.places)]
+    known = [p for p in state.places if any(m.at is not None for m in p.steps.values())]
+    known = known if state.steps[BACKED_UP].good else []
+    lines = [f"<li>{'; '.join(items)}</li>", *map(_place, known)]
     lines += [f"<li>{_text(note)}</li>" for note in state.notes]
-    lines += [f"<li>{_problem(problem)}</li>" for problem in state.problems[1:]]
+    first = foremost(state)
+    others = (p for p in state.problems if first is not None and (p.kind, p.command) != (first.kind, first.command))
+    lines += [f"<li>{_text(p.why)}: <code>{escape(p.command)}</code></li>" for p in others]
     return f'<ul id="d{number}">{"".join(lines)}</ul>'
 
 
@@ -152,12 +155,8 @@ def _place(place: PlaceState) -> str:
 
 def _mark(what: str, mark: Mark) -> str:
     when = f" {_day(mark.at)}{f' by {_text(mark.by)}' if mark.by else ''}" if mark.good and mark.at else ""
-    why = "" if mark.good else f", {_text(mark.why)}"
+    why = "" if mark.good else f": {_text(mark.why)}"
     return f"{SIGNS[mark.value]}&nbsp;{what}{when}{why}"
-
-
-def _problem(problem: Problem) -> str:
-    return f"{_text(problem.why)}: <code>{escape(problem.command)}</code>"
 
 
 def _day(time: datetime | None) -> str:
