@@ -24,6 +24,8 @@ class Browser:
         self._send, self._receive = send, receive
         self._buffer, self._number, self._session = b"", 0, ""
         self.requests: list[str] = []
+        self.blocked: list[str] = []  # of them, by the page's own policy
+        self._urls = dict[str, str]()
         self.console: list[str] = []
         self._events: list[str] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -57,7 +59,10 @@ class Browser:
     def _keep(self, method: str, event: dict[str, Any]) -> None:
         self._events.append(method)
         if method == "Network.requestWillBeSent":
+            self._urls[event["requestId"]] = event["request"]["url"]
             self.requests.append(event["request"]["url"])
+        elif method == "Network.loadingFailed" and event.get("blockedReason") == "csp":
+            self.blocked.append(self._urls[event["requestId"]])
         elif method == "Log.entryAdded":
             self.console.append(event["entry"]["text"])
         elif method in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Page.javascriptDialogOpening"):

@@ -28,9 +28,9 @@ def symbols(board: Board) -> str:
 
 
 def tile(tone: str, height: int, title: str = "") -> str:
-    """A dataset; ``height``: steps of six that it reached; ``title``: escaped."""
-    named = f"<title>{title}</title>" if title else ""
-    return f'<svg class="t">{named}<use href="#{tone}{height}"/></svg>'
+    """A dataset; ``height``: steps of six that it reached; ``title``: escaped; none for one in a text."""
+    hidden, named = ("", f"<title>{title}</title>") if title else (' aria-hidden="true"', "")
+    return f'<svg class="t"{hidden}>{named}<use href="#{tone}{height}"/></svg>'
 
 
 def ladder_name(state: DatasetState) -> str:
