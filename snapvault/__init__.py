@@ -71,6 +71,9 @@ _HOME = {
     "read_register": "assurance.register",
     "import_register": "assurance.register",
     "retire": "assurance.register",
+    "status": "report.board",
+    "Board": "report.board",
+    "DatasetState": "assurance.coverage",
     "backup_all": "assurance.fleet",
     "DatasetBackup": "assurance.fleet",
     "Probe": "assurance.dataset",
@@ -113,6 +116,7 @@ _HOME = {
 
 if TYPE_CHECKING:
     from snapvault.access.snapshot import Entry, Snapshot
+    from snapvault.assurance.coverage import DatasetState
     from snapvault.assurance.dataset import Dataset, DrillRule, Probe
     from snapvault.assurance.declaration import Declaration, read_declaration
     from snapvault.assurance.drill import DrillGround, drill
@@ -186,25 +190,27 @@ if TYPE_CHECKING:
     from snapvault.operations.scrub import scrub
     from snapvault.operations.undelete import UndeleteResult, undelete
     from snapvault.operations.writer import SnapshotWriter
+    from snapvault.report.board import Board, status
     from snapvault.repository.credentials import KeyFile
     from snapvault.repository.failover import ReadFrom
     from snapvault.repository.site import Site
     from snapvault.source.command import Command
 
 __all__ = [
-    "Attestation", "BackupResult", "Cancelled", "Change", "CheckReport", "Chunking", "Command", "Conflict", "Control",
-    "Damaged", "Dataset", "DatasetBackup", "Declaration", "DrillGround", "DrillResult", "DrillRule", "Entry", "Event",
-    "Evidence", "EvidenceReport", "EvidenceWriter", "Finding", "ForgetPlan", "ForgetResult", "FormatTooNew",
-    "HealResult", "InitResult", "InvalidInput", "Inventory", "Issue", "KeyFile", "KeyInfo", "KeyRejected", "KeyResult",
-    "Limits", "LockReport", "LostPath", "NoteResult", "Probe", "PruneLimits", "PrunePlan", "PruneResult", "ReadFrom",
-    "Register", "RegisterResult", "RepairPlan", "RepairResult", "ReplicaResult", "Repository", "RepositoryNotFound",
-    "RestoreResult", "Retention", "Retirement", "RoleRequired", "Site", "Snapshot", "SnapshotWriter", "SnapvaultError",
-    "SourceError", "Standing", "Standings", "StoreDenied", "StoreFull", "StoreUnavailable", "UndeleteResult", "add_key",
-    "attest", "attestations", "backup", "backup_all", "change_password", "check", "diff", "drill", "due", "evidence",
-    "exchange_attestations", "export_evidence", "forget_snapshots", "heal", "import_register", "init", "list_keys",
-    "open", "plan_forget", "plan_prune", "plan_repair", "promote", "read_declaration", "read_inventory",
-    "read_register", "record_evidence", "remove_key", "replicate", "restore", "retire", "rotate", "scrub", "set_hold",
-    "set_tags", "standings", "undelete", "verify_evidence",
+    "Attestation", "BackupResult", "Board", "Cancelled", "Change", "CheckReport", "Chunking", "Command", "Conflict",
+    "Control", "Damaged", "Dataset", "DatasetBackup", "DatasetState", "Declaration", "DrillGround", "DrillResult",
+    "DrillRule", "Entry", "Event", "Evidence", "EvidenceReport", "EvidenceWriter", "Finding", "ForgetPlan",
+    "ForgetResult", "FormatTooNew", "HealResult", "InitResult", "InvalidInput", "Inventory", "Issue", "KeyFile",
+    "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LockReport", "LostPath", "NoteResult", "Probe", "PruneLimits",
+    "PrunePlan", "PruneResult", "ReadFrom", "Register", "RegisterResult", "RepairPlan", "RepairResult", "ReplicaResult",
+    "Repository", "RepositoryNotFound", "RestoreResult", "Retention", "Retirement", "RoleRequired", "Site", "Snapshot",
+    "SnapshotWriter", "SnapvaultError", "SourceError", "Standing", "Standings", "StoreDenied", "StoreFull",
+    "StoreUnavailable", "UndeleteResult", "add_key", "attest", "attestations", "backup", "backup_all",
+    "change_password", "check", "diff", "drill", "due", "evidence", "exchange_attestations", "export_evidence",
+    "forget_snapshots", "heal", "import_register", "init", "list_keys", "open", "plan_forget", "plan_prune",
+    "plan_repair", "promote", "read_declaration", "read_inventory", "read_register", "record_evidence", "remove_key",
+    "replicate", "restore", "retire", "rotate", "scrub", "set_hold", "set_tags", "standings", "status", "undelete",
+    "verify_evidence",
 ]  # fmt: skip
 
 

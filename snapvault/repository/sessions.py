@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from blake3 import blake3
+
 from snapvault.backend.protocol import NotFound
 from snapvault.crypto.kdf import SECRET_SIZE, derive
 from snapvault.format import names
@@ -48,6 +50,7 @@ class Sessions:
         self._headers: dict[SessionId, Header | Damaged] = {}  # by the object, or why there is none
         self._copies: dict[tuple[SessionId, PackId], Header] = {}
         self._commits: dict[SessionId, Header] = {}  # by the copy in a commit slot
+        self._verified: dict[bytes, Header] = {}  # by the digest of the exact bytes
         self._secrets: dict[bytes, SessionSecrets] = {}  # by the exact bytes of the head
         self._domains: dict[tuple[SessionId, bytes], DomainKeys] = {}  # of a session, by its id and secret
         self.problems: list[Damaged] = []  # sessions that contradict what is known of their domain
@@ -57,13 +60,20 @@ class Sessions:
         """The same sessions, read through another store; what is known of them is shared."""
         other = Sessions(store, self._ring)
         other._lock, other._headers, other._copies = self._lock, self._headers, self._copies
-        other._secrets, other._commits = self._secrets, self._commits
+        other._secrets, other._commits, other._verified = self._secrets, self._commits, self._verified
         other._domains, other.problems = self._domains, self.problems
         return other
 
     def verify(self, data: bytes, sid: SessionId | None = None) -> Header:
         """A header that was signed by an entitled writer (and is that of ``sid``); Untrusted or FormatError."""
-        session, certificate = trusted_session(data, self._ring.config_digest, self._ring.config.owner_sign)
+        digest = blake3(data).digest()
+        with self._lock:
+            known = self._verified.get(digest)  # a commit carries the same bytes as the object
+        if known is None:
+            known = trusted_session(data, self._ring.config_digest, self._ring.config.owner_sign)
+            with self._lock:
+                self._verified[digest] = known
+        session, certificate = known
         if sid is not None and session.head.sid != sid:
             raise Untrusted(f"the header of session {session.head.sid} stands where {sid} belongs")
         return session, certificate

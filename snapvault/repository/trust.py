@@ -1,5 +1,7 @@
 """Who signed what: signatures over records, certificates, and which session may say what."""
 
+from functools import lru_cache
+
 from snapvault.crypto.signing import SigningKey, verify
 from snapvault.format.keyset import CertificateRecord, Role, decode_certificate
 from snapvault.format.session import GC, SessionRecord, decode_session
@@ -48,6 +50,7 @@ def certify(record: CertificateRecord, owner: HolderId, key: SigningKey) -> byte
     return sign(Kind.CERTIFICATE, record.encode(), owner, key)
 
 
+@lru_cache(maxsize=256)  # every session and every commit carries that of its writer
 def trusted_certificate(data: bytes, config_digest: bytes, owner_sign: bytes) -> CertificateRecord:
     """A certificate that the owner of this repository signed; Untrusted otherwise."""
     signed = decode_signed(Kind.CERTIFICATE, data)

@@ -79,6 +79,7 @@ def test_every_verb(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> N
     run("register list")
     run("register list", "--retired", item="item (--retired)")
     run("register check", code=3)
+    run("status", code=21)
     run("backup", "--all", item="item (--all)", summary="summary (--all)")
     run("drill", "d", "--scratch", tmp_path / "scratch")
     run("evidence list", "d")
