@@ -30,6 +30,7 @@ T = TypeVar("T")
 SCHEMA = 1
 SHORTEST = timedelta(minutes=1)  # of an objective: nobody backs up, or brings back, faster than that
 _SHOWN = 5  # faults in the message of the error; all of them are in ``faults``
+_DEEPEST = 8  # tables and lists inside one another
 _WORDS = {"str": "text", "int": "a whole number", "array": "a list", "object": "a table", "bool": "true or false"}
 
 
@@ -206,15 +207,17 @@ def _explained(text: str) -> tuple[str, str]:
     return at.strip("`").removeprefix("$").replace("[...]", ""), message
 
 
-def _odd(value: Any, place: str) -> Iterator[Issue]:
-    """What both TOML and a record of the repository cannot hold."""
-    if isinstance(value, dict):
+def _odd(value: Any, place: str, depth: int = 0) -> Iterator[Issue]:
+    """What a TOML file and a record of the repository cannot both hold, or nobody writes."""
+    if depth > _DEEPEST:
+        yield Issue(place, "is nested too deeply")
+    elif isinstance(value, dict):
         for key, part in value.items():
             yield from _odd(str(key), place)
-            yield from _odd(part, f"{place}.{key}")
+            yield from _odd(part, f"{place}.{key}", depth + 1)
     elif isinstance(value, list):
         for part in value:
-            yield from _odd(part, place)
+            yield from _odd(part, place, depth + 1)
     elif isinstance(value, str):
         if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
             yield Issue(place, f"{value!r} holds what no text may hold")

@@ -12,7 +12,7 @@ from snapvault.assurance.declaration import Declaration, Refused, declare
 from snapvault.format import names
 from snapvault.format.keyset import Role
 from snapvault.format.register import RegisterRecord, RetiredRow, decode_register
-from snapvault.format.wire import FormatError, check_values
+from snapvault.format.wire import FormatError
 from snapvault.foundation.errors import Damaged, InvalidInput
 from snapvault.foundation.words import count
 from snapvault.repository.chain import Link, ends, rolled_back
@@ -123,14 +123,13 @@ def put(vault: Vault, before: Newest, declaration: Declaration, retired: Mapping
     """Store one more revision in place of the newest, durably; its number.  InvalidInput if it is too large."""
     body = RegisterRecord(dict(declaration.content), tuple(retired.values())).encode()
     try:
-        check_values(body)
-    except FormatError:
-        body = bytes(MAX_BODY + 1)
-    if len(body) > MAX_BODY:
-        raise InvalidInput(
-            f"{count(len(declaration.datasets), 'dataset')} are more than a register holds",
-            hint="say in defaults and groups what they have in common",
-        )
+        if len(body) > MAX_BODY:
+            raise FormatError("too large")
+        decode_register(body)  # too many values, for one: what nobody could read again is not stored
+    except FormatError as e:
+        what = count(len(declaration.datasets), "dataset")
+        hint = "say in defaults and groups what they have in common"
+        raise InvalidInput(f"a register does not hold these {what}: {e.message}", hint=hint) from e
     link = vault.register.append(body, (revision.link for revision in before.revisions))
     vault.pins.site.register = {link.digest.hex(): link.record.number}
     vault.pins.save()

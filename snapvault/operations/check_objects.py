@@ -295,7 +295,7 @@ class ObjectCheck:
             return  # nobody can tell who signed
         pinned = dict(self._vault.pins.site.register)
         links, problems = self._vault.register.read()
-        problems += rolled_back(pinned, links) + self._vault.evidence.read()[1]
+        problems += rolled_back(pinned, links) + self._vault.evidence.read(bodies=False)[1]
         for problem in problems:
             self.find(problem.message, *problem.affected)
 

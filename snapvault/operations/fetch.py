@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, ParamSpec, TypeVar
 
 from snapvault.backend.protocol import NotFound
 from snapvault.format.tree import BlobType
@@ -16,6 +16,8 @@ from snapvault.repository.reader import BlobReader, part
 RUN_BYTES = 4 << 20  # neighbouring segments are read together up to this
 GAP = 128 << 10  # and across gaps of this
 
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -71,6 +73,10 @@ class Fetcher(Generic[T]):
             if last is not None and any(_key(segment) == last.key for segment in run):
                 last.task = tasks[-1]
         return tasks
+
+    def submit(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Something else for the same threads."""
+        return self._pool.submit(call, *args, **kwargs)
 
     def finish(self, tasks: Sequence[Future[None]]) -> None:
         """Returns when every chunk was delivered or failed.  Errors of the store are raised."""

@@ -13,6 +13,7 @@ from snapvault.backend.wrapper import settle
 from snapvault.crypto.kdf import context_digest, derive
 from snapvault.crypto.recovery import RecoveryKey
 from snapvault.format import names
+from snapvault.format.evidence import encode_evidence
 from snapvault.format.keyset import Holder, Revocation, Role
 from snapvault.format.signed import decode_signed
 from snapvault.format.slot import ARGON2ID, RECOVERY, SlotRecord
@@ -181,6 +182,8 @@ def remove_key(repo: "Repository", who: str) -> KeyResult:
     editor.unshare(holder.id)
     if holder.role in Role.READERS:
         editor.add_epoch(vault.ring.current.epochs[-1].recovery)
+    if holder.role in Role.READERS:
+        vault.evidence.take_over(holder.id, encode_evidence([]))
     if holder.role in Role.MAINTAINERS:
         _take_over_tombstones(vault, holder)
         vault.register.take_over(holder.id)

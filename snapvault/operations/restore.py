@@ -3,8 +3,10 @@
 import errno
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from itertools import accumulate
 from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -35,11 +37,13 @@ if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
 
 BATCH_PIECES = 1 << 13  # chunks planned at once: what bounds the memory
+LOOKS_MAX, LOOK_FROM = 64, 64 << 10  # files that a dry run compares ahead; bytes of one that is worth another thread
 WAITING_MAX = 1 << 12  # folders that were left, and further names of files, that wait for the end of a batch
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of the target: going on would fail for every file
 
 Begun = tuple[Sequence[Future[None]], list[tuple[Visited, bytes]], list[Visited]]
 NOTHING_BEGUN: Begun = ((), [], [])
+Answer = Callable[[], list[int] | None]  # which pieces a file in the target lacks; None: all
 Use = tuple[FileJob, int, int]  # a job, position of the piece in the file's stored bytes, and its length
 
 
@@ -146,6 +150,7 @@ class Restorer:
         threads = limits_of(control).threads
         self._fetcher: Fetcher[Use] = Fetcher(self._reader, self._deliver, self._fail, threads)
         self._batch: list[Piece[Use]] = []
+        self._looks: deque[tuple[Answer, FileJob, str]] = deque()  # of a dry run, on their way
         self._begun = NOTHING_BEGUN  # what is being delivered, and the links and folders that wait for it
         self._top = False  # whether the target itself is a folder of the snapshot
         self._closing: list[Visited] = []  # folders that were left, and may wait for files of this batch
@@ -170,6 +175,7 @@ class Restorer:
                     self._entry(at)
                 except OSError as e:
                     self._trouble(at.path, e)
+            self._tell_all()
             self._drain()
             for at in self._barred:
                 self._close_folder(at)
@@ -181,6 +187,8 @@ class Restorer:
 
     def _entry(self, at: Visited) -> None:
         kind = at.node.kind
+        if kind != NodeKind.FILE:  # a dry run tells everything in order
+            self._tell_all()
         if kind == NodeKind.DIRECTORY:
             if at.leaving:
                 self._leave(at)
@@ -282,19 +290,17 @@ class Restorer:
         count = len(places)
         job = FileJob(at, at.path, count, new=fresh)
         wanted: Iterable[int] = range(count)
-        kind = "added"
         if not fresh:
             there = self._target.lstat(at.path)
             job.new = there is None
+            if self._dry:
+                self._look(job, ids, there)
+                return
             if there is not None:
-                kind = "modified" if stat.S_ISREG(there.st_mode) else "type"
                 missing = self._compare(job, ids, there)
                 if missing is not None and not missing:
                     return
                 wanted = range(count) if missing is None else missing
-        if self._dry:
-            self._tally.change(at.path, kind, size=at.node.size)
-            return
         self._plan(job, ids, places, wanted)
 
     def _places_beside(self, at: Visited) -> dict[bytes, list[Place]]:
@@ -317,12 +323,40 @@ class Restorer:
         if missing is None or missing:
             return missing
         self._tally.same(at.node.size)
-        differs = self._target.differs(at.path, at.node, at.users, at.groups)
-        if self._dry:
-            self._tally.differing(at.path, differs)
-        elif differs:
+        if self._target.differs(at.path, at.node, at.users, at.groups):
             self._shortfalls(self._target.apply(at.path, at.node, at.users, at.groups))
         return missing
+
+    def _look(self, job: FileJob, ids: bytes, there: os.stat_result | None) -> None:
+        """Of a dry run: compare a file, several at once."""
+        self._reporter.tick("compare", self._tally.files_same, current=text_path(job.path))
+        regular = there is not None and stat.S_ISREG(there.st_mode)
+        kind = "added" if there is None else "modified" if regular else "type"
+        answer: Answer = _everything
+        if there is not None and regular and self._is_own(job.at, there):
+            compare = partial(self._files.compare, job, ids, self._reader.index, self._domain)
+            large = job.at.node.size >= LOOK_FROM
+            answer = self._fetcher.submit(compare).result if large else partial(_same, compare())
+        self._looks.append((answer, job, kind))
+        if len(self._looks) >= LOOKS_MAX:
+            self._tell(*self._looks.popleft())
+
+    def _tell(self, answer: Answer, job: FileJob, kind: str) -> None:
+        """What came of it."""
+        at = job.at
+        try:
+            missing = answer()
+            if missing is None or missing:
+                self._tally.change(at.path, kind, size=at.node.size)
+                return
+            self._tally.same(at.node.size)
+            self._tally.differing(at.path, self._target.differs(at.path, at.node, at.users, at.groups))
+        except OSError as e:
+            self._trouble(at.path, e)
+
+    def _tell_all(self) -> None:
+        while self._looks:
+            self._tell(*self._looks.popleft())
 
     def _is_own(self, at: Visited, there: os.stat_result) -> bool:
         """False if another file of the snapshot has this very file in the target: the two have to be parted."""
@@ -482,6 +516,14 @@ class Restorer:
             return
         self._failed.add(path)
         self._tally.issue(path, f"cannot be {what}: {reason}")
+
+
+def _everything() -> None:
+    """Of a file that is not there, or is none, or another one's: all pieces are lacking."""
+
+
+def _same(missing: list[int] | None) -> list[int] | None:
+    return missing
 
 
 def _is_flat(node: Node) -> bool:

@@ -4,7 +4,7 @@ Two authors who did not see one another's record make two ends; who comes next n
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -74,15 +74,16 @@ class Chain:
     def __init__(self, store: Store, ring: Keyring, series: Series) -> None:
         self._store, self._ring, self._series = store, ring, series
 
-    def read(self) -> tuple[list[Link], list[Damaged]]:
+    def read(self, *, bodies: bool = True) -> tuple[list[Link], list[Damaged]]:
         """The records that count, each after those that it names, and what is wrong with others or missing.
 
-        RoleRequired for holders that may not read; errors of the store.
+        ``bodies``: with what they say, which may be more than memory should hold.  RoleRequired for holders that may
+        not read; errors of the store.
         """
         sizes, found, problems = self.listed(), dict[bytes, Link](), list[Damaged]()
         for link in self.each(sizes):
             if isinstance(link, Link):
-                found[link.digest] = link
+                found[link.digest] = link if bodies else replace(link, signed=Signed(b"", ()), content=b"")
             else:
                 problems.append(link)
         counted = self._counted(found, problems)
@@ -129,11 +130,14 @@ class Chain:
                 self._store.backend.put(name, [data])
         return Link(name, digest, record, own.id, decode_signed(self._series.kind, data), content)
 
-    def take_over(self, author: HolderId) -> None:
-        """Say as the owner what this holder, who is to count no more, said last; what it followed stays vouched for."""
-        for end in ends(self.read()[0]):
+    def take_over(self, author: HolderId, said: bytes | None = None) -> None:
+        """Say as the owner what this holder, who is to count no more, said last; what it followed stays vouched for.
+
+        ``said``: instead of the same once more.
+        """
+        for end in ends(self.read(bodies=said is None)[0]):
             if end.holder == author:
-                self.append(end.body, [end])
+                self.append(end.body if said is None else said, [end])
 
     @property
     def _label(self) -> str:

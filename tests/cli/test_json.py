@@ -70,6 +70,18 @@ def test_every_verb(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> N
     run("forget", "--keep-last", 1, item="item (of rules)")
     gone = run("snapshots", "--forgotten", item="item (--forgotten)", summary="summary (--forgotten)")
     run("snapshots undelete", gone[0]["id"])
+    (tmp_path / "snapvault.toml").write_text(
+        f'schema = 1\n[datasets.d]\nsource = "{tmp_path}/source"\nsites = ["second"]\n[datasets.e]\n'
+        '[datasets.f]\nsites = ["third"]\n'
+    )
+    run("register import", tmp_path / "snapvault.toml")
+    run("register retire", "e", "--reason", "gone")
+    run("register list")
+    run("register list", "--retired", item="item (--retired)")
+    run("register check", code=3)
+    run("backup", "--all", item="item (--all)", summary="summary (--all)")
+    run("site push", "--all", code=1, item="item (--all)", summary="summary (--all)")
+    run("forget", "--all", "--dry-run", item="item (of rules)")
     run("forget", "--prune")
     run("prune", "--dry-run", summary="summary (of a dry run)")
     run("prune")
@@ -97,6 +109,7 @@ def test_every_verb(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> N
     verbs = {*VERBS, *(f"key {v}" for v in ("list", "add", "remove", "change", "rotate"))} - {"key"}
     verbs |= {f"snapshots {v}" for v in ("tag", "hold", "release", "undelete")}
     verbs = {*verbs, *(f"site {v}" for v in ("add", "list", "remove", "push", "pull", "promote"))} - {"site"}
+    verbs = {*verbs, *(f"register {v}" for v in ("import", "list", "check", "retire"))} - {"register"}
     assert {v for v, _ in documented()} == verbs | {"all", "command"}  # "command" heads the table
 
 
