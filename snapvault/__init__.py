@@ -70,6 +70,9 @@ _HOME = {
     "read_register": "assurance.register",
     "import_register": "assurance.register",
     "retire": "assurance.register",
+    "status": "report.board",
+    "Board": "report.board",
+    "DatasetState": "assurance.coverage",
     "backup_all": "assurance.fleet",
     "DatasetBackup": "assurance.fleet",
     "BackupResult": "operations.results",
@@ -96,6 +99,7 @@ _HOME = {
 
 if TYPE_CHECKING:
     from snapvault.access.snapshot import Entry, Snapshot
+    from snapvault.assurance.coverage import DatasetState
     from snapvault.assurance.dataset import Dataset
     from snapvault.assurance.declaration import Declaration, read_declaration
     from snapvault.assurance.fleet import DatasetBackup, backup_all
@@ -146,15 +150,16 @@ if TYPE_CHECKING:
     from snapvault.operations.scrub import scrub
     from snapvault.operations.undelete import UndeleteResult, undelete
     from snapvault.operations.writer import SnapshotWriter
+    from snapvault.report.board import Board, status
     from snapvault.repository.credentials import KeyFile
     from snapvault.repository.site import Site
     from snapvault.source.command import Command
 
 __all__ = [
-    "Attestation", "BackupResult", "Cancelled", "Change", "CheckReport", "Chunking", "Command", "Conflict",
-    "Control", "Damaged", "Dataset", "DatasetBackup", "Declaration", "Entry", "Event", "Finding", "ForgetPlan",
-    "ForgetResult", "FormatTooNew", "HealResult", "InitResult", "InvalidInput", "Inventory", "Issue", "KeyFile",
-    "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LostPath", "NoteResult", "PruneLimits", "PrunePlan",
+    "Attestation", "BackupResult", "Board", "Cancelled", "Change", "CheckReport", "Chunking", "Command", "Conflict",
+    "Control", "Damaged", "Dataset", "DatasetBackup", "DatasetState", "Declaration", "Entry", "Event", "Finding",
+    "ForgetPlan", "ForgetResult", "FormatTooNew", "HealResult", "InitResult", "InvalidInput", "Inventory", "Issue",
+    "KeyFile", "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LostPath", "NoteResult", "PruneLimits", "PrunePlan",
     "PruneResult", "Register", "RegisterResult", "RepairPlan", "RepairResult", "ReplicaResult", "Repository",
     "RepositoryNotFound", "RestoreResult", "Retention", "Retirement", "RoleRequired", "Site", "Snapshot",
     "SnapshotWriter", "SnapvaultError", "SourceError", "StoreDenied", "StoreFull", "StoreUnavailable",
@@ -162,7 +167,7 @@ __all__ = [
     "check", "diff", "exchange_attestations", "forget_snapshots", "heal", "import_register", "init", "list_keys",
     "open", "plan_forget", "plan_prune", "plan_repair", "promote", "read_declaration", "read_inventory",
     "read_register", "remove_key", "replicate", "restore", "retire", "rotate", "scrub", "set_hold", "set_tags",
-    "undelete",
+    "status", "undelete",
 ]  # fmt: skip
 
 

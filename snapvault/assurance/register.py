@@ -36,6 +36,7 @@ class Register:
     time: datetime
     by: str  # the name of the key that signed it
     declaration: Declaration  # as it was written; with ``conflicts``, the last one's
+    since: Mapping[tuple[str, str], datetime]  # when a dataset was declared (""), and when it was first owed at a site
     conflicts: tuple[str, ...] = ()  # what newest revisions say differently that did not see one another
     damage: tuple[Damaged, ...] = ()  # revisions that cannot be read, are gone, or were put by somebody who may not
 
@@ -78,7 +79,7 @@ def read_register(repo: "Repository") -> Register | None:
     retired = {n: Retirement(row.reason, row.by, _time(row.time)) for n, row in found.retired().items()}
     return Register(
         found.active(), retired, found.number, _time(last.link.record.time), repo.vault.ring.name_of(last.link.holder),
-        last.declaration, found.conflicts(), tuple(found.problems),
+        last.declaration, {key: _time(ns) for key, ns in found.since.items()}, found.conflicts(), tuple(found.problems),
     )  # fmt: skip
 
 

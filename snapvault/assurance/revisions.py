@@ -4,11 +4,12 @@ A revision says everything anew, and names the one that it replaces.  Of two tha
 until the next one replaces both: whatever either declares is owed.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from snapvault.assurance.dataset import Dataset
-from snapvault.assurance.declaration import Declaration, Refused, declare
+from snapvault.assurance.declaration import SCHEMA, Declaration, Refused, declare
 from snapvault.format import names
 from snapvault.format.keyset import Role
 from snapvault.format.register import RegisterRecord, RetiredRow, decode_register
@@ -41,6 +42,7 @@ class Newest(NamedTuple):
     revisions: list[Revision]
     problems: list[Damaged]
     lost: list[Damaged]  # of the problems, those for which something may be declared that is not seen
+    since: Mapping[tuple[str, str], int]  # when (ns) a dataset was declared (""), and owed at a site; without a break
 
     @property
     def number(self) -> int:
@@ -89,7 +91,28 @@ def newest(vault: Vault) -> Newest:
     gone = rolled_back(pinned, links)
     if not gone:
         vault.pins.site.register = {link.digest.hex(): link.record.number for link in last}
-    return Newest(revisions, problems + gone, lost + gone)
+    return Newest(revisions, problems + gone, lost + gone, _since(links))
+
+
+def _since(links: Sequence[Link]) -> dict[tuple[str, str], int]:
+    """By all revisions, oldest first; one that cannot be read changes nothing."""
+    since = dict[tuple[str, str], int]()
+    for link in links:
+        with suppress(FormatError):
+            declared = decode_register(link.body).declared
+            if declared.get("schema") == SCHEMA:
+                since = {key: since.get(key, link.record.time) for key in _owed(declared)}
+    return since
+
+
+def _owed(declared: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a revision owes, by what it says alone: as ``declare`` finds it, at a fraction of the cost."""
+    groups, defaults = declared.get("groups", {}), declared.get("defaults", {})
+    for name, row in declared.get("datasets", {}).items():
+        yield name, ""
+        said = (row, groups.get(row.get("group"), {}), defaults)
+        for site in next((table["sites"] for table in said if "sites" in table), ()):
+            yield name, site
 
 
 def _opened(link: Link) -> Revision:

@@ -20,7 +20,7 @@ from snapvault.foundation.errors import Cancelled, InvalidInput, SnapvaultError
 
 VERBS = (
     "init", "backup", "snapshots", "ls", "diff", "restore", "check", "forget", "prune", "key", "site", "register",
-    "drill", "evidence",
+    "drill", "evidence", "status",
 )  # fmt: skip
 NO_VERB = 2
 INTERRUPTED = 130
@@ -35,7 +35,7 @@ snapvault: deduplicating, encrypted backups
   snapvault restore home@latest --target /tmp/back   bring it back
   snapvault check                                    see whether all is there and whole
 
-Others: diff, forget, prune, key, site, register, drill, evidence.
+Others: diff, forget, prune, key, site, register, drill, evidence, status.
 'snapvault VERB --help' explains one, 'snapvault --help' the common options."""
 
 

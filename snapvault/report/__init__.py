@@ -1,0 +1,1 @@
+"""The recoverability board: one view model, drawn for a terminal, a browser and Prometheus."""
