@@ -27,7 +27,7 @@ CUT, COMPANION, STALE, ENCRYPTED, TARGET = CAUSES = (
     "files encrypted before the backup", "a dead probe target",
 )  # fmt: skip
 ROWS = 200  # at least, in every database
-_WORDS = "river bridge permit parcel survey ledger harbour school clinic archive notice budget valley forest".split()
+_WORDS = ("river", "bridge", "permit", "parcel", "survey", "harbour", "school", "clinic", "notice", "budget", "forest")
 
 Make = Callable[[Path, Random], None]
 
@@ -105,7 +105,8 @@ def _dump(cluster: "Cluster") -> Make:
         cluster.psql(
             "-c", f"DROP TABLE IF EXISTS visits, places; SELECT setseed({seed});"
             "CREATE TABLE places AS SELECT n AS id, md5(random()::text) AS name FROM generate_series(1, 20) n;"
-            f"CREATE TABLE visits AS SELECT n AS id, random() AS fee, 1 + n % 20 AS place FROM generate_series(1, {rows}) n"
+            "CREATE TABLE visits AS SELECT n AS id, random() AS fee, 1 + n % 20 AS place "
+            f"FROM generate_series(1, {rows}) n",
         )  # fmt: skip
         form, name = chance.choice((("plain", "visits.sql"), ("custom", "visits.dump"), ("directory", "visits")))
         done = cluster.client("pg_dump", f"--format={form}", f"--file={folder / name}", "probe")

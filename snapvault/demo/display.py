@@ -1,56 +1,40 @@
-"""The story as it goes on: bars on a terminal, plain lines elsewhere."""
+"""The steps of a story as they go on: a bar on a terminal, and a line when one is done."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol, Self
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-Advance = Callable[[], None]
+from snapvault.cli.text import human_seconds
 
 
-class Display(Protocol):
-    """Where steps are shown."""
-
-    def step(self, what: str, total: int) -> AbstractContextManager[Advance]:
-        """For the time of a step; called for each of so many things that are done."""
-
-
-class Lines:
-    """A line on standard error for each step that is done."""
-
-    @contextmanager
-    def step(self, what: str, total: int) -> Iterator[Advance]:
-        """See Display."""
-        began, done = time.monotonic(), 0
-
-        def advance() -> None:
-            nonlocal done
-            done += 1
-
-        yield advance
-        print(f"{what}: {done:,} of {total:,}, {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
-
-
-class Bars:
-    """A bar for each step; those that are done stay."""
+class Display:
+    """Shows steps on standard error."""
 
     def __init__(self) -> None:
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._console = Console(stderr=True)
 
     @contextmanager
-    def step(self, what: str, total: int) -> Iterator[Advance]:
-        """See Display."""
-        task = self._progress.add_task(what, total=total)
-        yield lambda: self._progress.advance(task)
+    def step(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        """For the time of a step; to be called for each of so many things that is done."""
+        began, done = time.monotonic(), 0
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        terminal = self._console.is_terminal
+        with Progress(*columns, console=self._console, transient=True, disable=not terminal) as bar:
+            task = bar.add_task(what, total=total)
 
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
+            def advance() -> None:
+                nonlocal done
+                done += 1
+                bar.advance(task)
 
-    def __exit__(self, *exc: object) -> None:
-        self._progress.stop()
+            yield advance
+        print(f"{what}: {done:,} of {total:,}, {human_seconds(time.monotonic() - began)}", file=sys.stderr, flush=True)

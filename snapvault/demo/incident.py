@@ -7,8 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -113,17 +113,13 @@ class Incident:
     @contextmanager
     def _server(self) -> "Iterator[Cluster | None]":
         """PostgreSQL's server, to make dumps with; None if it is not installed."""
-        try:
-            server = throw_away()
-            cluster = server.__enter__()
-        except NotRun as e:
-            self.left_out.append(f"PostgreSQL dumps: {e}")
-            yield None
-            return
-        try:
+        with ExitStack() as stack:
+            cluster = None
+            try:
+                cluster = stack.enter_context(throw_away())
+            except NotRun as e:
+                self.left_out.append(f"PostgreSQL dumps: {e}")
             yield cluster
-        finally:
-            server.__exit__(None, None, None)
 
     def _make(self, cluster: "Cluster | None") -> None:
         """All datasets, as they were when the backups were made."""
@@ -188,9 +184,7 @@ class Incident:
         told = (f"declared, and copies asked for, on {asked:%d %B %Y}", f"{len(hit)} objects of the store damaged")
         return Act("Act one: the incident", told, self._board(repo), promised)
 
-    def _backup(
-        self, repo: snapvault.Repository, what: str, parts: Sequence[Part], at: datetime | None = None
-    ) -> None:
+    def _backup(self, repo: snapvault.Repository, what: str, parts: Sequence[Part], at: datetime | None = None) -> None:
         for part in self._each(what, parts):
             snapvault.backup(repo, self._source(part), dataset=part.name, time=at)
 
@@ -211,9 +205,7 @@ class Incident:
             self._attest()
         self._drill(repo, repo, "", self.parts)
         snapvault.replicate(os.fspath(self._first), os.fspath(self._second))  # the evidence, too
-        told = (
-            f"{repaired.packs_salvaged} packs repaired, {copied.objects:,} objects copied to the second site",
-        )
+        told = (f"{repaired.packs_salvaged} packs repaired, {copied.objects:,} objects copied to the second site",)
         return Act("Act two: everything in order", told, self._board(repo), self._all())
 
     def _backup_all(self, repo: snapvault.Repository) -> None:
@@ -234,11 +226,13 @@ class Incident:
 
     def _manifests(self) -> dict[str, trees.Manifest]:
         """Mode, time and SHA-256 of every file, before anything happens to them."""
-        return {part.name: trees.manifest(self._source(part)) for part in self._each("write down what is there", self.parts)}
+        return {
+            part.name: trees.manifest(self._source(part)) for part in self._each("write down what is there", self.parts)
+        }
 
     def _encrypt(self) -> tuple[str, ...]:
         """The whole first site: the store, and the data that it was made of."""
-        program = [sys.executable, "-m", damage.__name__, self._first, self._sources]
+        program: list[str | Path] = [sys.executable, "-m", damage.__name__, self._first, self._sources]
         done = subprocess.run(program, capture_output=True, text=True, check=True)
         found = json.loads(done.stdout)
         try:
@@ -289,8 +283,8 @@ class Incident:
             DrillGround(there, site=site, scratch=Path(SCRATCH)) as ground,
             EvidenceWriter(home) as evidence,
         ):
-            one: Callable[[Part], Any] = lambda part: ground.drill(declared[part.name], "alive")  # noqa: E731
-            for result in ahead(one, parts, len(os.sched_getaffinity(0))):
+            datasets = [declared[part.name] for part in parts]
+            for result in ahead(lambda d: ground.drill(d, "alive"), datasets, len(os.sched_getaffinity(0))):
                 evidence.add(result)
                 advance()
 
