@@ -75,6 +75,22 @@ _HOME = {
     "DatasetState": "assurance.coverage",
     "backup_all": "assurance.fleet",
     "DatasetBackup": "assurance.fleet",
+    "Probe": "assurance.dataset",
+    "DrillRule": "assurance.dataset",
+    "drill": "assurance.drill",
+    "DrillGround": "assurance.drill",
+    "DrillResult": "assurance.results",
+    "record_evidence": "assurance.evidence",
+    "EvidenceWriter": "assurance.evidence",
+    "evidence": "assurance.evidence",
+    "Evidence": "assurance.evidence",
+    "standings": "assurance.evidence",
+    "Standing": "assurance.evidence",
+    "Standings": "assurance.evidence",
+    "verify_evidence": "assurance.evidence",
+    "EvidenceReport": "assurance.evidence",
+    "export_evidence": "assurance.export",
+    "due": "assurance.due",
     "BackupResult": "operations.results",
     "RestoreResult": "operations.results",
     "Change": "operations.results",
@@ -100,8 +116,22 @@ _HOME = {
 if TYPE_CHECKING:
     from snapvault.access.snapshot import Entry, Snapshot
     from snapvault.assurance.coverage import DatasetState
-    from snapvault.assurance.dataset import Dataset
+    from snapvault.assurance.dataset import Dataset, DrillRule, Probe
     from snapvault.assurance.declaration import Declaration, read_declaration
+    from snapvault.assurance.drill import DrillGround, drill
+    from snapvault.assurance.due import due
+    from snapvault.assurance.evidence import (
+        Evidence,
+        EvidenceReport,
+        EvidenceWriter,
+        Standing,
+        Standings,
+        evidence,
+        record_evidence,
+        standings,
+        verify_evidence,
+    )
+    from snapvault.assurance.export import export_evidence
     from snapvault.assurance.fleet import DatasetBackup, backup_all
     from snapvault.assurance.inventory import Inventory, read_inventory
     from snapvault.assurance.register import (
@@ -112,6 +142,7 @@ if TYPE_CHECKING:
         read_register,
         retire,
     )
+    from snapvault.assurance.results import DrillResult
     from snapvault.chunking import Chunking
     from snapvault.foundation.errors import (
         Cancelled,
@@ -157,17 +188,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attestation", "BackupResult", "Board", "Cancelled", "Change", "CheckReport", "Chunking", "Command", "Conflict",
-    "Control", "Damaged", "Dataset", "DatasetBackup", "DatasetState", "Declaration", "Entry", "Event", "Finding",
-    "ForgetPlan", "ForgetResult", "FormatTooNew", "HealResult", "InitResult", "InvalidInput", "Inventory", "Issue",
-    "KeyFile", "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LostPath", "NoteResult", "PruneLimits", "PrunePlan",
+    "Control", "Damaged", "Dataset", "DatasetBackup", "DatasetState", "Declaration", "DrillGround", "DrillResult",
+    "DrillRule", "Entry", "Event", "Evidence", "EvidenceReport", "EvidenceWriter", "Finding", "ForgetPlan",
+    "ForgetResult", "FormatTooNew", "HealResult", "InitResult", "InvalidInput", "Inventory", "Issue", "KeyFile",
+    "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LostPath", "NoteResult", "Probe", "PruneLimits", "PrunePlan",
     "PruneResult", "Register", "RegisterResult", "RepairPlan", "RepairResult", "ReplicaResult", "Repository",
     "RepositoryNotFound", "RestoreResult", "Retention", "Retirement", "RoleRequired", "Site", "Snapshot",
-    "SnapshotWriter", "SnapvaultError", "SourceError", "StoreDenied", "StoreFull", "StoreUnavailable",
-    "UndeleteResult", "add_key", "archive", "attest", "attestations", "backup", "backup_all", "change_password",
-    "check", "diff", "exchange_attestations", "forget_snapshots", "heal", "import_register", "init", "list_keys",
-    "open", "plan_forget", "plan_prune", "plan_repair", "promote", "read_declaration", "read_inventory",
-    "read_register", "remove_key", "replicate", "restore", "retire", "rotate", "scrub", "set_hold", "set_tags",
-    "status", "undelete",
+    "SnapshotWriter", "SnapvaultError", "SourceError", "Standing", "Standings", "StoreDenied", "StoreFull",
+    "StoreUnavailable", "UndeleteResult", "add_key", "archive", "attest", "attestations", "backup", "backup_all",
+    "change_password", "check", "diff", "drill", "due", "evidence", "exchange_attestations", "export_evidence",
+    "forget_snapshots", "heal", "import_register", "init", "list_keys", "open", "plan_forget", "plan_prune",
+    "plan_repair", "promote", "read_declaration", "read_inventory", "read_register", "record_evidence", "remove_key",
+    "replicate", "restore", "retire", "rotate", "scrub", "set_hold", "set_tags", "standings", "status", "undelete",
+    "verify_evidence",
 ]  # fmt: skip
 
 

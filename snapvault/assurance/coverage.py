@@ -35,6 +35,7 @@ from snapvault.assurance.spans import format_span
 from snapvault.assurance.verdicts import Attested, Wanted, drilled, not_run, read_through, replicated
 
 PROOFS = (INTACT, RESTORED, ALIVE)  # steps that are taken at one place
+OWED = {"structure": (), "sample": (), "full": (INTACT, RESTORED), "alive": PROOFS}  # that drills of a level show
 AHEAD = timedelta(days=1)  # that clocks may differ
 GRACE, GRACE_MIN = 4, timedelta(days=1)  # a proof counts for a quarter longer than a drill is owed, and a day at least
 
@@ -186,7 +187,7 @@ class _Judge:
         newest = max((m for m in said if m is not None), key=lambda m: m.at or self._now, default=None)
         rule = self._dataset.drill
         if newest is None:
-            late = rule is not None and self._now - self._since > _counts_for(rule)
+            late = rule is not None and step in OWED[rule.level] and self._now - self._since > _counts_for(rule)
             why = not_run(standing) or self._untested(step)
             return Mark(UNKNOWN, why, trouble="overdue" if late else "untested", since=self._since if late else None)
         if newest.good and rule is not None and newest.at is not None and self._now - newest.at > _counts_for(rule):

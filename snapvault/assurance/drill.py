@@ -8,7 +8,7 @@ import platform
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -220,19 +220,16 @@ class _Drill:
     def _judge(self, back: BroughtBack, differing: list[Issue]) -> None:
         self._found |= {"files": back.files, "bytes": back.bytes, "lost": len(back.lost)}
         for issue in (*back.lost, *back.incomplete, *differing):
-            self._problems.append(f"{issue.path}: {issue.message}")
+            self._problems.append(f"/{issue.path.lstrip('/')}: {issue.message}")
         if back.lost:
-            said = f"{count(len(back.lost), 'path')} lost, since stored data is damaged: {back.lost[0].path}"
-            self._steps["restored"] = Outcome(FAIL, said)
+            self._steps["restored"] = _failed(back.lost, "lost, since stored data is damaged")
         elif back.incomplete:
-            said = f"{count(len(back.incomplete), 'path')} not restored in everything: {back.incomplete[0].path}"
-            self._steps["restored"] = Outcome(FAIL, said)
+            self._steps["restored"] = _failed(back.incomplete, "not restored in everything")
         elif not (back.files or back.others):
             self._steps["restored"] = Outcome(NOT_RUN, "there is nothing in the snapshot but folders")
         else:
             self._steps["restored"] = PASSED
-        said = f"{count(len(differing), 'path')} differ from the record: {differing[0].path}" if differing else ""
-        self._steps["compared"] = Outcome(FAIL, said) if differing else PASSED
+        self._steps["compared"] = _failed(differing, "not as the record says") if differing else PASSED
 
     def _probe(self, snapshot: Snapshot, folder: Path, scratch: Scratch) -> None:
         probe = self._dataset.probe
@@ -272,6 +269,10 @@ class _Drill:
             yield
         finally:
             self._times[what] = _since(began)
+
+
+def _failed(issues: Sequence[Issue], what: str) -> Outcome:
+    return Outcome(FAIL, f"{count(len(issues), 'path')} {what}: /{issues[0].path.lstrip('/')}")
 
 
 def freshness(snapshot: Snapshot, rpo: timedelta | None, now: datetime, seen: datetime | None) -> Outcome:

@@ -1,6 +1,5 @@
 """Bringing back and comparing, step by step: the same for what a drill restores and for the damage that it plants."""
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from snapvault.target.filesystem import FilesystemTarget
 
 @dataclass(frozen=True, slots=True)
 class BroughtBack:
-    """What came back, and how long that took."""
+    """What came back."""
 
     files: int
     others: int  # folders are not counted
@@ -26,7 +25,6 @@ class BroughtBack:
     lost: tuple[Issue, ...]  # stored data is damaged
     incomplete: tuple[Issue, ...]  # restored, but not in everything
     tally: Tally
-    seconds: float
 
 
 class Place:
@@ -35,18 +33,20 @@ class Place:
     def __init__(
         self, vault: Vault, snapshot: Snapshot, folder: Path, control: Control | None, quota: int | None = None
     ) -> None:
-        self._vault, self._folder = vault, folder
+        self._vault, self._folder, self._control, self._asked = vault, folder, control, control
+        self._most, self._quota = quota, None if quota is None else Quota(folder, quota)
         self._domain = snapshot_domain(vault, snapshot)
-        self._control = control if quota is None else _within(quota, control, folder)
+        if self._quota is not None:
+            self._control = replace(control or Control(), progress=self._tick)
 
     def restore(self, entry: Entry, selection: Selection) -> BroughtBack:
         """SourceError if the disk or the quota does not suffice; errors of the store, Cancelled."""
-        tally, began = Tally(), time.monotonic()
+        tally = Tally()
         self._run(entry, selection, tally, dry_run=False)
+        self._within_quota()
         return BroughtBack(
-            tally.files_written, tally.others, tally.bytes_written, tuple(tally.lost), tuple(tally.issues), tally,
-            time.monotonic() - began,
-        )  # fmt: skip
+            tally.files_written, tally.others, tally.bytes_written, tuple(tally.lost), tuple(tally.issues), tally
+        )
 
     def compare(self, entry: Entry, selection: Selection, restored: Tally) -> list[Issue]:
         """Read back what is on the disk, and compare it with the record: what differs, beyond what is known."""
@@ -64,19 +64,15 @@ class Place:
         finally:
             target.close()
 
+    def _tick(self, event: Event) -> None:
+        """Once in a while, as long as the restore goes on."""
+        self._within_quota()
+        if self._asked is not None and self._asked.progress is not None:
+            self._asked.progress(event)
 
-def _within(most: int, control: Control | None, folder: Path) -> Control:
-    """Stop a restore that fills more of the disk than it may."""
-    control = control or Control()
-    inner, quota = control.progress, Quota(folder, most)
-
-    def progress(event: Event) -> None:
-        if quota.exceeded():
+    def _within_quota(self) -> None:
+        if self._quota is not None and self._quota.exceeded():
             raise SourceError(
-                f"the restore fills more than the {most:,} bytes that it may",
-                hint="give the drill a larger quota, or another scratch place", affected=[str(folder)],
+                f"the restore fills more than the {self._most:,} bytes that it may",
+                hint="give the drill a larger quota, or another scratch place", affected=[str(self._folder)],
             )  # fmt: skip
-        if inner is not None:
-            inner(event)
-
-    return replace(control, progress=progress)

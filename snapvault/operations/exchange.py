@@ -23,7 +23,8 @@ from snapvault.repository.trust import signed_by
 def exchange_attestations(source: Site, target: Site) -> None:
     """Bring what was attested at either place to the other one: of each signer the newest that verify.
 
-    And the evidence of drills at the target to the source; a replication brings it the other way.  InvalidInput if they are not the same repository; all errors of both stores.
+    And the evidence of drills at the target to the source; a replication brings it the other way.  InvalidInput if
+    they are not the same repository; all errors of both stores.
     """
     from_, to = source.open(), target.open()
     try:

@@ -1,7 +1,7 @@
 """The view model of the board: everything that is shown, and nothing that is not (docs/board.md)."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from snapvault.assurance.marks import (
     LADDER,
     TROUBLES,
     UNKNOWN,
+    Problem,
     day,
     iso,
 )
@@ -42,7 +43,7 @@ _SAYS = {
     "incomplete": "{} only partly backed up",
     "damaged": "{} not brought back whole when drilled", "dead": "{} not brought back to life when drilled",
     "stale": "{} older than promised", "slow": "{} slower to bring back than promised",
-    "unanswered": "{} not known at a site that is owed a copy", "overdue": "{} overdue for a drill",
+    "overdue": "{} overdue for a drill",
     "untested": "{} not tested that far",
 }  # fmt: skip
 
@@ -100,8 +101,8 @@ class Board:
     @property
     def troubles(self) -> tuple[str, ...]:
         """What is the matter with how many of the others, by what is gravest; and the copies that are owed."""
-        gravest = Counter(s.problems[0].kind for s in self.states if not s.recoverable and s.problems)
-        parts = [_SAYS[kind].format(f"{gravest[kind]:,}") for kind in TROUBLES if gravest[kind]]
+        gravest = Counter(p.kind for s in self.states if not s.recoverable and (p := foremost(s)) is not None)
+        parts = [_SAYS[kind].format(f"{gravest[kind]:,}") for kind in _SAYS if gravest[kind]]
         waiting, since = sum(any(_unanswered(s)) for s in self.states), self.unanswered_since
         if since is not None:
             parts.append(f"copies of {waiting:,} unanswered, since {day(since)} at the longest")
@@ -153,10 +154,16 @@ def status(repo: "Repository", *, time: datetime | None = None) -> Board:
     snapshots = _by_dataset(list_snapshots(repo.vault, on_problem=damage.append))
     proofs = standings(repo)
     facts = Facts(register, snapshots, _by_site(attestations(repo)), proofs, now)
-    undeclared = sorted(snapshots.keys() - register.datasets.keys() - register.retired.keys())
+    return board_of(repo.id, facts, [p.message for p in (*damage, *proofs.problems)])
+
+
+def board_of(repository: str, facts: Facts, faults: Iterable[str] = ()) -> Board:
+    """The board that facts come to.  ``repository``: its id."""
+    register = facts.register
+    undeclared = sorted(facts.snapshots.keys() - register.datasets.keys() - register.retired.keys())
     return Board(
-        repo.id, now, register.revision, tuple(sorted(facts.states(), key=_worst_first)),
-        tuple(dict.fromkeys(p.message for p in (*damage, *proofs.problems))), register.conflicts, tuple(undeclared),
+        repository, facts.now, register.revision, tuple(sorted(facts.states(), key=_worst_first)),
+        tuple(dict.fromkeys(faults)), register.conflicts, tuple(undeclared),
     )  # fmt: skip
 
 
@@ -167,11 +174,16 @@ def tone(state: DatasetState) -> str:
     return DARK if all(p.kind in _UNTOLD for p in state.problems) else DOWN
 
 
+def foremost(state: DatasetState) -> Problem | None:
+    """The problem to begin with: the gravest, and a copy that is owed last, since that is told apart."""
+    return min(state.problems, key=lambda p: (p.kind == "unanswered", p.rank), default=None)
+
+
 def reason(state: DatasetState) -> str:
-    """The gravest problem, with its place."""
-    if not state.problems:
-        return "" if state.recoverable else "not known"
-    first = state.problems[0]
+    """The foremost problem, with its place."""
+    first = foremost(state)
+    if first is None:
+        return ""
     return f"{first.why} (at {first.site})" if first.site and first.site not in first.why else first.why
 
 
@@ -180,12 +192,12 @@ def unanswered(state: DatasetState) -> list[tuple[str, datetime]]:
     return [(p.site, p.since) for p in _unanswered(state) if p.since is not None]
 
 
-def _unanswered(state: DatasetState) -> Iterator[Any]:
+def _unanswered(state: DatasetState) -> Iterator[Problem]:
     return (p for p in state.problems if p.kind == "unanswered")
 
 
 def _worst_first(state: DatasetState) -> tuple[Any, ...]:
-    first = state.problems[0] if state.problems else None
+    first = foremost(state)
     since = first.since.timestamp() if first is not None and first.since is not None else float("inf")
     rank = first.rank if first is not None else len(TROUBLES)
     return state.recoverable, rank, state.dataset.tier, since, state.dataset.name

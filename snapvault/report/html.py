@@ -12,13 +12,14 @@ from html import escape
 from importlib import resources
 
 from snapvault.assurance.coverage import DatasetState, PlaceState
-from snapvault.assurance.marks import BACKED_UP, LADDER, REPLICATED, Mark, Problem, day
-from snapvault.report.board import Board, Level, reason, tone, unanswered
-from snapvault.report.signs import SYMBOLS, sign, tile
+from snapvault.assurance.marks import BACKED_UP, LADDER, REPLICATED, Mark, day
+from snapvault.report.board import Board, Level, foremost, reason, tone, unanswered
+from snapvault.report.signs import ladder_name, symbols, tile
 from snapvault.report.words import SIGNS, STEPS, TONES, age, minute
 
 STYLE = resources.files("snapvault.report").joinpath("board.css").read_text()
 TEXT_MAX = 240  # characters of a reason that are shown; all of it is in the JSON
+FAULTS_MAX = 20  # that are shown
 _COLUMNS = ("Dataset", "Steps", "Why, and the evidence", "Data", "Unanswered copies", "Run next")
 
 
@@ -31,7 +32,7 @@ def draw(board: Board) -> Iterator[str]:
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield '<meta name="referrer" content="no-referrer">'
     yield f"<title>{board.recoverable:,} of {len(board.states):,}: recoverability board</title>"
-    yield f"<style>{STYLE}</style></head>\n<body>{SYMBOLS}"
+    yield f"<style>{STYLE}</style></head>\n<body>{symbols(board)}"
     yield '<a class="skip" href="#datasets">Skip to the datasets</a>\n<main>'
     yield from _head(board)
     yield from _funnel(board)
@@ -41,13 +42,15 @@ def draw(board: Board) -> Iterator[str]:
 
 
 def _head(board: Board) -> Iterator[str]:
-    yield f'<header><p class="eyebrow">Recoverability board</p><h1>{escape(board.headline)}</h1>'
+    yield f'<header><p class="eyebrow">Recoverability board</p><h1>{_plain(board.headline)}</h1>'
     if board.troubles:
-        yield f'<p class="lead">{escape("; ".join(board.troubles))}.</p>'
+        yield f'<p class="lead">{_plain("; ".join(board.troubles))}.</p>'
     made = f"{minute(board.time)} UTC"
     yield f'<p class="made">As of <time datetime="{board.time.isoformat()}">{made}</time>, '
     yield f"repository <code>{board.repository[:16]}</code>, register revision {board.revision}.</p></header>\n"
-    remarks = [f"Damaged: {fault}" for fault in board.faults]
+    remarks = [f"Damaged: {fault}" for fault in board.faults[:FAULTS_MAX]]
+    if len(board.faults) > FAULTS_MAX:
+        remarks.append(f"Damaged: {len(board.faults) - FAULTS_MAX:,} more (--json lists them all)")
     remarks += [f"The register is ambiguous: {conflict}" for conflict in board.conflicts]
     if board.undeclared:
         remarks.append(f"Backed up, and declared nowhere: {', '.join(board.undeclared)}")
@@ -95,7 +98,7 @@ def _mosaic(board: Board) -> Iterator[str]:
     yield '</ul><p class="key">The line at the foot of a tile is as long as it is far up the ladder.</p>'
     yield '<div class="mosaic" aria-hidden="true">'
     for number, state in enumerate(board.states):
-        said = escape(": ".join(t for t in (state.dataset.name, _clip(reason(state), 80) or STEPS[state.reached]) if t))
+        said = _plain(": ".join(t for t in (state.dataset.name, _clip(reason(state), 80) or STEPS[state.reached]) if t))
         yield f'<a href="#d{number}" tabindex="-1">{tile(tone(state), 1 + LADDER.index(state.reached), said)}</a>'
     yield "</div></section>\n"
 
@@ -116,19 +119,18 @@ def _row(board: Board, state: DatasetState, number: int) -> str:
     d = state.dataset
     about = ", ".join(text for text in (d.owner, d.tier and f"tier {d.tier}") if text)
     data = "none" if state.data_of is None else age(board.time - state.data_of)
-    waiting = "<br>".join(f"{_text(site)}, {_since(board, since)}" for site, since in unanswered(state))
-    command = f"<code>{escape(state.problems[0].command)}</code>" if state.problems else ""
-    values = [state.steps[step].value for step in LADDER]
+    waiting = "".join(f"{_text(site)}<small>{_since(board, since)}</small>" for site, since in unanswered(state))
+    first = foremost(state)
+    command = "" if first is None else f"<code>{_plain(first.command)}</code>"
     said = ", ".join(f"{STEPS[s]} {state.steps[s].value}" for s in LADDER)
     why = _text(reason(state)) or f"alive on {_day(state.steps['alive'].at)}"
-    ladder = "".join(sign(value, at) for at, value in enumerate(values))
     cells = (
-        f'<td class="l"><svg role="img" aria-label="{said}">{ladder}</svg></td>',
+        f'<td><svg class="l" role="img" aria-label="{said}"><use href="#{ladder_name(state)}"/></svg></td>',
         f"<td><details><summary>{why}</summary>{_evidence(state, number)}</details></td>",
         f'<td class="d">{data}</td>', f'<td class="u">{waiting}</td>', f'<td class="n">{command}</td>',
     )  # fmt: skip
     small = f"<small>{_text(about)}</small>" if about else ""
-    return f'<tr class="{tone(state)}"><th scope="row">{escape(d.name)}{small}</th>{"".join(cells)}</tr>\n'
+    return f'<tr class="{tone(state)}"><th scope="row">{_plain(d.name)}{small}</th>{"".join(cells)}</tr>\n'
 
 
 def _since(board: Board, since: datetime) -> str:
@@ -139,25 +141,25 @@ def _evidence(state: DatasetState, number: int) -> str:
     """What opens: each place with its steps, what was promised, and all further trouble."""
     items = [_mark(STEPS[BACKED_UP], state.steps[BACKED_UP])]
     items += [_mark({"freshness": "fresh", "recovery": "quick"}[name], m) for name, m in state.objectives.items()]
-    lines = [f"<li>{'; '.join(items)}</li>", *map(_place, state.places)]
+    known = [p for p in state.places if any(m.at is not None for m in p.steps.values())]
+    known = known if state.steps[BACKED_UP].good else []
+    lines = [f"<li>{'; '.join(items)}</li>", *map(_place, known)]
     lines += [f"<li>{_text(note)}</li>" for note in state.notes]
-    lines += [f"<li>{_problem(problem)}</li>" for problem in state.problems[1:]]
+    first = foremost(state)
+    others = (p for p in state.problems if first is not None and (p.kind, p.command) != (first.kind, first.command))
+    lines += [f"<li>{_text(p.why)}: <code>{_plain(p.command)}</code></li>" for p in others]
     return f'<ul id="d{number}">{"".join(lines)}</ul>'
 
 
 def _place(place: PlaceState) -> str:
-    where = escape(place.site) if place.site else "the repository itself"
+    where = _plain(place.site) if place.site else "the repository itself"
     return f"<li><b>{where}</b>: {'; '.join(_mark(STEPS[s], m) for s, m in place.steps.items())}</li>"
 
 
 def _mark(what: str, mark: Mark) -> str:
     when = f" {_day(mark.at)}{f' by {_text(mark.by)}' if mark.by else ''}" if mark.good and mark.at else ""
-    why = "" if mark.good else f", {_text(mark.why)}"
+    why = "" if mark.good else f": {_text(mark.why)}"
     return f"{SIGNS[mark.value]}&nbsp;{what}{when}{why}"
-
-
-def _problem(problem: Problem) -> str:
-    return f"{_text(problem.why)}: <code>{escape(problem.command)}</code>"
 
 
 def _day(time: datetime | None) -> str:
@@ -166,9 +168,13 @@ def _day(time: datetime | None) -> str:
 
 def _text(text: str) -> str:
     """Escaped, and not longer than a cell bears."""
-    return escape(_clip(text, TEXT_MAX))
+    return _plain(_clip(text, TEXT_MAX))
 
 
 def _clip(text: str, most: int) -> str:
-    plain = " ".join(text.split())
-    return plain if len(plain) <= most else plain[: most - 1] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _plain(text: str) -> str:
+    """Escaped, and without what cannot be printed: it may turn the text around it."""
+    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split())))

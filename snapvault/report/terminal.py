@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from snapvault.assurance.coverage import DatasetState
 from snapvault.assurance.marks import REPLICATED, day
 from snapvault.foundation.words import count
-from snapvault.report.board import Board, reason, tone, unanswered
+from snapvault.report.board import Board, foremost, reason, tone, unanswered
 from snapvault.report.words import STEPS, TONES, age
 
 WORST = 10  # datasets that are told about
@@ -59,15 +59,13 @@ def _worst(board: Board, width: int) -> Iterator[str]:
 def _told(board: Board, state: DatasetState, width: int) -> Iterator[str]:
     d, sign = state.dataset, TONES[tone(state)][0]
     about = ", ".join(text for text in (d.owner, d.tier and f"tier {d.tier}") if text)
-    yield f"{sign} {d.name}{f' ({about})' if about else ''}: {STEPS[state.reached]}"
-    data = f"; data {age(board.time - state.data_of)} old" if state.data_of is not None else ""
-    yield from textwrap.wrap(f"{reason(state)}{data}", width, initial_indent="  ", subsequent_indent="  ")
-    for site, since in unanswered(state):
-        yield f"  copy at {site} unanswered since {day(since)}, {age(board.time - since)}"
-    for note in state.notes:
-        yield from textwrap.wrap(note, width, initial_indent="  ", subsequent_indent="  ")
-    if state.problems:
-        yield f"  next: {state.problems[0].command}"
+    said = [f"{sign} {d.name}{f' ({about})' if about else ''}, {STEPS[state.reached]}: {reason(state)}"]
+    said += [f"data {age(board.time - state.data_of)} old"] if state.data_of is not None else []
+    said += [f"copy at {s} unanswered since {day(since)}, {age(board.time - since)}" for s, since in unanswered(state)]
+    yield from textwrap.wrap("; ".join((*said, *state.notes)), width, subsequent_indent="  ")
+    first = foremost(state)
+    if first is not None:
+        yield f"  next: {first.command}"
 
 
 def _remarks(board: Board, width: int) -> Iterator[str]:

@@ -25,6 +25,7 @@ from snapvault.crypto.recovery import decode_recovery_key
 from snapvault.format import names
 from snapvault.format.chain import decode_chain
 from snapvault.format.config import decode_config
+from snapvault.format.evidence import decode_evidence
 from snapvault.format.index import IndexRecord, decode_index, decode_table
 from snapvault.format.keyset import decode_certificate, decode_keyset
 from snapvault.format.local import (
@@ -96,6 +97,7 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "note details": decode_note_details,
     "chain": decode_chain,
     "register": lambda data: declare(decode_register(data).declared, "register"),
+    "evidence": decode_evidence,
     "signed": lambda data: decode_signed(Kind.NOTE, data),
     "frame": check_frame,
     "pack header": parse_header,

@@ -10,6 +10,7 @@ from snapvault.format import names
 from snapvault.format.attestation import HASHED, AttestationRecord
 from snapvault.format.chain import ChainRecord
 from snapvault.format.config import ConfigRecord
+from snapvault.format.evidence import encode_evidence
 from snapvault.format.index import IndexRecord, encode_table
 from snapvault.format.keyset import CertificateRecord, Domain, Epoch, Holder, KeysetRecord, Revocation, Role
 from snapvault.format.local import (
@@ -72,6 +73,8 @@ def _records() -> Iterator[tuple[str, Any, bytes]]:
     ):
         yield what, record, encode(what, record)
     yield "heartbeat", [SID, 7], encode_heartbeat(SID, 7)
+    yield "evidence", drill_results(), encode_evidence(drill_results())
+    yield "evidence", [], encode_evidence([])
     yield "directory", _segments(), encode_directory(_segments())
     yield "index table", [_segments(), []], encode_table([_segments(), []])
     users, groups = {0: "root", 1000: "ada"}, {0: "root"}
@@ -125,6 +128,27 @@ def _register() -> RegisterRecord:
         "datasets": {"orders": orders},
     }  # fmt: skip
     return RegisterRecord(declared, (RetiredRow("old", "moved away", "owner", NS),))
+
+
+def drill_results() -> list[dict[str, Any]]:
+    """Two results, of a drill that found old data and of one that could not be held."""
+    passed = {"outcome": "pass", "why": ""}
+    old = {"outcome": "fail", "why": "the newest snapshot is 3 days old, and may be 24 h (RPO)"}
+    control = {
+        **passed, "path": "/srv/\u00fc", "store": [{"object": names.pack(_pack("a")), "offset": 4097}],
+        "caught_by": "restore", "disk_offset": 17, "disk_caught_by": "compare",
+    }  # fmt: skip
+    result = {
+        "dataset": "orders", "owner": "Ada", "tier": "1", "site": "second", "place": "s3://bucket/repo", "host": "h",
+        "level": "sample", "began": "2026-11-24T10:00:00.000Z", "ended": "2026-11-24T10:00:01.500Z", **old,
+        "steps": {"restored": passed, "compared": passed, "control": passed, "freshness": old},
+        "snapshot": {"id": SID, "time": "2026-11-21T10:00:00.000Z", "host": "h", "holder": "client", "partial": False},
+        "files": 3, "bytes": 12345, "blobs": 0, "lost": 0, "seed": "seed", "sample": {"part": 2, "parts": 10},
+        "times": {"open": 20, "restore": 900, "compare": 80, "control": 12, "total": 1500}, "recovery": 920,
+        "age": 259200, "rpo": 86400, "rto": None, "control": control, "probe": None, "problems": [],
+        "versions": {"snapvault": "0.1", "python": "3.11", "system": "Linux"},
+    }  # fmt: skip
+    return [result, {**result, "snapshot": None, "site": "", "outcome": "not-run", "control": None, "recovery": None}]
 
 
 def _certificate() -> CertificateRecord:

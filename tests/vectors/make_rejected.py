@@ -1,10 +1,12 @@
 """rejected.json: bytes that a decoder must refuse; each names the error that it must meet, and why."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from blake3 import blake3
 from common import CONFIG_DIGEST, DOMAIN, GC_SID, SID, secret
+from make_records import drill_results
 
 from snapvault.format.local import (
     CapabilitiesRecord,
@@ -121,6 +123,13 @@ def _bad_records() -> Iterator[tuple[str, str, str, bytes]]:
     chain = [c, 1, 1, 0, [], bytes(32), bytes(32)]
     for why, at, value in (("number 0", 2, 0), ("a short predecessor", 4, [bytes(31)]), ("no commitment", 5, None)):
         yield "chain", "FormatError", why, pack([*chain[:at], value, *chain[at + 1 :]])
+    for why, schema, changes in (
+        ("another schema", 2, {}), ("an outcome that there is not", 1, {"outcome": "maybe"}),
+        ("a time without a zone", 1, {"began": "2026-11-24T10:00:00.000"}), ("no dataset", 1, {"dataset": None}),
+        ("a snapshot without a time", 1, {"snapshot": {"id": SID}}), ("steps as a list", 1, {"steps": ["restored"]}),
+    ):  # fmt: skip
+        body = {"schema": schema, "results": [{**drill_results()[0], **changes}]}
+        yield "evidence", "FormatError", why, json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
     parameters = [secret("s", 16), 65536, 3, 4]
     yield "slot", "FormatError", "an unknown wrapping", frame(3, [c, bytes(16), "rot13", None, bytes(32), b""])
     yield (

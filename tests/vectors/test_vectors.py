@@ -24,6 +24,7 @@ from snapvault.crypto.signing import SigningKey, verify
 from snapvault.format.attestation import decode_attestation
 from snapvault.format.chain import decode_chain
 from snapvault.format.config import decode_config
+from snapvault.format.evidence import decode_evidence, encode_evidence
 from snapvault.format.index import decode_index, decode_table, encode_table
 from snapvault.format.keyset import decode_certificate, decode_keyset
 from snapvault.format.local import (
@@ -87,7 +88,7 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "session": decode_session, "snapshot": decode_snapshot, "snapshot details": decode_details, "index": decode_index,
     "tombstone": decode_tombstone, "gc": decode_gc, "verified": decode_verified, "capabilities": decode_capabilities,
     "replica": decode_replica, "promotion": decode_promotion, "attestation": decode_attestation, "chain": decode_chain,
-    "register": decode_register,
+    "register": decode_register, "evidence": lambda d: [json.loads(text) for _, text in decode_evidence(d)],
     "note": decode_note, "note details": decode_note_details, "signed": lambda d: decode_signed(Kind.NOTE, d),
     "heartbeat": lambda d: unframe(Kind.HEARTBEAT, d), "directory": lambda d: decode_directory(d, PACK_SIZE),
     "index table": _decode_index_table, "tree": decode_tree,
@@ -96,6 +97,7 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
 ENCODERS: dict[str, Callable[[Any], bytes]] = {
     "signed": lambda r: encode_signed(Kind.NOTE, r),
     "heartbeat": lambda r: encode_heartbeat(*r),
+    "evidence": encode_evidence,
     "directory": encode_directory,
     "index table": encode_table,
     "tree": lambda r: encode_tree(r.nodes, r.users, r.groups),

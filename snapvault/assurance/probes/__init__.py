@@ -26,6 +26,9 @@ class NotRun(Exception):
     """The probe cannot tell: something that it needs is missing."""
 
 
+Patterns = str | list[str]  # of files, relative to the restored folder: glob patterns
+
+
 class Common(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Options of all kinds."""
 
@@ -38,7 +41,7 @@ def prepared(kind: str, options: Mapping[str, Any]) -> Callable[[Path], Facts]:
         raise InvalidInput(f"there is no probe of the kind {kind!r}", hint=f"kinds are {', '.join(KINDS)}")
     module = import_module(f"{__name__}.{kind}")
     try:
-        known = msgspec.convert(dict(options), module.Options)
+        known = msgspec.convert(dict(options), module.Options, strict=False)
     except msgspec.ValidationError as e:
         raise InvalidInput(f"the options of a probe of the kind {kind!r} are wrong: {e}") from e
     return lambda root: module.run(root, known)

@@ -4,13 +4,12 @@ import bz2
 import gzip
 import lzma
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import zstandard
 
-from snapvault.assurance.probes import ProbeFailed
+from snapvault.assurance.probes import NotRun, Patterns, ProbeFailed
 
 UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)  # what a damaged file raises
 _OPENERS: dict[str, Any] = {
@@ -18,9 +17,13 @@ _OPENERS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def chosen(root: Path, patterns: Sequence[str]) -> list[Path]:
+def chosen(root: Path, patterns: Patterns) -> list[Path]:
     """The files below ``root`` that match one of these glob patterns; ProbeFailed if there is none."""
-    found = {p for pattern in patterns for p in root.glob(pattern) if p.is_file() and not p.is_symlink()}
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    try:
+        found = {p for pattern in patterns for p in root.glob(pattern) if p.is_file() and not p.is_symlink()}
+    except (NotImplementedError, ValueError) as e:
+        raise NotRun(f"{' or '.join(patterns)!r} is no relative path: {e}") from e
     if not found:
         raise ProbeFailed(f"there is no file {' or '.join(patterns)}")
     return sorted(found)

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import msgspec
 
-from snapvault.assurance.probes import Common, Facts, NotRun, ProbeFailed
+from snapvault.assurance.probes import Common, Facts, NotRun, Patterns, ProbeFailed
 from snapvault.assurance.probes.files import chosen
 
 
 class Options(Common):
     """``path``: glob patterns; ``rows``: the least that there must be in all files together."""
 
-    path: list[str] = msgspec.field(default_factory=lambda: ["**/*.parquet"])
+    path: Patterns = msgspec.field(default_factory=lambda: ["**/*.parquet"])
     rows: int = 1
 
 

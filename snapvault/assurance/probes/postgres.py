@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from snapvault.assurance.probes import Common, Facts, NotRun, ProbeFailed
+from snapvault.assurance.probes import Common, Facts, NotRun, Patterns, ProbeFailed
 from snapvault.assurance.probes.files import UNREADABLE, chosen, decompressed
 
 SUPERUSER, DATABASE = "postgres", "probe"
@@ -38,7 +38,7 @@ class Options(Common):
     Without ``query``, the tables are counted.  Without ``expect``, every answer is good but none, 0, f and nothing.
     """
 
-    path: list[str] = msgspec.field(default_factory=lambda: list(_PATTERNS))
+    path: Patterns = msgspec.field(default_factory=lambda: list(_PATTERNS))
     roles: list[str] = msgspec.field(default_factory=list)
     query: str = _TABLES
     expect: str | None = None

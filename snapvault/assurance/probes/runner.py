@@ -35,6 +35,7 @@ Task = dict[str, Any]  # kind, options, timeout (seconds); root, scratch, work, 
 def main() -> None:
     """Run probes until nobody asks for one."""
     adopt_orphans()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a caller that ignores its children passes that on
     signal.pthread_sigmask(signal.SIG_BLOCK, _CHILD)
     for line in sys.stdin:
         print(json.dumps(_run(json.loads(line))), flush=True)

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from snapvault.assurance.probes import Common, Facts, ProbeFailed
+from snapvault.assurance.probes import Common, Facts, Patterns, ProbeFailed
 from snapvault.assurance.probes.files import chosen
 
 MAGIC = b"SQLite format 3\0"
@@ -17,7 +17,7 @@ _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE
 class Options(Common):
     """``path``: glob patterns, else every SQLite database; ``rows``: the least that a table must have."""
 
-    path: list[str] = msgspec.field(default_factory=list)
+    path: Patterns = msgspec.field(default_factory=list)
     rows: dict[str, int] = msgspec.field(default_factory=dict)
 
 

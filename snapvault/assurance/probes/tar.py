@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from snapvault.assurance.probes import Common, Facts, ProbeFailed
+from snapvault.assurance.probes import Common, Facts, Patterns, ProbeFailed
 from snapvault.assurance.probes.files import UNREADABLE, chosen, decompressed
 
 _PIECE = 1 << 20
@@ -16,7 +16,7 @@ _PATTERNS = ["**/*.tar", "**/*.tar.*", "**/*.tgz"]
 class Options(Common):
     """``path``: glob patterns; ``members``: the least that there must be in all archives together."""
 
-    path: list[str] = msgspec.field(default_factory=lambda: list(_PATTERNS))
+    path: Patterns = msgspec.field(default_factory=lambda: list(_PATTERNS))
     members: int = 1
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import msgspec
 
-from snapvault.assurance.probes import Common, Facts, NotRun, ProbeFailed
+from snapvault.assurance.probes import Common, Facts, NotRun, Patterns, ProbeFailed
 from snapvault.assurance.probes.files import chosen
 
 
 class Options(Common):
     """``path``: glob patterns; ``members``: the least that there must be in all archives together."""
 
-    path: list[str] = msgspec.field(default_factory=lambda: ["**/*.zip"])
+    path: Patterns = msgspec.field(default_factory=lambda: ["**/*.zip"])
     members: int = 1
 
 
