@@ -18,8 +18,6 @@ import time_machine
 import tomli_w
 
 import snapvault
-from snapvault.assurance.drill import DrillGround
-from snapvault.assurance.evidence import EvidenceWriter
 from snapvault.assurance.probes import NotRun
 from snapvault.assurance.probes.postgres import throw_away
 from snapvault.cli.drill import SCRATCH
@@ -280,8 +278,8 @@ class Incident:
         declared, where = self._declared(home), f" from the {site} site" if site else ""
         with (
             self._display.step(f"drill{where}", len(parts)) as advance,
-            DrillGround(there, site=site, scratch=Path(SCRATCH)) as ground,
-            EvidenceWriter(home) as evidence,
+            snapvault.DrillGround(there, site=site, scratch=Path(SCRATCH)) as ground,
+            snapvault.EvidenceWriter(home) as evidence,
         ):
             datasets = [declared[part.name] for part in parts]
             for result in ahead(lambda d: ground.drill(d, "alive"), datasets, len(os.sched_getaffinity(0))):

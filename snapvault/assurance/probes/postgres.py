@@ -173,7 +173,7 @@ class Cluster:
 
     def _load_plain(self, dump: Path) -> "subprocess.CompletedProcess[str]":
         argv = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", DATABASE, "-o", os.devnull]
-        with tempfile.TemporaryFile("w+") as errors:
+        with tempfile.TemporaryFile("w+", errors="replace") as errors:
             psql = subprocess.Popen(self._argv(*argv), stdin=subprocess.PIPE, stderr=errors, cwd=self._data)
             assert psql.stdin is not None
             with decompressed(dump) as f, suppress(BrokenPipeError):  # it ended at an error
