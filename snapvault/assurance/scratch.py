@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -26,12 +27,13 @@ class Scratch:
         """InvalidInput if nothing can be made there."""
         try:
             base.mkdir(parents=True, exist_ok=True)
-            _remove_stale(base)
-            self.top = base.resolve() / f"{PREFIX}{secrets.token_hex(8)}"
-            # Others may pass through, and see nothing: a database server runs as somebody else.
-            self.top.mkdir(mode=0o711)
-            self._lock = os.open(self.top / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            with _alone(base):  # one that is not locked yet looks as if its drill were killed
+                _remove_stale(base)
+                self.top = base.resolve() / f"{PREFIX}{secrets.token_hex(8)}"
+                # Others may pass through, and see nothing: a database server runs as somebody else.
+                self.top.mkdir(mode=0o711)
+                self._lock = os.open(self.top / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
             left = free(base)
         except OSError as e:
             raise InvalidInput(f"{base} cannot be used as a scratch place: {e.strerror}", affected=[str(base)]) from e
@@ -59,6 +61,17 @@ class Scratch:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _alone(base: Path) -> Iterator[None]:
+    """While nobody else makes or removes scratch places below ``base``."""
+    lock = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _remove_stale(base: Path) -> None:

@@ -18,6 +18,8 @@ from snapvault.foundation.errors import SnapvaultError
 
 def main() -> int:
     """Run the story; 0 if everything was as promised."""
+    if sys.argv[1:2] == ["incident"]:
+        return _incident()
     options = _options()
     console = Console()
     keep = nullcontext(options.keep) if options.keep else tempfile.TemporaryDirectory(prefix="snapvault-demo-")
@@ -40,8 +42,19 @@ def main() -> int:
     return 0
 
 
+def _incident() -> int:
+    """The other story, which needs the extra ``demo``."""
+    try:
+        from snapvault.demo.incident_command import main as play
+    except ModuleNotFoundError as e:
+        print(f"snapvault.demo: {e}: pip install 'snapvault[demo]'", file=sys.stderr)
+        return 2
+    return play(sys.argv[2:])
+
+
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m snapvault.demo", description=__doc__)
+    epilog = "'python -m snapvault.demo incident --help': another story, of hundreds of datasets and two sites."
+    parser = argparse.ArgumentParser(prog="python -m snapvault.demo", description=__doc__, epilog=epilog)
     parser.add_argument("--source", type=Path, default=default_source(), help="the tree (default: Python's library)")
     parser.add_argument(
         "--keep", type=Path, help="work in this folder, which is new or empty, and leave everything there"

@@ -107,19 +107,19 @@ class Cache:
             return
         files = []
         for root, folders, entries in os.walk(self.folder):
-            if Path(root) == self.folder:
+            if root == os.fspath(self.folder):
                 folders[:] = [f for f in folders if f != TABLES.rstrip("/")]
             for entry in entries:
                 with contextlib.suppress(OSError):
-                    path = Path(root, entry)
-                    s = path.stat()
+                    path = os.path.join(root, entry)  # no Path: every backup looks at all of them
+                    s = os.stat(path)
                     files.append((s.st_mtime, s.st_size, path))
         total = sum(size for _, size, _ in files)
         for _, size, path in sorted(files, key=lambda f: f[0]):
             if total <= limit:
                 return
             with contextlib.suppress(OSError):
-                path.unlink()
+                os.unlink(path)
             total -= size
 
 

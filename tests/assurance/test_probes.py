@@ -273,6 +273,13 @@ def test_a_dump_that_was_cut_short(dump: Path, tmp_path: Path) -> None:
             prepared("postgres", {"path": name})(tmp_path)
 
 
+def test_a_dump_that_is_no_text_any_more(tmp_path: Path) -> None:
+    """psql quotes what it cannot make sense of."""
+    (tmp_path / "a.sql").write_bytes(b"\\\xd0\xff\xfe\n")
+    with pytest.raises(ProbeFailed, match="cannot be loaded"):
+        prepared("postgres", {})(tmp_path)
+
+
 def test_two_dumps_need_a_name(dump: Path) -> None:
     with pytest.raises(NotRun, match="path"):
         prepared("postgres", {})(dump)

@@ -1,6 +1,7 @@
 """A probe that misbehaves: it is ended with all that it started, says so in a sentence, and harms nothing else."""
 
 import ctypes
+import fcntl
 import json
 import os
 import select
@@ -18,7 +19,7 @@ import pytest
 import snapvault
 from snapvault.assurance.outcome import FAIL, NOT_RUN, PASS
 from snapvault.assurance.sandbox import ProbeRun, Sandbox
-from snapvault.assurance.scratch import PREFIX, Scratch
+from snapvault.assurance.scratch import LOCK, PREFIX, Scratch
 from snapvault.foundation.errors import Cancelled, InvalidInput
 from snapvault.foundation.events import Control, Event, Reporter
 from snapvault.platform.isolation import wall_off
@@ -155,6 +156,12 @@ def test_a_user_function_that_raises(sandbox: Sandbox, scratch: Scratch) -> None
     assert found.outcome.value == FAIL and "Directory not empty" in found.outcome.why
 
 
+def test_what_a_user_function_prints_is_kept(sandbox: Sandbox, scratch: Scratch) -> None:
+    root = scratch.top / "restored"
+    found = sandbox.run("python", {"entry": "builtins:print"}, root, scratch, 60.0, Reporter("drill"))
+    assert (found.outcome.value, found.output) == (PASS, str(root))
+
+
 def test_a_drill_that_is_cancelled_ends_its_probe(scratch: Scratch) -> None:
     cancel, pids = threading.Event(), scratch.top / "pids"
 
@@ -211,6 +218,23 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / f"{PREFIX}0123").mkdir()  # not ours to judge: it has no lock
     Scratch(tmp_path, None).close()
     assert [p.name for p in tmp_path.iterdir()] == [f"{PREFIX}0123"]
+
+
+def test_a_folder_that_is_just_being_made_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another drill begins when it is there, and not yet locked."""
+    flock, others = fcntl.flock, list[threading.Thread]()
+
+    def late(fd: int, flags: int) -> None:
+        if not others and os.readlink(f"/proc/self/fd/{fd}").endswith(f"/{LOCK}"):
+            others.append(threading.Thread(target=lambda: Scratch(tmp_path, None).close()))
+            others[0].start()
+            others[0].join(0.3)  # it cannot end before this one is made
+        flock(fd, flags)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with Scratch(tmp_path, None) as scratch:
+        others[0].join()
+        assert scratch.folder("restored").is_dir()
 
 
 def test_a_scratch_place_that_is_none(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -49,21 +50,28 @@ def run(root: Path, options: Options) -> Facts:
     if len(files) > 1:
         raise NotRun(f"there are {len(files)} dumps: say which one by path")
     _check_whole(files[0])
-    programs, owner = _programs(), _owner()
-    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
-        os.chmod(folder, 0o711)
-        cluster = _Cluster(programs, Path(folder), owner)
-        try:
-            cluster.start()
-            cluster.load(files[0], options.roles)
-            answer = cluster.psql("-At", "-c", options.query).strip()
-        finally:
-            cluster.stop()
+    with throw_away() as cluster:
+        cluster.load(files[0], options.roles)
+        answer = cluster.psql("-At", "-c", options.query).strip()
     expected = answer == options.expect if options.expect is not None else answer not in ("", "0", "f")
     if not expected:
         wanted = f", and should answer {options.expect!r}" if options.expect is not None else ""
         raise ProbeFailed(f"the query answered {answer[:200]!r}{wanted}")
     return {"answer": answer[:200], "version": cluster.version()}
+
+
+@contextmanager
+def throw_away() -> "Iterator[Cluster]":
+    """A server with an empty database, for the time of the block.  NotRun if there can be none."""
+    programs, owner = _programs(), _owner()
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
+        os.chmod(folder, 0o711)
+        cluster = Cluster(programs, Path(folder), owner)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
 
 
 def _check_whole(path: Path) -> None:
@@ -104,7 +112,7 @@ def _owner() -> int | None:
     raise NotRun("the server refuses to run as root, and there is no user 'postgres' or 'nobody'")
 
 
-class _Cluster:
+class Cluster:
     """A server on a socket in a folder, for nobody else."""
 
     def __init__(self, programs: Path, folder: Path, owner: int | None) -> None:
@@ -145,7 +153,7 @@ class _Cluster:
     def _wait(self) -> None:
         """Until the server takes connections; whoever runs this ends it when the time is over."""
         assert self._server is not None
-        while self._client("pg_isready", "-q").returncode:
+        while self.client("pg_isready", "-q").returncode:
             if self._server.poll() is not None:
                 raise NotRun(f"the server did not start: {_last_line(self._log.read_text(errors='replace'))}")
             time.sleep(_PAUSE)
@@ -159,13 +167,13 @@ class _Cluster:
         if custom:
             place = dump.parent if dump.name == "toc.dat" else dump
             argv = ["pg_restore", "--no-owner", "--no-privileges", "--exit-on-error", "-d", DATABASE, str(place)]
-            self._must(self._client(*argv), "the dump cannot be loaded")
+            self._must(self.client(*argv), "the dump cannot be loaded")
             return
         self._must(self._load_plain(dump), "the dump cannot be loaded")
 
     def _load_plain(self, dump: Path) -> "subprocess.CompletedProcess[str]":
         argv = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", DATABASE, "-o", os.devnull]
-        with tempfile.TemporaryFile("w+") as errors:
+        with tempfile.TemporaryFile("w+", errors="replace") as errors:
             psql = subprocess.Popen(self._argv(*argv), stdin=subprocess.PIPE, stderr=errors, cwd=self._data)
             assert psql.stdin is not None
             with decompressed(dump) as f, suppress(BrokenPipeError):  # it ended at an error
@@ -176,7 +184,7 @@ class _Cluster:
             return subprocess.CompletedProcess(argv, code, "", errors.read())
 
     def psql(self, *argv: str, database: str = DATABASE) -> str:
-        done = self._client("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database, *argv)
+        done = self.client("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database, *argv)
         self._must(done, "the query failed")
         return done.stdout
 
@@ -184,7 +192,8 @@ class _Cluster:
         # A socket's path has 107 bytes at most; that of the working folder is always short.
         return [str(self._programs / program), "-h", "/proc/self/cwd", "-U", SUPERUSER, *argv]
 
-    def _client(self, program: str, *argv: str) -> "subprocess.CompletedProcess[str]":
+    def client(self, program: str, *argv: str) -> "subprocess.CompletedProcess[str]":
+        """Run one of PostgreSQL's own programs on it."""
         return subprocess.run(
             self._argv(program, *argv), cwd=self._data, check=False, capture_output=True, text=True, errors="replace"
         )

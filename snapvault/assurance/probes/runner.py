@@ -51,7 +51,9 @@ def _run(task: Task) -> dict[str, Any]:
     worker = os.fork()
     if worker == 0:
         _work(task, say, walled=walled)
-        sys.exit(0)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(0)  # it has answered; taking the interpreter down in good order takes longer than most probes
     os.close(say)
     began = time.monotonic()
     status, why = _Watch(task, worker).wait()
