@@ -72,6 +72,8 @@ _HOME = {
     "Control": "foundation.events",
     "Event": "foundation.events",
     "Limits": "foundation.events",
+    "Metrics": "backend.metrics",
+    "MethodMetrics": "backend.metrics",
     **dict.fromkeys(
         (
             "SnapvaultError", "RepositoryNotFound", "KeyRejected", "RoleRequired", "FormatTooNew", "Damaged",
@@ -83,6 +85,7 @@ _HOME = {
 
 if TYPE_CHECKING:
     from snapvault.access.snapshot import Entry, Snapshot
+    from snapvault.backend.metrics import MethodMetrics, Metrics
     from snapvault.chunking import Chunking
     from snapvault.foundation.errors import (
         Cancelled,
@@ -129,13 +132,13 @@ __all__ = [
     "Attestation", "BackupResult", "Cancelled", "Change", "CheckReport", "Chunking", "Command", "Conflict",
     "Control", "Damaged", "Entry", "Event", "Finding", "ForgetPlan", "ForgetResult", "FormatTooNew", "HealResult",
     "InitResult", "InvalidInput", "Issue", "KeyFile", "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LostPath",
-    "NoteResult", "PruneLimits", "PrunePlan", "PruneResult", "RepairPlan", "RepairResult", "ReplicaResult",
-    "Repository", "RepositoryNotFound", "RestoreResult", "Retention", "RoleRequired", "Site", "Snapshot",
-    "SnapshotWriter", "SnapvaultError", "SourceError", "StoreDenied", "StoreFull", "StoreUnavailable",
-    "UndeleteResult", "add_key", "archive", "attest", "attestations", "backup", "change_password", "check", "diff",
-    "exchange_attestations", "forget_snapshots", "heal", "init", "list_keys", "open", "plan_forget", "plan_prune",
-    "plan_repair", "promote", "remove_key", "replicate", "restore", "rotate", "scrub", "set_hold", "set_tags",
-    "undelete",
+    "MethodMetrics", "Metrics", "NoteResult", "PruneLimits", "PrunePlan", "PruneResult", "RepairPlan",
+    "RepairResult", "ReplicaResult", "Repository", "RepositoryNotFound", "RestoreResult", "Retention",
+    "RoleRequired", "Site", "Snapshot", "SnapshotWriter", "SnapvaultError", "SourceError", "StoreDenied",
+    "StoreFull", "StoreUnavailable", "UndeleteResult", "add_key", "archive", "attest", "attestations", "backup",
+    "change_password", "check", "diff", "exchange_attestations", "forget_snapshots", "heal", "init", "list_keys",
+    "open", "plan_forget", "plan_prune", "plan_repair", "promote", "remove_key", "replicate", "restore", "rotate",
+    "scrub", "set_hold", "set_tags", "undelete",
 ]  # fmt: skip
 
 

@@ -8,7 +8,9 @@ from urllib.parse import unquote, urlsplit
 
 from snapvault.backend.local import LocalBackend
 from snapvault.backend.memory import MemoryBackend
+from snapvault.backend.metrics import MetricsBackend
 from snapvault.backend.protocol import Backend
+from snapvault.backend.retry import RetryBackend
 from snapvault.foundation.errors import InvalidInput
 
 _URL = re.compile(r"([a-z0-9]+::)*[A-Za-z][A-Za-z0-9+.-]*://")
@@ -21,7 +23,7 @@ def open_backend(
     create: bool = False,
     retry: bool = True,
 ) -> Backend:
-    """The backend for a path, ``file://``, ``memory://NAME`` or any fsspec URL (remote ones with retries).
+    """The backend for a path, ``file://``, ``memory://NAME`` or any fsspec URL, with metrics; remote ones with retries.
 
     ``create`` makes a missing folder or bucket.  Raises InvalidInput for what cannot be a store, and the errors of
     the protocol where a server must be asked (SFTP connects here; S3 with the first call).
@@ -31,12 +33,13 @@ def open_backend(
         raise InvalidInput("the place of the repository is empty")
     scheme, _, rest = text.partition("://")
     if not isinstance(url, str) or not _URL.match(url):
-        return _local(text, storage_options, create=create)
+        return MetricsBackend(_local(text, storage_options, create=create))
     if scheme == "file":
-        return _local(_file_path(text), storage_options, create=create)
+        return MetricsBackend(_local(_file_path(text), storage_options, create=create))
     if scheme == "memory":
-        return MemoryBackend(rest.strip("/"))
-    return _remote(text, storage_options, create=create, retry=retry)
+        return MetricsBackend(MemoryBackend(rest.strip("/")))
+    remote = MetricsBackend(_remote(text, storage_options, create=create))
+    return RetryBackend(remote) if retry else remote
 
 
 def _local(path: str, storage_options: Mapping[str, Any] | None, *, create: bool) -> Backend:
@@ -52,12 +55,7 @@ def _file_path(url: str) -> str:
     return unquote(url.split("://", 1)[1].removeprefix("localhost"))
 
 
-def _remote(url: str, storage_options: Mapping[str, Any] | None, *, create: bool, retry: bool) -> Backend:
+def _remote(url: str, storage_options: Mapping[str, Any] | None, *, create: bool) -> Backend:
     from snapvault.backend.remote import FsspecBackend
 
-    backend: Backend = FsspecBackend(url, storage_options, create=create)
-    if retry:
-        from snapvault.backend.retry import RetryBackend
-
-        backend = RetryBackend(backend)
-    return backend
+    return FsspecBackend(url, storage_options, create=create)

@@ -30,11 +30,13 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one operation may use.  ``None``: the default of the operation."""
+    """What one operation may use.  ``None``: the default of the operation, for what concerns a store no limit."""
 
     threads: int | None = None  # workers that compress and encrypt; default: the cores
     memory: int | None = None  # bytes of data in flight
-    bandwidth: int | None = None  # bytes per second to and from the store
+    upload: int | None = None  # bytes per second to a store
+    download: int | None = None  # bytes per second from a store
+    connections: int | None = None  # calls of a store at once
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 from blake3 import blake3
 
+from snapvault.backend.control import controlled
 from snapvault.backend.factory import open_backend
-from snapvault.backend.guard import CancelBackend
 from snapvault.backend.protocol import Backend, NotFound
 from snapvault.format import names
 from snapvault.format.index import decode_index
@@ -34,9 +34,7 @@ def scrub(url: str, *, storage_options: Mapping[str, Any] | None = None, control
     Also whether packs that index objects name are there in their full size, whether named predecessors of snapshots are
     there, and the rescue files against the newest keyset.  RepositoryNotFound, StoreUnavailable, StoreDenied.
     """
-    backend = open_backend(url, storage_options)
-    if control is not None and control.cancel is not None:
-        backend = CancelBackend(backend, control.cancel)
+    backend = controlled(open_backend(url, storage_options), control)
     try:
         return Scrub(backend, Reporter("check", control)).run()
     finally:

@@ -11,9 +11,10 @@ from typing import Any
 
 from blake3 import blake3
 
+from snapvault.backend.control import controlled
 from snapvault.backend.factory import open_backend
-from snapvault.backend.guard import CancelBackend, OneProcess
-from snapvault.backend.limit import LimitBackend
+from snapvault.backend.guard import OneProcess
+from snapvault.backend.metrics import Metrics, metrics
 from snapvault.backend.protocol import Backend, NotFound
 from snapvault.backend.wrapper import innermost
 from snapvault.crypto.recovery import RecoveryKey
@@ -84,15 +85,11 @@ class Vault:
         return str(getattr(innermost(self.backend), "address", self.backend.url))
 
     def limited(self, control: Control | None) -> "Vault":
-        """A view of this repository that keeps to the bandwidth of ``control`` and stops reading when it is cancelled.
+        """A view of this repository that keeps to the limits of ``control`` and stops reading when it is cancelled.
 
         It shares everything else, what was read of index and history included.
         """
-        backend = self.backend
-        if control is not None and control.limits is not None and (rate := control.limits.bandwidth):
-            backend = LimitBackend(backend, upload=rate, download=rate, cancel=control.cancel)
-        if control is not None and control.cancel is not None:
-            backend = CancelBackend(backend, control.cancel)
+        backend = controlled(self.backend, control)
         if backend is self.backend:
             return self
         view = Vault(backend, self.ring, self.cache, self.pins, self.rollback)
@@ -112,6 +109,10 @@ class Vault:
         if self.closed:
             raise InvalidInput("the repository was closed; open it again")
         self._process.check()
+
+    def metrics(self) -> Metrics:
+        """What was asked of the store so far, by whoever works on this repository or on a view of it."""
+        return metrics(self._process)
 
     @property
     def forked(self) -> bool:
@@ -225,6 +226,7 @@ class Vault:
         """Write the pins, let go of connections.  Idempotent."""
         if not self.closed:
             if not self.forked:
+                log.debug("%s was asked: %s", self._process.url, self.metrics())
                 self.pins.save()
                 self._store.backend.close()
             self.closed = True
