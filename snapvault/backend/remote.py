@@ -59,6 +59,8 @@ class FsspecBackend:
     Raises InvalidInput for a URL that cannot work (unknown protocol, driver not installed, credentials in it).
     """
 
+    remote = True
+
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None, *, create: bool = False) -> None:
         parts = check_url(url)
         options = dict(storage_options or {})

@@ -47,6 +47,11 @@ def innermost(backend: Backend) -> Backend:
     return backend
 
 
+def is_remote(backend: Backend) -> bool:
+    """Whether objects come over a network, so that what was read may be worth keeping."""
+    return bool(getattr(innermost(backend), "remote", False))
+
+
 def settle(backend: Backend, prefixes: Sequence[str]) -> None:
     """Before anything is built on objects that others put: make them durable, should their writers have been killed.
 

@@ -12,6 +12,7 @@ from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
 from snapvault.cli.stdin import StandardInput
 from snapvault.cli.text import human_seconds, human_size, parse_size
+from snapvault.cli.transfer import transfer_options
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.words import count
 from snapvault.operations.sources import Source
@@ -36,6 +37,7 @@ from snapvault.source.selection import read_patterns
 @click.option("--parent", metavar="SNAP", help="Compare with this snapshot instead of the newest one.")
 @click.option("--force-read", is_flag=True, help="Read files that seem unchanged, too.")
 @click.option("-n", "--dry-run", is_flag=True, help="Read and count, store nothing.")
+@transfer_options
 @verb
 def backup(
     settings: Settings, /, paths: tuple[str, ...], stdin: bool, stdin_name: str | None, from_command: bool,
@@ -59,7 +61,7 @@ def backup(
         options["time"] = _aware(time)
     options["exclude"] = [*exclude, *read_patterns(exclude_file)]
     options["source_options"] = _source_options(settings, paths)
-    with settings.open("backup") as repository, long_operation(settings.out) as control:
+    with settings.open("backup") as repository, long_operation(settings.out, limits=settings.limits()) as control:
         result = snapvault.backup(repository, *sources, stream_name=stdin_name or "stdin", control=control, **options)
     _show(settings, result)
     return status_code(result.status)

@@ -11,6 +11,7 @@ from snapvault.cli.diff import change_line
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
 from snapvault.cli.text import human_seconds, human_size
+from snapvault.cli.transfer import transfer_options
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.words import count
 
@@ -25,6 +26,7 @@ from snapvault.foundation.words import count
 @click.option("--verify", is_flag=True, help="Read everything back and compare.")
 @click.option("--numeric-owner", is_flag=True, help="Owners by number, whatever the names are here.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would change, write nothing.")
+@transfer_options
 @verb
 def restore(settings: Settings, /, snapshot: str, target: str | None, stdout: bool, **options: Any) -> int:
     """Bring a snapshot, or a part of it, back.
@@ -43,7 +45,7 @@ def restore(settings: Settings, /, snapshot: str, target: str | None, stdout: bo
         raise InvalidInput("restore needs a place to write to", hint="give --target DIR, or --stdout")
     if target == "-":  # elsewhere that is standard output; nobody means a folder of that name
         raise InvalidInput("'-' is no target", hint="give --stdout, or --target ./- for a folder of that name")
-    with settings.open("restore") as repository, long_operation(settings.out) as control:
+    with settings.open("restore") as repository, long_operation(settings.out, limits=settings.limits()) as control:
         found = repository.snapshot(name)
         result = snapvault.restore(
             repository, found, target, path=stored_path([found], path), control=control,
@@ -63,7 +65,7 @@ def _to_stdout(settings: Settings, name: str, path: str, target: str | None, opt
     if target is not None:
         raise InvalidInput("--target and --stdout do not go together", hint="give one of them")
     settings.out.data_on_stdout = True
-    with settings.open("restore") as repository, long_operation(settings.out) as control:
+    with settings.open("restore") as repository, long_operation(settings.out, limits=settings.limits()) as control:
         found = repository.snapshot(name)
         path = stored_path([found], path)
         result = snapvault.restore(repository, found, sys.stdout.buffer, path=path, control=control, **options)

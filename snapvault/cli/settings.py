@@ -28,6 +28,9 @@ class Settings:
     no_cache: bool = False
     state_dir: str | None = None
     debug: bool = False
+    upload: int | None = None
+    download: int | None = None
+    connections: int | None = None
     out: Output = field(default_factory=Output)
 
     def url(self) -> str:
@@ -97,6 +100,10 @@ class Settings:
         if access["password"] is not None:
             threading.Thread(target=_import, args=(used,), name="snapvault-import", daemon=True).start()
         return snapvault.open(self.url(), **access)
+
+    def limits(self) -> "snapvault.Limits":
+        """What an operation may use of the line to a store."""
+        return snapvault.Limits(upload=self.upload, download=self.download, connections=self.connections)
 
     def _folder(self, kind: str, given: str | None) -> Path:
         """A private folder; one that cannot be made is no error: what it holds can be done without."""

@@ -10,6 +10,7 @@ from snapvault.cli.common import common_options, status_code, verb
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
 from snapvault.cli.text import human_size, local_time, printable, table
+from snapvault.cli.transfer import transfer_options
 from snapvault.foundation.errors import InvalidInput, StoreDenied, StoreUnavailable
 from snapvault.foundation.words import count
 
@@ -89,6 +90,7 @@ def list_(settings: Settings) -> int:
 @site.command()
 @click.argument("name")
 @click.option("--no-attest", is_flag=True, help="Sign nothing about what the site holds; then no key is needed.")
+@transfer_options
 @verb
 def push(settings: Settings, name: str, no_attest: bool) -> int:
     """Bring a site everything that it lacks, and sign what it holds then.
@@ -114,6 +116,7 @@ def push(settings: Settings, name: str, no_attest: bool) -> int:
 @site.command()
 @click.argument("source", metavar="NAME|URL")
 @click.option("--as", "name", metavar="NAME", default="", help="What this place is called in what is signed.")
+@transfer_options
 @verb
 def pull(settings: Settings, source: str, name: str) -> int:
     """Bring this place (-r) everything that it lacks of the repository at NAME or URL.
@@ -162,7 +165,7 @@ def _replicate(
     settings: Settings, source: "snapvault.Site", target: "snapvault.Site", access: dict[str, Any] | None, name: str,
     *, create: bool,
 ) -> int:  # fmt: skip
-    with long_operation(settings.out) as control:
+    with long_operation(settings.out, limits=settings.limits()) as control:
         result = snapvault.replicate(source, target, create=create, control=control)
         attestation = None
         if access is not None:

@@ -14,6 +14,7 @@ from snapvault.foundation.ids import BlobId
 from snapvault.repository.index import BlobIndex, PackRow, Place
 from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import open_segment
+from snapvault.repository.segments import SegmentCache
 from snapvault.repository.sessions import Sessions
 
 ALIGNMENT = 64 << 10
@@ -32,13 +33,15 @@ class BlobReader:
         reloads: Sequence[Callable[[], BlobIndex]] = (),
         *,
         keep: int = SEGMENTS_KEPT,
+        cache: SegmentCache | None = None,
     ) -> None:
+        """``cache``: where segments of folders are kept from run to run; None: the store itself is seen."""
         self._backend, self._ring, self._sessions, self.index = backend, ring, sessions, index
         self._reloads = reloads  # asked one after another, each once, while a blob cannot be had by the index
         self._measured: dict[tuple[int, bytes], int] = {}  # bytes below a list, by depth and id
         self._reloading = threading.Lock()
         self._reloaded = 0
-        self._keep = keep
+        self._keep, self._cache = keep, cache
         self._kept: OrderedDict[tuple[bytes, int], memoryview] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -55,16 +58,30 @@ class BlobReader:
             if kept is not None:
                 self._kept.move_to_end(key)
                 return kept
-        opened = self.fetch_segment(place)
+        opened = self._open(place)
         with self._lock:
             self._kept[key] = opened
             while len(self._kept) > self._keep:
                 self._kept.popitem(last=False)
         return opened
 
-    def fetch_segment(self, place: Place) -> memoryview:
-        """Read and open a segment, past the kept ones."""
-        return self.open_segment(place, self.fetch(place.pack, place.start, place.sealed))
+    def _open(self, place: Place) -> memoryview:
+        if self._cache is None or place.type == BlobType.DATA:
+            return self.open_segment(place, self.fetch(place.pack, place.start, place.sealed))
+        cached = self._cache.get(place.pack.id, place.start, place.sealed)
+        if cached is not None:
+            return self.open_segment(place, cached)
+        sealed = self.fetch(place.pack, place.start, place.sealed)
+        opened = self.open_segment(place, sealed)
+        self._cache.put(place.pack.id, place.start, sealed)
+        return opened
+
+    def _forget(self, place: Place) -> None:
+        """One reply that came wrong must not stick: the next look reads the store."""
+        with self._lock:
+            self._kept.pop((place.pack.id, place.start), None)
+        if self._cache is not None:
+            self._cache.remove(place.pack.id, place.start, place.sealed)
 
     def fetch(self, pack: PackRow, start: int, length: int) -> memoryview:
         """Bytes of a pack.  What the store sees is aligned to 64 KiB, so that it learns little of segments' ends."""
@@ -116,6 +133,7 @@ class BlobReader:
             try:
                 return self.verified(blob, blob_type, place, self.segment(place))
             except (Damaged, NotFound) as e:
+                self._forget(place)
                 last = e
         if last is None:
             raise Damaged(f"blob {blob.hex()[:16]} is in no index")

@@ -37,6 +37,7 @@ from snapvault.repository.notes import Notes
 from snapvault.repository.pins import Pins
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.replica import Standing, standing
+from snapvault.repository.segments import segment_cache
 from snapvault.repository.sessions import Sessions
 from snapvault.repository.slots import open_slot
 from snapvault.repository.store import Store, fetch
@@ -169,8 +170,11 @@ class Vault:
                 log.warning("%d packs that no index names were found by their own directories", self.loader.unnamed)
             return self._index
 
-    def reader(self, domain: DomainId | None = None) -> BlobReader:
-        """Reads blobs, of one domain if it is given; RoleRequired."""
+    def reader(self, domain: DomainId | None = None, *, cached: bool = False) -> BlobReader:
+        """Reads blobs, of one domain if it is given; RoleRequired.
+
+        ``cached``: folders that were read before may come from the local cache; else the store itself is seen.
+        """
         self.ring.require_read("open stored data")
 
         def view(index: BlobIndex) -> BlobIndex:
@@ -186,7 +190,8 @@ class Vault:
         reloads: list[Callable[[], BlobIndex]] = [partial(reload, None)]
         reloads += [partial(reload, domain)] if domain is not None else []
         reloads += [last_resort] if self.ring.removed else []
-        return BlobReader(self.backend, self.ring, self.sessions, view(self.index()), reloads)
+        kept = segment_cache(self.cache, self.ring, self.backend) if cached else None
+        return BlobReader(self.backend, self.ring, self.sessions, view(self.index()), reloads, cache=kept)
 
     def shared_reader(self, domain: DomainId) -> BlobReader:
         """One reader for all that read here and there, so that none opens again what another just opened.
@@ -196,7 +201,7 @@ class Vault:
         with self._lock:
             stand, known = (self.index(), self.backend), self._readers.get(domain)
             if known is None or known[0] != stand or known[1].remembers > MEASURES_KEPT:
-                known = self._readers[domain] = stand, self.reader(domain)
+                known = self._readers[domain] = stand, self.reader(domain, cached=True)
             return known[1]
 
     def commit_slots(self) -> tuple[list[Slot], list[Damaged]]:
