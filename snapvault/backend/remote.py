@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
 
 from snapvault.backend.names import check_name, check_prefix, check_range
-from snapvault.backend.protocol import Buffer, NotFound, ObjectInfo
+from snapvault.backend.protocol import Buffer, Exists, NotFound, ObjectInfo
 from snapvault.backend.remote_errors import kind_of, reason, secrets_in
 from snapvault.foundation.errors import InvalidInput, RepositoryNotFound, SnapvaultError, StoreUnavailable
 
@@ -89,7 +89,7 @@ class FsspecBackend:
             self._driver.write(name, data, create=False)
 
     def put_if_absent(self, name: str, data: Sequence[Buffer]) -> None:
-        with self._mapped(check_name(name), missing=StoreUnavailable):
+        with self._mapped(check_name(name), missing=StoreUnavailable, taken=Exists):
             self._driver.write(name, data, create=True)
 
     def get(self, name: str, start: int = 0, length: int | None = None) -> bytes:
@@ -124,8 +124,13 @@ class FsspecBackend:
                 self._driver.close()
 
     @contextlib.contextmanager
-    def _mapped(self, name: str, *, missing: type[SnapvaultError] = NotFound) -> Iterator[None]:
-        """``missing``: what "not there" means for this call; only of an object that was asked for is it NotFound."""
+    def _mapped(
+        self, name: str, *, missing: type[SnapvaultError] = NotFound, taken: type[SnapvaultError] = StoreUnavailable
+    ) -> Iterator[None]:
+        """``missing`` and ``taken``: what "not there" and "there already" mean for this call.
+
+        Only of an object that was asked for is it NotFound, and only to who wants to create one Exists.
+        """
         if os.getpid() != self._pid:
             raise InvalidInput(f"{self._url} was opened before a fork", hint="open it again in the child process")
         try:
@@ -136,7 +141,7 @@ class FsspecBackend:
             kind = kind_of(err)
             if kind is None:
                 raise
-            raise self._error(missing if kind is NotFound else kind, err, name) from err
+            raise self._error({NotFound: missing, Exists: taken}.get(kind, kind), err, name) from err
 
     def _error(self, kind: type[SnapvaultError], err: Exception, name: str) -> SnapvaultError:
         where = f"{name} in {self._url}" if name else self._url

@@ -17,7 +17,7 @@ from snapvault.format.pack import Segment
 from snapvault.format.session import GC
 from snapvault.format.signed import decode_signed
 from snapvault.format.snapshot import decode_snapshot
-from snapvault.format.wire import FormatError, Kind, check_frame
+from snapvault.format.wire import FormatError, Kind
 from snapvault.foundation.ahead import ahead
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import DomainId, HolderId, PackId, SessionId
@@ -290,12 +290,7 @@ class IndexLoader:
 
     def condemned_by(self, info: ObjectInfo) -> tuple[PackId, ...]:
         """The packs that a record of a GC names; Damaged, NotFound."""
-        data = fetch(self._store.backend, info.name, info.size)
-        try:
-            check_frame(data)
-        except Damaged:  # once more: a reply that came damaged must not hide what is condemned
-            data = fetch(self._store.backend, info.name, info.size)
-        signed = decode_signed(Kind.GC, data)
+        signed = decode_signed(Kind.GC, fetch(self._store.backend, info.name, info.size))
         gc = decode_gc(signed.payload)
         if gc.config != self._ring.config_digest or names.GC + gc.sid != info.name:
             raise Untrusted("it does not belong here")

@@ -66,15 +66,21 @@ class BlobReader:
         return opened
 
     def _open(self, place: Place) -> memoryview:
-        if self._cache is None or place.type == BlobType.DATA:
-            return self.open_segment(place, self.fetch(place.pack, place.start, place.sealed))
-        cached = self._cache.get(place.pack.id, place.start, place.sealed)
+        cache = None if place.type == BlobType.DATA else self._cache
+        cached = None if cache is None else cache.get(place.pack.id, place.start, place.sealed)
         if cached is not None:
             return self.open_segment(place, cached)
-        sealed = self.fetch(place.pack, place.start, place.sealed)
-        opened = self.open_segment(place, sealed)
-        self._cache.put(place.pack.id, place.start, sealed)
+        try:
+            sealed, opened = self._fetch_segment(place)
+        except Damaged:  # asked for once more: one bad reply is no damage
+            sealed, opened = self._fetch_segment(place)
+        if cache is not None:
+            cache.put(place.pack.id, place.start, sealed)
         return opened
+
+    def _fetch_segment(self, place: Place) -> tuple[memoryview, memoryview]:
+        sealed = self.fetch(place.pack, place.start, place.sealed)
+        return sealed, self.open_segment(place, sealed)
 
     def _forget(self, place: Place) -> None:
         """One reply that came wrong must not stick: the next look reads the store."""
