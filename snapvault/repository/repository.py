@@ -29,7 +29,7 @@ from snapvault.foundation.ids import DomainId, RepositoryId, SessionId
 from snapvault.repository.cache import Cache
 from snapvault.repository.careful import CarefulBackend
 from snapvault.repository.credentials import ClientKey, Credential
-from snapvault.repository.history import History, Slot
+from snapvault.repository.history import History, Reading, Slot
 from snapvault.repository.index import BlobIndex, build_table
 from snapvault.repository.keyring import RECOVERY_ROLE, Keyring, open_keyring, recovery_key_pair
 from snapvault.repository.loader import IndexLoader
@@ -205,15 +205,21 @@ class Vault:
             return known[1]
 
     def commit_slots(self) -> tuple[list[Slot], list[Damaged]]:
-        """All commit slots that count, and what is wrong: with others, and with what this client saw here before.
+        """All commit slots that count, and what is wrong: with others, and with what this client saw here before."""
+        reading = self.read_history()
+        return reading.accepted, reading.problems
+
+    def read_history(self) -> Reading:
+        """The same, with what does not count.
 
         Compared is what was pinned before the listing began, since another thread may commit meanwhile.  What is seen
         is pinned, and kept when the repository is closed.
         """
         pinned = dict(self.pins.site.records)
-        slots, problems = self.history.slots()
-        self.see(slots)
-        return slots, problems + self.sessions.problems + _rolled_back(pinned, slots)
+        reading = self.history.read()
+        self.see(reading.accepted)
+        gone = _rolled_back(pinned, reading.accepted)
+        return replace(reading, problems=reading.problems + self.sessions.problems + gone)
 
     def see(self, slots: list[Slot]) -> None:
         """Pin commit slots; kept when the repository is closed."""
