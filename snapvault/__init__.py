@@ -105,6 +105,8 @@ _HOME = {
     "Control": "foundation.events",
     "Event": "foundation.events",
     "Limits": "foundation.events",
+    "Metrics": "backend.metrics",
+    "MethodMetrics": "backend.metrics",
     **dict.fromkeys(
         (
             "SnapvaultError", "RepositoryNotFound", "KeyRejected", "RoleRequired", "FormatTooNew", "Damaged",
@@ -144,6 +146,7 @@ if TYPE_CHECKING:
         retire,
     )
     from snapvault.assurance.results import DrillResult
+    from snapvault.backend.metrics import MethodMetrics, Metrics
     from snapvault.chunking import Chunking
     from snapvault.foundation.errors import (
         Cancelled,
@@ -201,16 +204,16 @@ __all__ = [
     "Control", "Damaged", "Dataset", "DatasetBackup", "DatasetState", "Declaration", "DrillGround", "DrillResult",
     "DrillRule", "Entry", "Event", "Evidence", "EvidenceReport", "EvidenceWriter", "Finding", "ForgetPlan",
     "ForgetResult", "FormatTooNew", "HealResult", "InitResult", "InvalidInput", "Inventory", "Issue", "KeyFile",
-    "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LockReport", "LostPath", "NoteResult", "Probe", "PruneLimits",
-    "PrunePlan", "PruneResult", "ReadFrom", "Register", "RegisterResult", "RepairPlan", "RepairResult", "ReplicaResult",
-    "Repository", "RepositoryNotFound", "RestoreResult", "Retention", "Retirement", "RoleRequired", "Site", "Snapshot",
-    "SnapshotWriter", "SnapvaultError", "SourceError", "Standing", "Standings", "StoreDenied", "StoreFull",
-    "StoreUnavailable", "UndeleteResult", "add_key", "attest", "attestations", "backup", "backup_all",
-    "change_password", "check", "diff", "drill", "due", "evidence", "exchange_attestations", "export_evidence",
-    "forget_snapshots", "heal", "import_register", "init", "list_keys", "open", "plan_forget", "plan_prune",
-    "plan_repair", "promote", "read_declaration", "read_inventory", "read_register", "record_evidence", "remove_key",
-    "replicate", "restore", "retire", "rotate", "scrub", "set_hold", "set_tags", "standings", "status", "undelete",
-    "verify_evidence",
+    "KeyInfo", "KeyRejected", "KeyResult", "Limits", "LockReport", "LostPath", "MethodMetrics", "Metrics", "NoteResult",
+    "Probe", "PruneLimits", "PrunePlan", "PruneResult", "ReadFrom", "Register", "RegisterResult", "RepairPlan",
+    "RepairResult", "ReplicaResult", "Repository", "RepositoryNotFound", "RestoreResult", "Retention", "Retirement",
+    "RoleRequired", "Site", "Snapshot", "SnapshotWriter", "SnapvaultError", "SourceError", "Standing", "Standings",
+    "StoreDenied", "StoreFull", "StoreUnavailable", "UndeleteResult", "add_key", "attest", "attestations", "backup",
+    "backup_all", "change_password", "check", "diff", "drill", "due", "evidence", "exchange_attestations",
+    "export_evidence", "forget_snapshots", "heal", "import_register", "init", "list_keys", "open", "plan_forget",
+    "plan_prune", "plan_repair", "promote", "read_declaration", "read_inventory", "read_register", "record_evidence",
+    "remove_key", "replicate", "restore", "retire", "rotate", "scrub", "set_hold", "set_tags", "standings", "status",
+    "undelete", "verify_evidence",
 ]  # fmt: skip
 
 

@@ -3,17 +3,16 @@
 import os
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from snapvault.backend.local import LocalBackend
 from snapvault.backend.memory import MemoryBackend
+from snapvault.backend.metrics import MetricsBackend
 from snapvault.backend.protocol import Backend
+from snapvault.backend.retry import RetryBackend, RetryPolicy
 from snapvault.foundation.errors import InvalidInput
 from snapvault.platform.remote import OBJECT_LOCK
-
-if TYPE_CHECKING:
-    from snapvault.backend.retry import RetryPolicy
 
 _URL = re.compile(r"([a-z0-9]+::)*[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -24,9 +23,9 @@ def open_backend(
     *,
     create: bool = False,
     retry: bool = True,
-    patience: "RetryPolicy | None" = None,
+    patience: RetryPolicy | None = None,
 ) -> Backend:
-    """The backend for a path, ``file://``, ``memory://NAME`` or any fsspec URL (remote ones with retries).
+    """The backend for a path, ``file://``, ``memory://NAME`` or any fsspec URL, with metrics; remote ones with retries.
 
     ``create`` makes a missing folder or bucket; ``patience``: how long calls are repeated.  Raises InvalidInput for
     what cannot be a store, and the errors of the protocol where a server must be asked (SFTP connects here; S3 with
@@ -37,19 +36,15 @@ def open_backend(
         raise InvalidInput("the place of the repository is empty")
     scheme, _, rest = text.partition("://")
     if not isinstance(url, str) or not _URL.match(url):
-        return _local(text, storage_options, create=create)
+        return MetricsBackend(_local(text, storage_options, create=create))
     if scheme == "file":
-        return _local(_file_path(text), storage_options, create=create)
+        return MetricsBackend(_local(_file_path(text), storage_options, create=create))
     if scheme == "memory":
         if OBJECT_LOCK in (storage_options or {}):
             raise InvalidInput(f"{text}: no object can be locked there")
-        return MemoryBackend(rest.strip("/"))
-    backend: Backend = _remote(text, storage_options, create=create)
-    if retry:
-        from snapvault.backend.retry import RetryBackend
-
-        backend = RetryBackend(backend, patience)
-    return backend
+        return MetricsBackend(MemoryBackend(rest.strip("/")))
+    remote = MetricsBackend(_remote(text, storage_options, create=create))
+    return RetryBackend(remote, patience) if retry else remote
 
 
 def check_place(url: str) -> None:

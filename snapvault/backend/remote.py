@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from snapvault.backend.names import check_name, check_prefix, check_range
 from snapvault.backend.object_lock import LockRule, ObjectLocks, take_rule
-from snapvault.backend.protocol import Buffer, NotFound, ObjectInfo
+from snapvault.backend.protocol import Buffer, Exists, NotFound, ObjectInfo
 from snapvault.backend.remote_errors import kind_of, reason, secrets_in, shown_cause
 from snapvault.foundation.errors import InvalidInput, RepositoryNotFound, SnapvaultError, StoreUnavailable
 from snapvault.platform.remote import OBJECT_LOCK
@@ -70,6 +70,8 @@ class FsspecBackend:
     Raises InvalidInput for a URL that cannot work (unknown protocol, driver not installed, credentials in it).
     """
 
+    remote = True
+
     def __init__(self, url: str, storage_options: Mapping[str, Any] | None = None, *, create: bool = False) -> None:
         parts = check_url(url)
         self._secrets = secrets_in(storage_options or {})
@@ -100,7 +102,7 @@ class FsspecBackend:
             self._driver.write(name, data, create=False)
 
     def put_if_absent(self, name: str, data: Sequence[Buffer]) -> None:
-        with self._mapped(check_name(name), missing=StoreUnavailable):
+        with self._mapped(check_name(name), missing=StoreUnavailable, taken=Exists):
             self._driver.write(name, data, create=True)
 
     def get(self, name: str, start: int = 0, length: int | None = None) -> bytes:
@@ -148,8 +150,13 @@ class FsspecBackend:
                 self._driver.close()
 
     @contextlib.contextmanager
-    def _mapped(self, name: str, *, missing: type[SnapvaultError] = NotFound) -> Iterator[None]:
-        """``missing``: what "not there" means for this call; only of an object that was asked for is it NotFound."""
+    def _mapped(
+        self, name: str, *, missing: type[SnapvaultError] = NotFound, taken: type[SnapvaultError] = StoreUnavailable
+    ) -> Iterator[None]:
+        """``missing`` and ``taken``: what "not there" and "there already" mean for this call.
+
+        Only of an object that was asked for is it NotFound, and only to who wants to create one Exists.
+        """
         if os.getpid() != self._pid:
             raise InvalidInput(f"{self._url} was opened before a fork", hint="open it again in the child process")
         try:
@@ -160,7 +167,7 @@ class FsspecBackend:
             kind = kind_of(err)
             if kind is None:
                 raise
-            error = self._error(missing if kind is NotFound else kind, err, name)
+            error = self._error({NotFound: missing, Exists: taken}.get(kind, kind), err, name)
             raise error from shown_cause(err, self._secrets)
 
     def _error(self, kind: type[SnapvaultError], err: Exception, name: str) -> SnapvaultError:

@@ -22,6 +22,7 @@ from snapvault.foundation.errors import InvalidInput, StoreUnavailable
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 5, 30  # seconds; the second is between two bytes, not of the whole transfer
 MAX_PUT = 5 * 2**30  # bytes, of one PUT request
+PAGE = 1000  # names of a listing in one reply; the most that S3 gives
 
 
 class _OneRequest(AIOHTTPSession):  # type: ignore[misc]
@@ -107,13 +108,15 @@ class S3Driver:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Holds all names of the listing in memory: not every server sorts across folders."""
-        found: dict[str, int] = {}
+        keys: dict[str, int] = {}
         for page in self._pages(self._root + prefix):
-            for item in page.get("Contents", ()):
-                name = str(item["Key"]).removeprefix(self._root)
-                if is_name(name):
-                    found[name] = int(item["Size"])
-        return (ObjectInfo(name, found[name]) for name in sorted(found))
+            keys.update((str(item["Key"]), int(item["Size"])) for item in page)
+        if page and len(page) >= PAGE:  # a full page that says it is the last: some servers only forget to go on
+            further = self._page(self._root + prefix, StartAfter=page[-1]["Key"]).get("Contents", ())
+            if any(str(item["Key"]) not in keys for item in further):
+                raise StoreUnavailable(f"{self.place} ended a listing of {prefix} before its end")
+        names = {key.removeprefix(self._root): size for key, size in keys.items()}
+        return (ObjectInfo(name, names[name]) for name in sorted(names) if is_name(name))
 
     def remove(self, name: str) -> None:
         """In a bucket with versions it is only hidden."""
@@ -149,11 +152,19 @@ class S3Driver:
         finally:
             reply["Body"].close()
 
-    def _pages(self, prefix: str) -> Iterator[Mapping[str, Any]]:
+    def _page(self, prefix: str, **where: str) -> Mapping[str, Any]:
+        """One page of a listing; StoreUnavailable if it does not hold what it says."""
+        page = self.ask("list_objects_v2", Prefix=prefix, MaxKeys=PAGE, **where)
+        items = page.get("Contents", ())
+        if page.get("KeyCount", len(items)) != len(items):
+            raise StoreUnavailable(f"{self.place} sent {len(items)} of {page['KeyCount']} names below {prefix}")
+        return page
+
+    def _pages(self, prefix: str) -> Iterator[Sequence[Mapping[str, Any]]]:
         token: dict[str, str] = {}
         while True:
-            page = self.ask("list_objects_v2", Prefix=prefix, **token)
-            yield page
+            page = self._page(prefix, **token)
+            yield page.get("Contents", ())
             if not page.get("IsTruncated"):
                 return
             following = {"ContinuationToken": page.get("NextContinuationToken", "")}

@@ -34,6 +34,7 @@ class RetryBackend(Wrapper):
     """Repeats calls that raised StoreUnavailable; every other error goes straight to the caller.
 
     ``cancel``: an event that ends the waiting; the last StoreUnavailable is raised then.  So does ``UNTIL``.
+    ``retries`` counts the repetitions so far.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class RetryBackend(Wrapper):
         self._policy = policy or RetryPolicy()
         self._cancel = cancel or threading.Event()
         self._answered = False
+        self.retries = 0
+        self._lock = threading.Lock()
 
     def put(self, name: str, data: Sequence[Buffer]) -> None:
         self._again(lambda: self.inner.put(name, data))
@@ -107,9 +110,14 @@ class RetryBackend(Wrapper):
         try:
             result = call()  # the usual case pays nothing for the machinery
         except StoreUnavailable:
-            result = self._retrying()(call)
+            result = self._retrying()(self._repeated, call)
         self._answered = True
         return result
+
+    def _repeated(self, call: Callable[[], T]) -> T:
+        with self._lock:
+            self.retries += 1
+        return call()
 
     def _retrying(self) -> "Retrying":
         import tenacity  # loaded when the first fault happens

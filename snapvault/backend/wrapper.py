@@ -77,6 +77,11 @@ def rewrapped(backend: Backend, inner: Backend) -> Backend:
     return again
 
 
+def is_remote(backend: Backend) -> bool:
+    """Whether objects come over a network, so that what was read may be worth keeping."""
+    return bool(getattr(innermost(backend), "remote", False))
+
+
 def settle(backend: Backend, prefixes: Sequence[str]) -> None:
     """Before anything is built on objects that others put: make them durable, should their writers have been killed.
 

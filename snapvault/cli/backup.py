@@ -13,6 +13,7 @@ from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
 from snapvault.cli.stdin import StandardInput
 from snapvault.cli.text import human_seconds, human_size, parse_size
+from snapvault.cli.transfer import transfer_options
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.words import count
 from snapvault.operations.sources import Source
@@ -42,6 +43,7 @@ from snapvault.source.selection import read_patterns
 @click.option("--parent", metavar="SNAP", help="Compare with this snapshot instead of the newest one.")
 @click.option("--force-read", is_flag=True, help="Read files that seem unchanged, too.")
 @click.option("-n", "--dry-run", is_flag=True, help="Read and count, store nothing.")
+@transfer_options
 @verb
 def backup(
     settings: Settings, /, paths: tuple[str, ...], datasets: tuple[str, ...], everything: bool, register: str | None,
@@ -72,7 +74,7 @@ def backup(
         raise InvalidInput("a backup needs one --dataset NAME, or --all", hint="name what this is a backup of")
     sources = _sources(paths, stdin, stdin_name, from_command)
     options["source_options"] = _source_options(settings, paths)
-    with settings.open("backup") as repository, long_operation(settings.out) as control:
+    with settings.open("backup") as repository, long_operation(settings.out, limits=settings.limits()) as control:
         result = snapvault.backup(
             repository, *sources, dataset=datasets[0], stream_name=stdin_name or "stdin", control=control, **options
         )

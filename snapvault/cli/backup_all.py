@@ -22,7 +22,7 @@ def back_up_all(settings: Settings, names: Sequence[str], file: str | None, **op
     """Back up what is declared, or the named of it; the gravest exit code of all of them."""
     from snapvault.assurance.fleet import backup_all
 
-    with settings.open("backup") as repository, long_operation(settings.out) as control:
+    with settings.open("backup") as repository, long_operation(settings.out, limits=settings.limits()) as control:
         known, register = _declared(settings, repository, file)
         wanted = _chosen(known, names)
         found = []

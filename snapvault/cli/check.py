@@ -13,6 +13,7 @@ from snapvault.cli.replication import attested_lines
 from snapvault.cli.settings import Settings
 from snapvault.cli.site import known_url, place_of
 from snapvault.cli.text import examples, harmless, human_seconds, human_size, printable
+from snapvault.cli.transfer import transfer_options
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.words import count
 
@@ -33,6 +34,7 @@ ALL = "all"
 @click.option("-n", "--dry-run", is_flag=True, help="With --repair: only say what would be done.")
 @click.option("--extend-locks", is_flag=True, help="Lock for longer what is locked in the store, if that ends soon.")
 @fence_options
+@transfer_options
 @verb
 def check(
     settings: Settings, read_data: str | None, no_key: bool, site: str | None, other: str | None,
@@ -76,14 +78,14 @@ def check(
         raise InvalidInput("--extend-locks belongs to a check with a key", hint="leave the other options out")
     share = 0.0 if read_data is None else _share(read_data)
     if no_key:
-        with long_operation(settings.out) as control:
+        with long_operation(settings.out, limits=settings.limits()) as control:
             url = settings.url()
             attestation = None if site is None else _attest(settings, site, control)
             scrubbed = attestation.report if attestation is not None else None
             report = scrubbed or snapvault.scrub(url, storage_options=settings.options_for(url), control=control)
         _show(settings, report, attestation)
     else:
-        with settings.open("check") as repository, long_operation(settings.out) as control:
+        with settings.open("check") as repository, long_operation(settings.out, limits=settings.limits()) as control:
             report = snapvault.check(repository, read_data=share, extend_locks=extend_locks, control=control)
         _show(settings, report)
     return status_code(report.status)
@@ -103,7 +105,7 @@ def _attest(settings: Settings, name: str, control: snapvault.Control) -> snapva
 def _heal(settings: Settings, other: str) -> int:
     url = settings.url()
     there = place_of(settings, other)
-    with long_operation(settings.out) as control:
+    with long_operation(settings.out, limits=settings.limits()) as control:
         here = snapvault.Site(url, settings.options_for(url))
         result = snapvault.heal(here, snapvault.Site(there, settings.options_for(there)), control=control)
     lines = []
@@ -120,7 +122,7 @@ def _heal(settings: Settings, other: str) -> int:
 
 
 def _repair(settings: Settings, dry_run: bool, wait: timedelta, lease: timedelta, exclusive: bool) -> int:
-    with settings.open("plan_repair") as repository, long_operation(settings.out) as control:
+    with settings.open("plan_repair") as repository, long_operation(settings.out, limits=settings.limits()) as control:
         plan = snapvault.plan_repair(repository, exclusive=exclusive, control=control)
         if dry_run:
             _items(settings, plan.report)

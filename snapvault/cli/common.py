@@ -41,22 +41,27 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Non
         setattr(settings, parameter.name, value)
 
 
-def _option(*names: str, **attributes: Any) -> Callable[[F], F]:
+def option_of_settings(*names: str, **attributes: Any) -> Callable[[F], F]:
+    """An option that the verb does not see: its value goes to the Settings, if it is given."""
     return click.option(*names, expose_value=False, callback=_keep, **attributes)
 
 
 _COMMON = (
-    _option("-r", "--repository", metavar="URL", help="A folder or an fsspec URL.  [SNAPVAULT_REPOSITORY]"),
-    _option("--key-file", metavar="F", help="A client key or the recovery key.  [SNAPVAULT_KEY_FILE]"),
-    _option("--password-file", metavar="F", help="Read the password from F.  [SNAPVAULT_PASSWORD_FILE]"),
-    _option("--password-command", metavar="CMD", help="Run CMD for the password.  [SNAPVAULT_PASSWORD_COMMAND]"),
-    _option("--storage-options", metavar="F", help="TOML for fsspec, by URL.  [SNAPVAULT_STORAGE_OPTIONS]"),
-    _option("--cache-dir", metavar="DIR", help="[SNAPVAULT_CACHE_DIR]"),
-    _option("--no-cache", is_flag=True, help="Keep and use no local cache."),
-    _option("--state-dir", metavar="DIR", help="[SNAPVAULT_STATE_DIR]"),
-    _option("--json", "as_json", is_flag=True, help="Lines of JSON on standard output."),
-    _option("-q", "--quiet", is_flag=True, help="No progress and no notes."),
-    _option("--debug", is_flag=True, help="Log what happens; show where an error came from.  [SNAPVAULT_DEBUG]"),
+    option_of_settings("-r", "--repository", metavar="URL", help="A folder or an fsspec URL.  [SNAPVAULT_REPOSITORY]"),
+    option_of_settings("--key-file", metavar="F", help="A client key or the recovery key.  [SNAPVAULT_KEY_FILE]"),
+    option_of_settings("--password-file", metavar="F", help="Read the password from F.  [SNAPVAULT_PASSWORD_FILE]"),
+    option_of_settings(
+        "--password-command", metavar="CMD", help="Run CMD for the password.  [SNAPVAULT_PASSWORD_COMMAND]"
+    ),
+    option_of_settings("--storage-options", metavar="F", help="TOML for fsspec, by URL.  [SNAPVAULT_STORAGE_OPTIONS]"),
+    option_of_settings("--cache-dir", metavar="DIR", help="[SNAPVAULT_CACHE_DIR]"),
+    option_of_settings("--no-cache", is_flag=True, help="Keep and use no local cache."),
+    option_of_settings("--state-dir", metavar="DIR", help="[SNAPVAULT_STATE_DIR]"),
+    option_of_settings("--json", "as_json", is_flag=True, help="Lines of JSON on standard output."),
+    option_of_settings("-q", "--quiet", is_flag=True, help="No progress and no notes."),
+    option_of_settings(
+        "--debug", is_flag=True, help="Log what happens; show where an error came from.  [SNAPVAULT_DEBUG]"
+    ),
 )
 
 

@@ -63,7 +63,10 @@ def drill(
     most = None if quota is None else parse_size(quota)
     place = Path(scratch or os.environ.get("SNAPVAULT_SCRATCH_DIR") or SCRATCH)
     access = settings.access()
-    with snapvault.open(settings.url(), **access) as home, long_operation(settings.out) as control:
+    with (
+        snapvault.open(settings.url(), **access) as home,
+        long_operation(settings.out, limits=settings.limits()) as control,
+    ):
         home.require_signing()
         known, register = _declared(settings, home, needed=due)
         with _opened(settings, home, site, access) as there, _ground(there, site, place, most, control) as ground:

@@ -14,6 +14,7 @@ from snapvault.cli.progress import long_operation
 from snapvault.cli.prune import result_lines
 from snapvault.cli.settings import Settings
 from snapvault.cli.text import local_time, printable, table
+from snapvault.cli.transfer import TRANSFER, transfer_options
 from snapvault.foundation.errors import Conflict, InvalidInput
 from snapvault.foundation.words import count
 from snapvault.operations.prune import require_safe
@@ -56,6 +57,7 @@ def _keep(name: str, unit: str) -> Callable[[F], F]:
 @click.option("--prune", "then_prune", is_flag=True, help="Then remove what no snapshot needs ('prune' with defaults).")
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would be forgotten.")
 @fence_options
+@transfer_options
 @verb
 def forget(
     settings: Settings, snapshots: tuple[str, ...], dataset: str | None, everything: bool, dry_run: bool,
@@ -85,8 +87,10 @@ def forget(
         raise InvalidInput("--keep-minimum belongs to rules", hint="what is named is forgotten")
     if then_prune and dry_run:
         raise InvalidInput("what a prune would free is known only once this is forgotten", hint="leave --prune out")
-    if not then_prune and given("wait", "lease", "exclusive"):
-        raise InvalidInput("nothing is removed by this", hint="--wait, --lease and --exclusive belong to --prune")
+    if not then_prune and given("wait", "lease", "exclusive", *TRANSFER):
+        raise InvalidInput(
+            "nothing is removed by this", hint="--wait, --lease, --exclusive and limits belong to --prune"
+        )
     with settings.open("plan_forget", "plan_prune") as repository:
         if then_prune:
             require_safe(repository.vault, exclusive=exclusive)  # before anything is forgotten
@@ -129,7 +133,7 @@ def _prune(
     settings: Settings, repository: "snapvault.Repository", wait: timedelta, lease: timedelta, exclusive: bool
 ) -> "snapvault.PruneResult":
     give_way()
-    with long_operation(settings.out) as control:
+    with long_operation(settings.out, limits=settings.limits()) as control:
         plan = snapvault.plan_prune(repository, exclusive=exclusive, control=control)
         return plan.execute(wait=wait, lease=lease)
 

@@ -11,6 +11,7 @@ from snapvault.cli.locks import lock_lines
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
 from snapvault.cli.text import harmless, human_size, local_time, parse_size
+from snapvault.cli.transfer import transfer_options
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.words import count
 
@@ -29,6 +30,7 @@ from snapvault.foundation.words import count
     help="Rewrite nothing more after this, with what it waits.",
 )
 @fence_options
+@transfer_options
 @verb
 def prune(
     settings: Settings, dry_run: bool, max_unused: str, max_rewrite: str | None, max_time: int | None,
@@ -48,7 +50,7 @@ def prune(
     minutes = None if max_time is None else timedelta(minutes=max_time)
     limits = snapvault.PruneLimits(_share(max_unused), rewrite, minutes)
     give_way()
-    with settings.open("plan_prune") as repository, long_operation(settings.out) as control:
+    with settings.open("plan_prune") as repository, long_operation(settings.out, limits=settings.limits()) as control:
         plan = snapvault.plan_prune(repository, limits=limits, exclusive=exclusive, control=control)
         if dry_run:
             settings.out.summary({**plan.to_dict(), "dry_run": True}, _planned(plan))

@@ -42,7 +42,7 @@ def bring(
     *, create: bool,
 ) -> Copied:  # fmt: skip
     """Replicate; with ``access``, attest the target as ``name``."""
-    with long_operation(settings.out) as control:
+    with long_operation(settings.out, limits=settings.limits()) as control:
         result = snapvault.replicate(source, target, create=create, control=control)
         attestation = None
         if access is not None:

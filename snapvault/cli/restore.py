@@ -11,6 +11,7 @@ from snapvault.cli.diff import change_line
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
 from snapvault.cli.text import human_seconds, human_size
+from snapvault.cli.transfer import transfer_options
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.words import count
 
@@ -26,6 +27,7 @@ from snapvault.foundation.words import count
 @click.option("--numeric-owner", is_flag=True, help="Owners by number, whatever the names are here.")
 @click.option("--no-sites", is_flag=True, help="Read at the repository alone, and at no other site that is known.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would change, write nothing.")
+@transfer_options
 @verb
 def restore(
     settings: Settings, /, snapshot: str, target: str | None, stdout: bool, no_sites: bool, **options: Any
@@ -48,7 +50,8 @@ def restore(
         raise InvalidInput("restore needs a place to write to", hint="give --target DIR, or --stdout")
     if target == "-":  # elsewhere that is standard output; nobody means a folder of that name
         raise InvalidInput("'-' is no target", hint="give --stdout, or --target ./- for a folder of that name")
-    with settings.open("restore", anywhere=not no_sites) as repository, long_operation(settings.out) as control:
+    opened = settings.open("restore", anywhere=not no_sites)
+    with opened as repository, long_operation(settings.out, limits=settings.limits()) as control:
         found = repository.snapshot(name)
         result = snapvault.restore(
             repository, found, target, path=stored_path([found], path), control=control,
@@ -70,7 +73,8 @@ def _to_stdout(
     if target is not None:
         raise InvalidInput("--target and --stdout do not go together", hint="give one of them")
     settings.out.data_on_stdout = True
-    with settings.open("restore", anywhere=anywhere) as repository, long_operation(settings.out) as control:
+    opened = settings.open("restore", anywhere=anywhere)
+    with opened as repository, long_operation(settings.out, limits=settings.limits()) as control:
         found = repository.snapshot(name)
         path = stored_path([found], path)
         result = snapvault.restore(repository, found, sys.stdout.buffer, path=path, control=control, **options)

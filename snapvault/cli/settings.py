@@ -28,6 +28,9 @@ class Settings:
     no_cache: bool = False
     state_dir: str | None = None
     debug: bool = False
+    upload: int | None = None
+    download: int | None = None
+    connections: int | None = None
     out: Output = field(default_factory=Output)
 
     def url(self) -> str:
@@ -103,6 +106,10 @@ class Settings:
         if access["password"] is not None:
             threading.Thread(target=_import, args=(used,), name="snapvault-import", daemon=True).start()
         return snapvault.open(self.url(), **access)
+
+    def limits(self) -> "snapvault.Limits":
+        """What an operation may use of the line to a store."""
+        return snapvault.Limits(upload=self.upload, download=self.download, connections=self.connections)
 
     def _known_sites(self) -> "list[snapvault.Site]":
         from snapvault.operations.sites import Sites

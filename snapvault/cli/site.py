@@ -9,6 +9,7 @@ from snapvault.cli.common import common_options, verb
 from snapvault.cli.replication import bring, push_to, tell
 from snapvault.cli.settings import Settings, whole_url
 from snapvault.cli.text import local_time, printable, table
+from snapvault.cli.transfer import transfer_options
 from snapvault.foundation.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def list_(settings: Settings) -> int:
 @click.argument("name", required=False)
 @click.option("--all", "everywhere", is_flag=True, help="Push to every site that a dataset of the register is owed at.")
 @click.option("--no-attest", is_flag=True, help="Sign nothing about what the site holds; then no key is needed.")
+@transfer_options
 @verb
 def push(settings: Settings, name: str | None, everywhere: bool, no_attest: bool) -> int:
     """Bring a site everything that it lacks, and sign what it holds then.
@@ -116,6 +118,7 @@ def push(settings: Settings, name: str | None, everywhere: bool, no_attest: bool
 @site.command()
 @click.argument("source", metavar="NAME|URL")
 @click.option("--as", "name", metavar="NAME", default="", help="What this place is called in what is signed.")
+@transfer_options
 @verb
 def pull(settings: Settings, source: str, name: str) -> int:
     """Bring this place (-r) everything that it lacks of the repository at NAME or URL.

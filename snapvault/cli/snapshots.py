@@ -11,6 +11,7 @@ from snapvault.cli.common import status_code, verb
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
 from snapvault.cli.text import human_size, local_time, printable, table
+from snapvault.cli.transfer import transfer_options
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.words import count
 
@@ -86,6 +87,7 @@ def release(settings: Settings, snapshot: str) -> int:
 
 @snapshots.command("undelete")
 @click.argument("snapshot", metavar="SNAP")
+@transfer_options
 @verb
 def undelete(settings: Settings, snapshot: str) -> int:
     """Bring a forgotten snapshot back, as a new one with the same content.
@@ -94,7 +96,7 @@ def undelete(settings: Settings, snapshot: str) -> int:
     snapvault snapshots --forgotten
     snapvault snapshots undelete 3f2a91c0
     """
-    with settings.open("undelete") as repository, long_operation(settings.out) as control:
+    with settings.open("undelete") as repository, long_operation(settings.out, limits=settings.limits()) as control:
         result = snapvault.undelete(repository, snapshot, control=control)
     text = f"Snapshot {result.snapshot[:8]} brings back {result.original[:8]}"
     lines = [f"{text}; {human_size(result.bytes_stored)} had to be stored again"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from snapvault.foundation.errors import Cancelled
+from snapvault.foundation.errors import Cancelled, InvalidInput
 
 INTERVAL = 0.1  # seconds between two progress events of one operation
 
@@ -30,11 +30,18 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one operation may use.  ``None``: the default of the operation."""
+    """What one operation may use.  ``None``: the default of the operation, for what concerns a store no limit."""
 
     threads: int | None = None  # workers that compress and encrypt; default: the cores
     memory: int | None = None  # bytes of data in flight
-    bandwidth: int | None = None  # bytes per second to and from the store
+    upload: int | None = None  # bytes per second to a store
+    download: int | None = None  # bytes per second from a store
+    connections: int | None = None  # calls of a store at once
+
+    def __post_init__(self) -> None:
+        for name, limit in asdict(self).items():
+            if limit is not None and limit < 1:
+                raise InvalidInput(f"with a limit of {limit} {name} nothing would ever be done")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from snapvault.foundation.ids import PackId, SessionId
 from snapvault.operations.claims import Claims
 from snapvault.operations.results import Finding
 from snapvault.operations.survey import removed_names
+from snapvault.operations.unlisted import hidden, predecessors
 from snapvault.repository.chain import rolled_back
 from snapvault.repository.history import Slot
 from snapvault.repository.index import BlobIndex, TableBuilder, build_table
@@ -37,7 +38,8 @@ class Beginning:
 
     def __init__(self, vault: Vault) -> None:
         self.keyset = vault.pins.site.keyset
-        self.slots, self.problems = vault.commit_slots()
+        reading = vault.read_history()
+        self.slots, self.problems, self.shown = reading.accepted, reading.problems, reading.shown
         self.snapshots = {s.record.sid for s in self.slots}
 
 
@@ -61,6 +63,7 @@ class ObjectCheck:
         self._written: dict[SessionId, set[tuple[str, int]]] = defaultdict(set)
         self._removed: set[str] = set()  # what prunes removed for ever
         self._suspicious = False  # the index is not whole, so what it says of packs may be somebody's invention
+        self._hidden: set[SessionId] = set()  # snapshots that are there, and in no listing
         self._done = 0
 
     def find(self, message: str, *objects: str, harmless: bool = False) -> None:
@@ -176,11 +179,14 @@ class ObjectCheck:
         for problem in problems:
             self.find(problem.message, *problem.affected)
         self._removed = removed_names(self._vault, self.slots)
+        self._hidden_snapshots()
         there = {s.record.sid: s.digest for s in self.slots}
         for slot in self.slots:
             for sid, digest in slot.record.prevs:
                 if there.get(sid) != digest and sid in forgotten and forgotten[sid].record == digest:
                     continue  # at a copy, to which it had not come by then
+                if sid in self._hidden:
+                    continue
                 if sid not in there and names.snapshot(sid) not in self._listing:
                     self.find(
                         f"snapshot {sid} is gone: {slot.record.sid} names it as its predecessor", names.snapshot(sid)
@@ -191,6 +197,17 @@ class ObjectCheck:
                 self.find(
                     f"the session header of snapshot {slot.record.sid} is missing", names.session(slot.record.sid)
                 )
+
+    def _hidden_snapshots(self) -> None:
+        """Those that are there by their name, but in no listing: then much else may be missing that is not."""
+        known = {names.session_id(n, names.SESSIONS) for n in self._names(names.SESSIONS) if n not in self.unreadable}
+        known.update(sid for sid, _, _ in predecessors(self.slots))
+        known = {sid for sid in known - self.began.shown if names.snapshot(sid) not in self._listing}
+        self._hidden = set(hidden(self._vault.backend, known))
+        for sid in sorted(self._hidden):
+            self.find(
+                f"{names.snapshot(sid)} is there, but the store leaves it out of its listings", names.snapshot(sid)
+            )
 
     # -- packs and indexes --------------------------------------------------------------------------------------
 
@@ -224,6 +241,9 @@ class ObjectCheck:
         for row in table.packs:
             name = names.pack(row.id)
             size = self.present.get(row.id)
+            if size is None and (size := self._hidden_pack(name)) is not None:
+                self.present[row.id] = size
+                self.find(f"{name} is there, but the store leaves it out of its listings", name)
             if size is None and name in self._removed:
                 text = f"{name} was removed by a prune; the next prune takes it out of the index, which names it again"
                 self.find(text, name, harmless=True)
@@ -237,6 +257,13 @@ class ObjectCheck:
             self._written[row.sid].add((name, row.size))
         self.index = BlobIndex([table.built(())])
         self.misfits = bool(self.index.restrict(self.present, ()))
+
+    def _hidden_pack(self, name: str) -> int | None:
+        """The size of a pack that was not listed and is there all the same."""
+        try:
+            return self._vault.backend.head(name).size
+        except NotFound:
+            return None
 
     def _scan_unindexed(self) -> None:
         """Packs that no index of their session names: it has not finished, or the index object is lost."""

@@ -4,6 +4,7 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
+from snapvault.backend.protocol import Backend
 from snapvault.format import names
 from snapvault.format.session import GC
 from snapvault.foundation.errors import Damaged
@@ -52,7 +53,7 @@ class Fence:
     def __init__(self, vault: Vault, own: SessionId, lease: float, open: Collection[SessionId] | None = None) -> None:
         self._vault, self._own, self._lease = vault, own, lease
         self._watch = Watch(vault.pins.folder, vault.address)
-        self._open = open_sessions(vault.backend) if open is None else set(open)
+        self._open = _open_sessions(vault.backend) if open is None else set(open)
         self._open.discard(own)
         self.standing = vault.standing()
         self._drop_foreign()
@@ -116,3 +117,15 @@ class Fence:
         if self._open:
             filled = {o.name for o in self._vault.backend.list(names.SNAPSHOTS)}
             self._open = {sid for sid in self._open if names.snapshot(sid) not in filled}
+
+
+def _open_sessions(backend: Backend) -> set[SessionId]:
+    """The sessions that may still rely on what is condemned.
+
+    No store says that a listing is short, and of a session that is not seen nobody would know later.  So it is listed
+    twice, and whoever gives a sign of life counts, too.
+    """
+    found = open_sessions(backend) | open_sessions(backend)
+    alive = {o.name.removeprefix(names.HEARTBEATS).partition("/")[0] for o in backend.list(names.HEARTBEATS)}
+    alive -= found | {o.name.removeprefix(names.SNAPSHOTS) for o in backend.list(names.SNAPSHOTS)}
+    return found | {SessionId(sid) for sid in alive if names.is_session_id(sid)}

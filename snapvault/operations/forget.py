@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from snapvault.access.resolve import list_snapshots, resolve
+from snapvault.access.resolve import PREFIX_MIN, list_snapshots, resolve
 from snapvault.access.snapshot import Snapshot
 from snapvault.backend.protocol import Exists
 from snapvault.format import names
@@ -20,6 +20,7 @@ from snapvault.foundation.errors import Damaged, InvalidInput
 from snapvault.foundation.ids import SessionId, SnapshotId
 from snapvault.operations.results import DAMAGED, OK, Result
 from snapvault.operations.retention import Dated, Retention
+from snapvault.operations.unlisted import predecessors
 from snapvault.repository.repository import Vault
 from snapvault.repository.store import fetch
 from snapvault.repository.trust import sign
@@ -158,12 +159,29 @@ def _bury(vault: Vault, chosen: Mapping[SnapshotId, bytes], undelete_window: tim
 
 
 def _record(vault: Vault, ref: str) -> tuple[SnapshotId, bytes]:
-    """The id of a snapshot and the digest of its record; one that is damaged can be forgotten by its id, too."""
+    """The id of a snapshot and the digest of its record.
+
+    One whose record is damaged, or gone though a later one names it, can be forgotten by its id, too.
+    """
     try:
         snapshot = resolve(vault, ref)
-    except Damaged:
-        found = [o.name for o in vault.backend.list(names.SNAPSHOTS + ref.lower())]
-        if len(found) != 1:
+    except (Damaged, InvalidInput) as e:
+        found = _unopened(vault, ref.lower(), damaged=isinstance(e, Damaged))
+        if found is None:
             raise
-        return names.session_id(found[0], names.SNAPSHOTS), blake3(fetch(vault.backend, found[0])).digest()
+        return found
     return snapshot.id, snapshot.slot.digest
+
+
+def _unopened(vault: Vault, start: str, *, damaged: bool) -> tuple[SnapshotId, bytes] | None:
+    """The one whose id begins so: the record that is there, if something is damaged, or what a later one says of it."""
+    if len(start) < PREFIX_MIN or not start.isalnum():
+        return None
+    there = [o.name for o in vault.backend.list(names.SNAPSHOTS + start)]
+    if there:
+        if not damaged or len(there) > 1:
+            return None
+        return names.session_id(there[0], names.SNAPSHOTS), blake3(fetch(vault.backend, there[0])).digest()
+    before = predecessors(vault.commit_slots()[0])
+    gone = {(sid, digest) for sid, digest, _ in before if sid.startswith(start)}
+    return gone.pop() if len(gone) == 1 else None

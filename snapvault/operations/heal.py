@@ -6,7 +6,7 @@ No key is needed: every object is verified by its name, or by the digest that it
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from snapvault.backend.guard import CancelBackend
+from snapvault.backend.control import controlled
 from snapvault.backend.protocol import Backend, NotFound
 from snapvault.format import names
 from snapvault.foundation.errors import Damaged, InvalidInput
@@ -50,10 +50,7 @@ def heal(here: Site, there: Site, *, control: Control | None = None) -> HealResu
 
 
 def _opened(site: Site, control: Control | None) -> Backend:
-    backend: Backend = CarefulBackend(site.open())
-    if control is not None and control.cancel is not None:
-        backend = CancelBackend(backend, control.cancel)
-    return backend
+    return controlled(CarefulBackend(site.open()), control)
 
 
 class _Healing:

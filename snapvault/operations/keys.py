@@ -30,6 +30,7 @@ from snapvault.foundation.errors import (
 )
 from snapvault.foundation.ids import DomainId, HolderId, SessionId
 from snapvault.operations.results import Result
+from snapvault.operations.unlisted import read_all
 from snapvault.repository.create import put_slot
 from snapvault.repository.credentials import SEED_SIZE, ClientKey, Password, Secret, parse_key, write_private
 from snapvault.repository.keyring import HolderKeys, KeysetEditor, recovery_key_pair
@@ -247,9 +248,11 @@ def _delete_slots(vault: Vault, holder: HolderId) -> None:
 
 
 def _heads(vault: Vault, holder: Holder) -> tuple[SessionId, ...]:
-    """The newest commits of a holder, those that a revocation already refuses included."""
-    slots = vault.history.all_slots()
-    return tuple(sid for sid, _ in vault.history.heads(slots, holder.id))
+    """The newest commits of a holder, those that a revocation already refuses included; Incomplete.
+
+    None may be left out: it would be refused for ever.
+    """
+    return tuple(sid for sid, _ in vault.history.heads(read_all(vault).every, holder.id))
 
 
 def _revoke_sessions(vault: Vault, holder: HolderId) -> None:

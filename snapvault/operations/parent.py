@@ -40,6 +40,7 @@ from snapvault.operations.run import Run, user_name
 from snapvault.repository.index import BlobIndex
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.repository import Vault
+from snapvault.repository.segments import segment_cache
 from snapvault.source.protocol import Known
 
 log = logging.getLogger("snapvault")
@@ -276,7 +277,8 @@ def find_parent(run: Run, dataset: str, host: str, paths: tuple[bytes, ...] | No
                 hint="name one that this key stored, or leave the parent out",
             )
         return Parent(None, EMPTY, None, run.index)
-    reader = BlobReader(vault.backend, vault.ring, vault.sessions, run.index)
+    kept = segment_cache(vault.cache, vault.ring, vault.backend)
+    reader = BlobReader(vault.backend, vault.ring, vault.sessions, run.index, cache=kept)
     return Parent(best[1], best[2].root, reader, run.index, best[2].user)
 
 

@@ -74,6 +74,6 @@ class Pending:
         session, author = vault.sessions.verify(header, sid)
         if (session.head.purpose, session.head.domain, author.holder) != (GC, domain.id, vault.ring.signing.id):
             raise Damaged("it is somebody else's")
-        condemned = vault.loader.condemned_by(vault.backend.head(names.GC + sid))
+        condemned = vault.loader.condemned_by(names.GC + sid)
         resumed = Session.resume(vault.store, vault.ring, domain, vault.sessions.secrets(sid), header)
         return Left(resumed, frozenset(condemned), frozenset(merged), frozenset(map(SessionId, open)))

@@ -37,7 +37,7 @@ def restore_remote(
     """Files of the same size are read and compared before they are written.  Errors as of ``restore``."""
     entry, tally = snapshot.entry(path), Tally()
     target = RemoteTarget(url, options)
-    reader, reporter = vault.reader(snapshot.domain), Reporter("restore", control)
+    reader, reporter = vault.reader(snapshot.domain, cached=True), Reporter("restore", control)
     _Remote(target, reader, tally, reporter, delete=delete, dry_run=dry_run).run(entry, selection)
     tally.unprivileged = sum(n for what, n in target.not_kept.items() if what != "owners, modes and times")
     if verify and not dry_run:

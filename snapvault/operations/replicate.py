@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 
-from snapvault.backend.guard import CancelBackend
-from snapvault.backend.limit import LimitBackend
+from snapvault.backend.control import controlled
 from snapvault.backend.protocol import Backend, NotFound, ObjectInfo
 from snapvault.backend.wrapper import settle
 from snapvault.format import names
@@ -22,7 +21,7 @@ from snapvault.format.wire import Kind
 from snapvault.foundation.ahead import ahead
 from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Conflict, Damaged, RepositoryNotFound
-from snapvault.foundation.events import Control, Reporter, limits_of
+from snapvault.foundation.events import Control, Reporter
 from snapvault.foundation.ids import SessionId
 from snapvault.operations.copying import ObjectCopier, Outcome
 from snapvault.operations.exchange import bring_attestations
@@ -80,7 +79,7 @@ def replicate(
         try:
             if not create:
                 _require(to)
-            return _Replication(_controlled(from_, control, limited=True), _controlled(to, control), control).run()
+            return _Replication(controlled(from_, control), controlled(to, control), control).run()
         finally:
             to.close()
     finally:
@@ -98,15 +97,6 @@ def _require(target: Backend) -> None:
         raise RepositoryNotFound(
             f"the copy that was at {target.url} is gone: {e.message}", hint="is the disk mounted, the address right?"
         ) from e
-
-
-def _controlled(backend: Backend, control: Control | None, *, limited: bool = False) -> Backend:
-    rate = limits_of(control).bandwidth
-    if limited and rate and control is not None:
-        backend = LimitBackend(backend, download=rate, cancel=control.cancel)
-    if control is not None and control.cancel is not None:
-        backend = CancelBackend(backend, control.cancel)
-    return backend
 
 
 class _Vanished(Exception):

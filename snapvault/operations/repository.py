@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from snapvault.access.resolve import list_snapshots, resolve
 from snapvault.access.snapshot import Snapshot
+from snapvault.backend.metrics import Metrics
 from snapvault.chunking import Chunking
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.ids import RepositoryId
@@ -36,9 +37,13 @@ class Repository:
     @property
     def vault(self) -> Vault:
         """The innards, for the operations of this package."""
+        vault = self._opened()
+        vault.check_usable()
+        return vault
+
+    def _opened(self) -> Vault:
         if self._vault is None:
             raise InvalidInput("this is a pickled repository without its keys", hint="call reopen() with a key")
-        self._vault.check_usable()
         return self._vault
 
     def snapshots(self, *, dataset: str | None = None, host: str | None = None) -> Iterator[Snapshot]:
@@ -54,6 +59,10 @@ class Repository:
         from snapvault.operations.writer import SnapshotWriter
 
         return SnapshotWriter(self, dataset, **options)
+
+    def metrics(self) -> Metrics:
+        """Calls, errors, retries, seconds and bytes of the store since this was opened; also after it was closed."""
+        return self._opened().metrics()
 
     def require_signing(self) -> None:
         """RoleRequired unless this key can sign: the recovery key alone cannot."""

@@ -146,7 +146,7 @@ class Restorer:
         self._vault, self._target, self._tally = vault, target, tally
         self._delete, self._dry = delete, dry_run
         self._reporter = Reporter("restore", control)
-        self._reader = vault.reader(domain.id)
+        self._reader = vault.reader(domain.id, cached=True)
         self._files = FileWriter(target)
         threads = limits_of(control).threads
         self._fetcher: Fetcher[Use] = Fetcher(self._reader, self._deliver, self._fail, threads)

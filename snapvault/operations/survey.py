@@ -1,20 +1,22 @@
 """What a prune sees of one domain at one moment: snapshots, packs, how much of each is needed (rules G2 and G6)."""
 
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from snapvault.backend.protocol import NotFound
 from snapvault.format import names
+from snapvault.format.local import TombstoneRecord
 from snapvault.format.snapshot import COMMIT, GC_DONE
 from snapvault.format.tree import each_id
 from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Damaged
-from snapvault.foundation.ids import BlobId, DomainId, PackId, SessionId
+from snapvault.foundation.ids import BlobId, DomainId, PackId, SessionId, SnapshotId
 from snapvault.foundation.table import find_records
 from snapvault.operations.liveness import Liveness
-from snapvault.repository.history import Slot
+from snapvault.operations.unlisted import Incomplete, announced, predecessors, require_predecessors, require_shown
+from snapvault.repository.history import Reading, Slot
 from snapvault.repository.index import PackRow, Place
 from snapvault.repository.loader import IndexLoader
 from snapvault.repository.notes import NOTHING
@@ -45,11 +47,18 @@ class Use:
 
 
 def survey(vault: Vault, domain: DomainId, *, waiting: bool = True, snapshots: bool = True) -> "Survey":
-    """A look that no other prune spoilt by removing, meanwhile, what this one wanted to read; errors as of Survey."""
+    """A look that nobody spoilt by removing, meanwhile, what this one wanted to read, or by committing.
+
+    Errors as of Survey.
+    """
+    missed: tuple[str, ...] = ()
     for _ in range(ATTEMPTS):
         before = listed(vault, *WHERE)
         try:
             return Survey(vault, domain, waiting=waiting, snapshots=snapshots)
+        except Incomplete as e:
+            if missed == (missed := e.affected):
+                raise
         except (Damaged, NotFound):
             if listed(vault, *WHERE) == before:
                 raise
@@ -65,20 +74,24 @@ class Survey:
     """Everything is read when this is made; any error of the store is raised.
 
     ``waiting``: with what is forgotten, and can still be brought back.  ``snapshots``: else nothing is looked at that
-    they need.  Damaged if one cannot be read, or names what is in no index: nobody can tell then what it needs.  What a
-    repair found to be lost, and said so in a note, is no such thing.
+    they need.  Damaged if one cannot be read, is gone though a later one names it, or names what is in no index: nobody
+    can tell then what it needs.  What a repair found to be lost, and said so in a note, is no such thing.  Incomplete
+    if a commit slot is there that the listing did not show.
     """
 
     def __init__(self, vault: Vault, domain: DomainId, *, waiting: bool = True, snapshots: bool = True) -> None:
         self.vault, self.domain = vault, domain
-        slots, self.waiting = _roots(vault) if snapshots else ([], set())  # of these some are forgotten
+        known = announced(vault.backend)
+        tombstones, _ = vault.history.tombstones()
+        reading = vault.read_history()
+        every = reading.every
+        # Of these some are forgotten.
+        slots, self.waiting = _roots(reading, tombstones) if snapshots else ([], set())
         if not waiting:
             slots = [s for s in slots if s.record.sid not in self.waiting]
-        done = listed(vault, names.SNAPSHOTS + names.GC_PREFIX)
-        every = vault.history.all_slots()
         self.filled = {s.record.sid for s in every}
         # A slot with "GC done" that cannot be read may name any pack: then no copy is known to survive.
-        self._blind = not done <= {names.snapshot(sid) for sid in self.filled}
+        self._blind = any(sid.startswith(names.GC_PREFIX) for sid in reading.shown - self.filled)
         self._failed: set[tuple[PackId, int, int]] = set()  # segments that could not be opened
         self.removed = {pack for s in every for pack in s.record.removed_packs()}
         # They go without a new fence; what a removed maintainer named does not.
@@ -92,12 +105,33 @@ class Survey:
         # In this order: a pack that is indexed when the index is read is there when packs are listed.
         self.index = loader.load(scan=True)
         self.present = loader.packs_present()
+        self._require_all(reading, known, tombstones if snapshots else None)
         self.reader = BlobReader(vault.backend, vault.ring, vault.sessions, self.index.of(domain), keep=SEGMENTS_KEPT)
         self._live = Liveness(self.index.tables, self.reader)
         notes, _ = vault.notes.read({s.record.sid: s.holder for s in slots})
         for slot in slots:
             # Whatever could not be read may be what is missing; then nothing is taken as lost.
             self._add(slot, lost=bool(notes.get(slot.record.sid, NOTHING).lost) and not loader.problems)
+
+    def _require_all(
+        self, reading: Reading, known: set[SessionId], tombstones: Mapping[SnapshotId, TombstoneRecord] | None
+    ) -> None:
+        """That no snapshot was left out which something else names: header, index, a later snapshot of this domain.
+
+        What writers of other domains name is no reason to stop.  ``tombstones``: and none is gone without one.
+        """
+        mine = [s for s in reading.accepted if s.record.kind == COMMIT and self._may_be_here(s)]
+        known = known.union((row.sid for row in self.index.packs()), (sid for sid, _, _ in predecessors(mine)))
+        require_shown(self.vault.backend, reading.shown, known)
+        if tombstones is not None:
+            forgotten = {(SessionId(sid), t.record) for sid, t in tombstones.items() if _is_due(t)}
+            require_predecessors(mine, reading.shown, forgotten)
+
+    def _may_be_here(self, slot: Slot) -> bool:
+        try:
+            return self.vault.sessions.header(slot.record.sid, holder=slot.holder)[0].head.domain == self.domain
+        except Damaged:
+            return True
 
     def _add(self, slot: Slot, *, lost: bool) -> None:
         sid = slot.record.sid
@@ -226,28 +260,29 @@ def going_by(vault: Vault, slots: Iterable[Slot]) -> list[Slot]:
     return trusted
 
 
-def _roots(vault: Vault) -> tuple[list[Slot], set[SessionId]]:
+def _is_due(tombstone: TombstoneRecord) -> bool:
+    return tombstone.not_before <= now_ns()
+
+
+def _roots(reading: Reading, tombstones: Mapping[SnapshotId, TombstoneRecord]) -> tuple[list[Slot], set[SessionId]]:
     """Snapshots that need their data, and those of them that are forgotten."""
-    tombstones, _ = vault.history.tombstones()
-    now, roots, waiting = now_ns(), list[Slot](), set[SessionId]()
-    # Before: what verified once is remembered, so that a problem with it later is that nobody accepts it.  A slot that
-    # could not be read, but can be when it is read again, must not be passed over.
-    settled = {names.snapshot(s.record.sid) for s in vault.history.all_slots()}
-    settled |= {names.snapshot(sid) for sid, t in tombstones.items() if t.not_before <= now}
-    slots, problems = vault.commit_slots()
-    for problem in problems:
+    roots, waiting = list[Slot](), set[SessionId]()
+    # A problem with a slot that verifies is that nobody accepts it.
+    settled = {names.snapshot(s.record.sid) for s in reading.every}
+    settled |= {names.snapshot(sid) for sid, t in tombstones.items() if _is_due(t)}
+    for problem in reading.problems:
         if any(_is_slot(n) and n not in settled for n in problem.affected):
             raise Damaged(
                 f"nothing is removed: {problem.message}",
                 hint="mend it from a copy of the repository, or forget it by its id, with --undelete-window 0h",
                 affected=problem.affected,
             )
-    for slot in slots:
+    for slot in reading.accepted:
         tombstone = tombstones.get(slot.record.sid)
         if slot.record.kind != COMMIT:
             continue
         if tombstone is not None and tombstone.record == slot.digest:
-            if tombstone.not_before <= now:
+            if _is_due(tombstone):
                 continue
             waiting.add(slot.record.sid)
         roots.append(slot)

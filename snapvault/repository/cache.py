@@ -101,13 +101,24 @@ class Cache:
             digest.update(part)
         self.put(name, *kept, digest.digest())
 
-    def trim(self, limit: int = MAX_BYTES) -> None:
-        """Remove the files that were not written for longest, until ``limit`` bytes are left; tables do not count."""
-        if self.folder is None:
+    def touch(self, name: str) -> None:
+        """It was of use just now, so it is among the last to be trimmed."""
+        path = self._path(name)
+        if path is not None:
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
+    def trim(self, limit: int = MAX_BYTES, prefix: str = "") -> None:
+        """Remove the files below a folder that were not written or touched for longest, until ``limit`` bytes are left.
+
+        Tables do not count.
+        """
+        top = self._path(prefix)
+        if top is None:
             return
         files = []
-        for root, folders, entries in os.walk(self.folder):
-            if root == os.fspath(self.folder):
+        for root, folders, entries in os.walk(top):
+            if root == str(self.folder):
                 folders[:] = [f for f in folders if f != TABLES.rstrip("/")]
             for entry in entries:
                 with contextlib.suppress(OSError):

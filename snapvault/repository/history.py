@@ -34,6 +34,16 @@ class Slot:
     sealed: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one listing of the commit slots showed."""
+
+    shown: frozenset[SessionId]  # all that were listed, whatever stands in them
+    every: list[Slot]  # those that verify, also what a removed holder wrote after its removal
+    accepted: list[Slot]
+    problems: list[Damaged]  # what is wrong with the others
+
+
 class History:
     """Reads the commit slots and tombstones of one repository."""
 
@@ -54,14 +64,15 @@ class History:
 
         A listing that fails raises: it must never look like "no snapshots" (restic#4612).
         """
-        slots, problems = self._read()
-        return self._accepted(slots, problems), problems
+        reading = self.read()
+        return reading.accepted, reading.problems
 
     def all_slots(self) -> list[Slot]:
         """All that verify, also what a removed holder wrote after its removal."""
-        return self._read()[0]
+        return self.read().every
 
-    def _read(self) -> tuple[list[Slot], list[Damaged]]:
+    def read(self) -> Reading:
+        """All of it by one listing; errors as of ``slots``."""
         sizes = {o.name: o.size for o in self._store.backend.list(names.SNAPSHOTS)}
         wanted: list[tuple[SessionId, str]] = []
         problems: list[Damaged] = []
@@ -88,9 +99,10 @@ class History:
                 continue
             with self._lock:
                 self._slots[sid] = slot
-        there = {n.removeprefix(names.SNAPSHOTS) for n in sizes}
+        shown = frozenset(SessionId(n.removeprefix(names.SNAPSHOTS)) for n in sizes)
         with self._lock:
-            return [s for sid, s in self._slots.items() if sid in there], problems
+            every = [s for sid, s in self._slots.items() if sid in shown]
+        return Reading(shown, every, self._accepted(every, problems), problems)
 
     def _verify(self, sid: SessionId, data: bytes) -> Slot:
         signed = decode_signed(Kind.SNAPSHOT, data)

@@ -17,7 +17,7 @@ from snapvault.format.pack import Segment
 from snapvault.format.session import GC
 from snapvault.format.signed import decode_signed
 from snapvault.format.snapshot import decode_snapshot
-from snapvault.format.wire import FormatError, Kind, check_frame
+from snapvault.format.wire import FormatError, Kind
 from snapvault.foundation.ahead import ahead
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import DomainId, HolderId, PackId, SessionId
@@ -36,6 +36,7 @@ log = logging.getLogger("snapvault")
 ATTEMPTS = 4
 MAX_TABLES = 6  # cached tables before they are merged into one
 Entry = tuple[PackRow, list[Segment]]
+_GC_SESSIONS, _GC_SLOTS = names.SESSIONS + names.GC_PREFIX, names.SNAPSHOTS + names.GC_PREFIX
 
 
 class IndexLoader:
@@ -260,44 +261,49 @@ class IndexLoader:
 
         A record that is damaged, or cannot be read now, may name any pack, so then none may be relied upon.
         """
-        found: set[PackId] = set()
-        doubt = False
-        for info in list(self._store.backend.list(names.GC)):
+        backend, found, doubt = self._store.backend, set[PackId](), False
+        # Each GC that runs has a session, too: no store says that a listing of records is short.
+        running = {names.GC + o.name.removeprefix(names.SESSIONS) for o in backend.list(_GC_SESSIONS)}
+        listed = {o.name for o in backend.list(names.GC)}
+        for name in sorted(listed):
+            doubt |= not self._add_condemned(name, found)
+        done = [o.name for o in backend.list(_GC_SLOTS)]
+        for name in done:
             try:
-                found.update(self.condemned_by(info))
-            except NotFound:
-                continue  # its GC has ended since the listing, and says in its slot what is gone
+                found.update(self.removed_by(name)[0])
             except Untrusted as e:
-                self.problems.append(Untrusted(f"{info.name} is ignored: {e.message}", affected=[info.name]))
-            except Damaged as e:
-                if any(o.name == info.name for o in self._store.backend.list(info.name)):
-                    doubt = True
-                    self.problems.append(self._doubtful(info.name, e))
-        for info in list(self._store.backend.list(names.SNAPSHOTS + names.GC_PREFIX)):
-            try:
-                found.update(self.removed_by(info.name)[0])
-            except Untrusted as e:
-                self.problems.append(Untrusted(f"{info.name} is ignored: {e.message}", affected=[info.name]))
+                self.problems.append(Untrusted(f"{name} is ignored: {e.message}", affected=[name]))
             except (Damaged, NotFound) as e:
                 doubt = True
-                self.problems.append(self._doubtful(info.name, e))
+                self.problems.append(self._doubtful(name, e))
+        for name in sorted(running - listed - {names.GC + n.removeprefix(names.SNAPSHOTS) for n in done}):
+            doubt |= not self._add_condemned(name, found)
         return found | self.packs_present().keys() if doubt else found
+
+    def _add_condemned(self, name: str, found: set[PackId]) -> bool:
+        """Add what a record of a GC names; False if it is there and cannot be read."""
+        try:
+            found.update(self.condemned_by(name))
+        except NotFound:
+            pass  # its GC has ended since the listing, and says in its slot what is gone; or did not put it yet
+        except Untrusted as e:
+            self.problems.append(Untrusted(f"{name} is ignored: {e.message}", affected=[name]))
+        except Damaged as e:
+            if any(o.name == name for o in self._store.backend.list(name)):
+                self.problems.append(self._doubtful(name, e))
+                return False
+        return True
 
     @staticmethod
     def _doubtful(name: str, error: Damaged | NotFound) -> Damaged:
         text = f"{name} cannot be read, so nothing that is stored is relied upon: {error.message}"
         return Damaged(text, affected=[name])
 
-    def condemned_by(self, info: ObjectInfo) -> tuple[PackId, ...]:
+    def condemned_by(self, name: str) -> tuple[PackId, ...]:
         """The packs that a record of a GC names; Damaged, NotFound."""
-        data = fetch(self._store.backend, info.name, info.size)
-        try:
-            check_frame(data)
-        except Damaged:  # once more: a reply that came damaged must not hide what is condemned
-            data = fetch(self._store.backend, info.name, info.size)
-        signed = decode_signed(Kind.GC, data)
+        signed = decode_signed(Kind.GC, fetch(self._store.backend, name))
         gc = decode_gc(signed.payload)
-        if gc.config != self._ring.config_digest or names.GC + gc.sid != info.name:
+        if gc.config != self._ring.config_digest or names.GC + gc.sid != name:
             raise Untrusted("it does not belong here")
         session, author = self._sessions.header(gc.sid)
         if session.head.purpose != GC or not signed_by(Kind.GC, signed, author.sign):

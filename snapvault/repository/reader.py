@@ -15,6 +15,7 @@ from snapvault.repository.failover import first_whole
 from snapvault.repository.index import BlobIndex, PackRow, Place
 from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import open_segment
+from snapvault.repository.segments import SegmentCache
 from snapvault.repository.sessions import Sessions
 
 ALIGNMENT = 64 << 10
@@ -33,13 +34,15 @@ class BlobReader:
         reloads: Sequence[Callable[[], BlobIndex]] = (),
         *,
         keep: int = SEGMENTS_KEPT,
+        cache: SegmentCache | None = None,
     ) -> None:
+        """``cache``: where segments of folders are kept from run to run; None: the store itself is seen."""
         self._backend, self._ring, self._sessions, self.index = backend, ring, sessions, index
         self._reloads = reloads  # asked one after another, each once, while a blob cannot be had by the index
         self._measured: dict[tuple[int, bytes], int] = {}  # bytes below a list, by depth and id
         self._reloading = threading.Lock()
         self._reloaded = 0
-        self._keep = keep
+        self._keep, self._cache = keep, cache
         self._kept: OrderedDict[tuple[bytes, int], memoryview] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -56,20 +59,41 @@ class BlobReader:
             if kept is not None:
                 self._kept.move_to_end(key)
                 return kept
-        opened = self.fetch_segment(place)
+        opened = self._open(place)
         with self._lock:
             self._kept[key] = opened
             while len(self._kept) > self._keep:
                 self._kept.popitem(last=False)
         return opened
 
-    def fetch_segment(self, place: Place) -> memoryview:
-        """Read and open a segment, past the kept ones, from wherever it is whole."""
+    def _open(self, place: Place) -> memoryview:
+        cache = None if place.type == BlobType.DATA else self._cache
+        cached = None if cache is None else cache.get(place.pack.id, place.start, place.sealed)
+        if cached is not None:
+            return self.open_segment(place, cached)
+        try:
+            sealed, opened = self._fetch_segment(place)
+        except Damaged:  # asked for once more: one bad reply is no damage
+            sealed, opened = self._fetch_segment(place)
+        if cache is not None:
+            cache.put(place.pack.id, place.start, sealed)
+        return opened
 
-        def read(backend: Backend) -> memoryview:
-            return self.open_segment(place, self._fetch(backend, place.pack, place.start, place.sealed))
+    def _fetch_segment(self, place: Place) -> tuple[memoryview, memoryview]:
+        """A segment as it is stored, and opened, from wherever it is whole."""
+
+        def read(backend: Backend) -> tuple[memoryview, memoryview]:
+            sealed = self._fetch(backend, place.pack, place.start, place.sealed)
+            return sealed, self.open_segment(place, sealed)
 
         return first_whole(self._backend, names.pack(place.pack.id), read)
+
+    def _forget(self, place: Place) -> None:
+        """One reply that came wrong must not stick: the next look reads the store."""
+        with self._lock:
+            self._kept.pop((place.pack.id, place.start), None)
+        if self._cache is not None:
+            self._cache.remove(place.pack.id, place.start, place.sealed)
 
     def fetch(self, pack: PackRow, start: int, length: int) -> memoryview:
         """Bytes of a pack, not yet verified."""
@@ -126,6 +150,7 @@ class BlobReader:
             try:
                 return self.verified(blob, blob_type, place, self.segment(place))
             except (Damaged, NotFound) as e:
+                self._forget(place)
                 last = e
         if last is None:
             raise Damaged(f"blob {blob.hex()[:16]} is in no index")

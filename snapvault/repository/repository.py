@@ -10,8 +10,9 @@ from typing import Any
 
 from blake3 import blake3
 
-from snapvault.backend.guard import CancelBackend, OneProcess
-from snapvault.backend.limit import LimitBackend
+from snapvault.backend.control import controlled
+from snapvault.backend.guard import OneProcess
+from snapvault.backend.metrics import Metrics, metrics
 from snapvault.backend.protocol import Backend
 from snapvault.backend.wrapper import innermost, rewrapped
 from snapvault.crypto.recovery import RecoveryKey
@@ -26,7 +27,7 @@ from snapvault.repository.careful import CarefulBackend
 from snapvault.repository.chain import EVIDENCE, REGISTER, Chain
 from snapvault.repository.credentials import ClientKey, Credential
 from snapvault.repository.failover import SILENT, FailoverBackend, ReadFrom
-from snapvault.repository.history import History, Slot
+from snapvault.repository.history import History, Reading, Slot
 from snapvault.repository.index import BlobIndex, build_table
 from snapvault.repository.keyring import RECOVERY_ROLE, Keyring, open_keyring, recovery_key_pair
 from snapvault.repository.keysets import keyset_numbers, newest_keyset, read_config, read_keyset
@@ -36,6 +37,7 @@ from snapvault.repository.pins import Pins
 from snapvault.repository.places import Places, Unreachable
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.replica import Standing, standing
+from snapvault.repository.segments import segment_cache
 from snapvault.repository.sessions import Sessions
 from snapvault.repository.site import Site
 from snapvault.repository.slots import open_slot
@@ -93,15 +95,11 @@ class Vault:
         return str(getattr(innermost(self.backend), "address", self.backend.url))
 
     def limited(self, control: Control | None) -> "Vault":
-        """A view of this repository that keeps to the bandwidth of ``control`` and stops reading when it is cancelled.
+        """A view of this repository that keeps to the limits of ``control`` and stops reading when it is cancelled.
 
         It shares everything else, what was read of index and history included.
         """
-        backend = self.backend
-        if control is not None and control.limits is not None and (rate := control.limits.bandwidth):
-            backend = LimitBackend(backend, upload=rate, download=rate, cancel=control.cancel)
-        if control is not None and control.cancel is not None:
-            backend = CancelBackend(backend, control.cancel)
+        backend = controlled(self.backend, control)
         return self if backend is self.backend else self.through(backend)
 
     def reading(self) -> "Vault":
@@ -152,6 +150,10 @@ class Vault:
         if self.closed:
             raise InvalidInput("the repository was closed; open it again")
         self._process.check()
+
+    def metrics(self) -> Metrics:
+        """What was asked of the store so far, by whoever works on this repository or on a view of it."""
+        return metrics(self._process)
 
     @property
     def forked(self) -> bool:
@@ -209,8 +211,11 @@ class Vault:
                 log.warning("%d packs that no index names were found by their own directories", self.loader.unnamed)
             return self._index
 
-    def reader(self, domain: DomainId | None = None) -> BlobReader:
-        """Reads blobs, of one domain if it is given; RoleRequired."""
+    def reader(self, domain: DomainId | None = None, *, cached: bool = False) -> BlobReader:
+        """Reads blobs, of one domain if it is given; RoleRequired.
+
+        ``cached``: folders that were read before may come from the local cache; else the store itself is seen.
+        """
         self.ring.require_read("open stored data")
 
         def view(index: BlobIndex) -> BlobIndex:
@@ -226,7 +231,8 @@ class Vault:
         reloads: list[Callable[[], BlobIndex]] = [partial(reload, None)]
         reloads += [partial(reload, domain)] if domain is not None else []
         reloads += [last_resort] if self.ring.removed else []
-        return BlobReader(self.backend, self.ring, self.sessions, view(self.index()), reloads)
+        kept = segment_cache(self.cache, self.ring, self.backend) if cached else None
+        return BlobReader(self.backend, self.ring, self.sessions, view(self.index()), reloads, cache=kept)
 
     def shared_reader(self, domain: DomainId) -> BlobReader:
         """One reader for all that read here and there, so that none opens again what another just opened.
@@ -236,19 +242,25 @@ class Vault:
         with self._lock:
             stand, known = (self.index(), self.backend), self._readers.get(domain)
             if known is None or known[0] != stand or known[1].remembers > MEASURES_KEPT:
-                known = self._readers[domain] = stand, self.reader(domain)
+                known = self._readers[domain] = stand, self.reader(domain, cached=True)
             return known[1]
 
     def commit_slots(self) -> tuple[list[Slot], list[Damaged]]:
-        """All commit slots that count, and what is wrong: with others, and with what this client saw here before.
+        """All commit slots that count, and what is wrong: with others, and with what this client saw here before."""
+        reading = self.read_history()
+        return reading.accepted, reading.problems
+
+    def read_history(self) -> Reading:
+        """The same, with what does not count.
 
         Compared is what was pinned before the listing began, since another thread may commit meanwhile.  What is seen
         is pinned, and kept when the repository is closed.
         """
         pinned = dict(self.pins.site.records)
-        slots, problems = self.history.slots()
-        self.see(slots)
-        return slots, problems + self.sessions.problems + _rolled_back(pinned, slots)
+        reading = self.history.read()
+        self.see(reading.accepted)
+        gone = _rolled_back(pinned, reading.accepted)
+        return replace(reading, problems=reading.problems + self.sessions.problems + gone)
 
     def see(self, slots: list[Slot]) -> None:
         """Pin commit slots; kept when the repository is closed."""
@@ -266,6 +278,7 @@ class Vault:
         """Write the pins, let go of connections.  Idempotent."""
         if not self.closed:
             if not self.forked:
+                log.debug("%s was asked: %s", self._process.url, self.metrics())
                 self.pins.save()
                 self._store.backend.close()
                 if self._places is not None:

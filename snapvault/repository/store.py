@@ -1,5 +1,6 @@
 """The backend together with the local cache of its immutable objects."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from snapvault.backend.names import total
@@ -8,7 +9,7 @@ from snapvault.format import names
 from snapvault.format.pack import MAX_PACK
 from snapvault.format.wire import MAX_RECORD, FormatError, check_frame
 from snapvault.foundation.ahead import ahead
-from snapvault.foundation.errors import Damaged
+from snapvault.foundation.errors import Damaged, FormatTooNew
 from snapvault.repository.cache import Cache
 
 TRIES = 3  # reads of an object that comes damaged
@@ -38,13 +39,28 @@ def limit_of(name: str) -> int:
 def fetch(backend: Backend, name: str, size: int | None = None) -> bytes:
     """A whole object, but no more of it than its kind may have; FormatError, NotFound.
 
-    ``size``: what a listing said of it, which saves a request.
+    ``size``: what a listing said of it, which saves a request.  What comes damaged is asked for again, since one bad
+    reply must not stick; what still is comes as it is.  Packs and rescue files have no frame that tells.
     """
     if size is None:
         size = backend.head(name).size
     if size > limit_of(name):
         raise FormatError(f"{name} has {size} bytes, more than the format allows", affected=[name])
+    for _ in range(0 if name.startswith((names.PACKS, *names.RESCUE)) else TRIES - 1):
+        with contextlib.suppress(Damaged):
+            data = backend.get(name, 0, size)
+            if _is_whole(data):
+                return data
     return backend.get(name, 0, size)
+
+
+def _is_whole(data: bytes) -> bool:
+    with contextlib.suppress(FormatTooNew):
+        try:
+            check_frame(data)
+        except Damaged:
+            return False
+    return True
 
 
 def holds(backend: Backend, name: str, parts: Sequence[Buffer]) -> bool:
@@ -78,15 +94,12 @@ class Store:
         return self.fresh(name, size, keep=keep)
 
     def fresh(self, name: str, size: int | None = None, *, keep: bool = True) -> bytes:
-        """The same, as the store has it now.  What comes damaged is asked for again: one bad reply must not stick."""
-        for left in range(TRIES - 1, -1, -1):
-            try:
-                data = fetch(self.backend, name, size)
-                check_frame(data)
-                break
-            except Damaged as e:
-                if not left:
-                    raise type(e)(f"{name}: {e.message}", affected=[name]) from e
+        """The same, as the store has it now."""
+        try:
+            data = fetch(self.backend, name, size)
+            check_frame(data)
+        except Damaged as e:
+            raise type(e)(f"{name}: {e.message}", affected=[name]) from e
         if keep:
             self.cache.put("objects/" + name, data)
         return data
