@@ -60,6 +60,8 @@ def check(
         if given("read_data", "no_key", "site", "mend", "dry_run", "extend_locks", "wait", "lease", "exclusive"):
             raise InvalidInput("--repair-from stands alone", hint="it reads everything, and needs no key")
         return _heal(settings, other)
+    if extend_locks and (no_key or mend):
+        raise InvalidInput("--extend-locks belongs to a check with a key that repairs nothing")
     if mend:
         if no_key:
             raise InvalidInput("a repair needs a key", hint="that of the owner or a maintainer")
@@ -74,8 +76,6 @@ def check(
         raise InvalidInput("--no-key reads everything anyway", hint="leave --read-data out")
     if site is not None and not no_key:
         raise InvalidInput("only what is read without opening it is attested", hint="--attest belongs to --no-key")
-    if extend_locks and (no_key or mend):
-        raise InvalidInput("--extend-locks belongs to a check with a key", hint="leave the other options out")
     share = 0.0 if read_data is None else _share(read_data)
     if no_key:
         with long_operation(settings.out, limits=settings.limits()) as control:
