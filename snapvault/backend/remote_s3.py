@@ -164,8 +164,10 @@ class S3Driver:
         token: dict[str, str] = {}
         while True:
             page = self._page(prefix, **token)
+            if "IsTruncated" not in page:  # anything at all, and nothing, is understood as an empty listing
+                raise StoreUnavailable(f"what {self.place} sent is no listing")
             yield page.get("Contents", ())
-            if not page.get("IsTruncated"):
+            if not page["IsTruncated"]:
                 return
             following = {"ContinuationToken": page.get("NextContinuationToken", "")}
             if following == token or not following["ContinuationToken"]:

@@ -202,6 +202,14 @@ def test_a_listing_that_breaks_off_is_an_error(stub: Stub, backend: FsspecBacken
     assert len(stub.seen) == 2
 
 
+@pytest.mark.parametrize("body", ["", "<html></html>", "<html><body>Log in</body></html>", "<ListBucketResult/>"])
+def test_what_is_no_listing_is_not_an_empty_one(stub: Stub, backend: FsspecBackend, body: str) -> None:
+    """botocore finds nothing in it, and a prune would take that for an empty repository."""
+    stub.script = [Answer(body=body.encode())]
+    with pytest.raises(StoreUnavailable, match="no listing"):
+        list(backend.list())
+
+
 def test_a_cancelled_request_is_no_success(backend: FsspecBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """fsspec's sync() gives None then."""
 
