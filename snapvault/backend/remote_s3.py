@@ -155,6 +155,8 @@ class S3Driver:
     def _page(self, prefix: str, **where: str) -> Mapping[str, Any]:
         """One page of a listing; StoreUnavailable if it does not hold what it says."""
         page = self.ask("list_objects_v2", Prefix=prefix, MaxKeys=PAGE, **where)
+        if "IsTruncated" not in page:  # anything at all, and nothing, is understood as an empty listing
+            raise StoreUnavailable(f"what {self.place} sent is no listing")
         items = page.get("Contents", ())
         if page.get("KeyCount", len(items)) != len(items):
             raise StoreUnavailable(f"{self.place} sent {len(items)} of {page['KeyCount']} names below {prefix}")
@@ -164,8 +166,6 @@ class S3Driver:
         token: dict[str, str] = {}
         while True:
             page = self._page(prefix, **token)
-            if "IsTruncated" not in page:  # anything at all, and nothing, is understood as an empty listing
-                raise StoreUnavailable(f"what {self.place} sent is no listing")
             yield page.get("Contents", ())
             if not page["IsTruncated"]:
                 return
