@@ -53,6 +53,11 @@ class PlaceState:
         """How many of PROOFS were reached, each with those before it."""
         return next((at for at, step in enumerate(PROOFS) if not self.steps[step].good), len(PROOFS))
 
+    @property
+    def good(self) -> int:
+        """How many of PROOFS are good, whatever is below them."""
+        return sum(self.steps[step].good for step in PROOFS)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {"site": self.site, "owed": self.owed, "steps": {s: m.to_dict() for s, m in self.steps.items()}}
@@ -134,7 +139,7 @@ class _Judge:
 
     def state(self) -> DatasetState:
         """All of it."""
-        places = sorted(map(self._place, self._sites), key=lambda p: -p.height)
+        places = sorted(map(self._place, self._sites), key=lambda p: (-p.height, -p.good))
         steps = {DECLARED: Mark(GOOD, at=self._since), BACKED_UP: self._backed_up(), **self._copies(places)}
         steps |= _highest(steps[BACKED_UP], places)
         objectives = {FRESHNESS: self._freshness(), RECOVERY: self._recovery(places[0].site)}

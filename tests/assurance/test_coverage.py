@@ -150,6 +150,12 @@ def test_listing_is_not_reading(fleet: Fleet) -> None:
     assert values(fleet.state("orders")) == "ggguuu"
 
 
+def test_what_was_read_before_it_came_was_not_read(fleet: Fleet) -> None:
+    fleet.folds.clear()
+    fleet.attest("second", [], age=0.15, read=True)
+    assert values(fleet.state("orders")) == "ggguuu"  # it was listed since, and that is not reading
+
+
 def test_damage_of_which_a_site_cannot_tell_whose_it_is_leaves_it_unknown(fleet: Fleet) -> None:
     fleet.folds.clear()
     fleet.drill("orders", "second", age=2)
@@ -160,6 +166,7 @@ def test_damage_of_which_a_site_cannot_tell_whose_it_is_leaves_it_unknown(fleet:
 
 
 def test_nothing_there_is_no_damage(fleet: Fleet) -> None:
+    fleet.folds.clear()
     fleet.drill("orders", "second", age=2)
     fleet.attest("second", [], age=0.05, read=True)
     assert fleet.state("orders").steps["intact"].good

@@ -106,6 +106,7 @@ def test_wheel_with_the_compiler_of_this_machine(sources: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {"snapvault/py.typed", "snapvault/_native.pyi", "snapvault/rescue/rescue-1.py"} <= set(names)
+    assert "snapvault/report/board.css" in names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"snapvault"}
 
