@@ -10,7 +10,7 @@ from snapvault.demo.datasets import STALE, Kind
 from snapvault.foundation.errors import InvalidInput
 
 # How many of a kind there are for each of the others; whatever is not listed: EACH.
-EACH, RARE = 3, {"visits": 1, "services": 1}
+EACH, RARE = 5, {"visits": 1, "services": 1}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,10 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from snapvault.assurance.probes.postgres import DATABASE
 from snapvault.demo import tables
 from snapvault.demo.damage import encrypt_all
+from snapvault.foundation.errors import SourceError
 
 if TYPE_CHECKING:
     from snapvault.assurance.probes.postgres import Cluster
@@ -102,16 +104,17 @@ def _dump(cluster: "Cluster") -> Make:
 
     def make(folder: Path, chance: Random) -> None:
         rows, seed = ROWS + chance.randrange(2000), chance.random()
-        cluster.psql(
-            "-c", f"DROP TABLE IF EXISTS visits, places; SELECT setseed({seed});"
+        sql = (
+            f"DROP TABLE IF EXISTS visits, places; SELECT setseed({seed});"
             "CREATE TABLE places AS SELECT n AS id, md5(random()::text) AS name FROM generate_series(1, 20) n;"
             "CREATE TABLE visits AS SELECT n AS id, random() AS fee, 1 + n % 20 AS place "
-            f"FROM generate_series(1, {rows}) n",
-        )  # fmt: skip
+            f"FROM generate_series(1, {rows}) n"
+        )
         form, name = chance.choice((("plain", "visits.sql"), ("custom", "visits.dump"), ("directory", "visits")))
-        done = cluster.client("pg_dump", f"--format={form}", f"--file={folder / name}", "probe")
-        if done.returncode:
-            raise RuntimeError(f"pg_dump failed: {done.stderr}")
+        argv = [f"--format={form}", f"--file={folder / name}", DATABASE]
+        for done in (cluster.client("psql", "-X", "-q", "-d", DATABASE, "-c", sql), cluster.client("pg_dump", *argv)):
+            if done.returncode:
+                raise SourceError(f"PostgreSQL makes no dump: {done.stderr.strip()[-300:]}")
 
     return make
 

@@ -26,7 +26,8 @@ from snapvault.demo.cast import Numbers, Part, cast
 from snapvault.demo.datasets import kinds
 from snapvault.demo.display import Display
 from snapvault.foundation.ahead import ahead
-from snapvault.foundation.errors import Conflict, SnapvaultError
+from snapvault.foundation.errors import Conflict, SnapvaultError, SourceError
+from snapvault.foundation.words import count
 
 if TYPE_CHECKING:
     from snapvault.assurance.probes.postgres import Cluster
@@ -179,7 +180,10 @@ class Incident:
         self._drill(repo, repo, "", kept)
         n = self._numbers
         promised = dict(zip(LADDER, (n.declared, n.backed_up, 0, n.readable, n.readable, n.alive), strict=True))
-        told = (f"declared, and copies asked for, on {asked:%d %B %Y}", f"{len(hit)} objects of the store damaged")
+        told = (
+            f"declared, and copies asked for, on {asked:%d %B %Y}",
+            f"{count(len(hit), 'object')} of the store damaged",
+        )
         return Act("Act one: the incident", told, self._board(repo), promised)
 
     def _backup(self, repo: snapvault.Repository, what: str, parts: Sequence[Part], at: datetime | None = None) -> None:
@@ -203,7 +207,9 @@ class Incident:
             self._attest()
         self._drill(repo, repo, "", self.parts)
         snapvault.replicate(os.fspath(self._first), os.fspath(self._second))  # the evidence, too
-        told = (f"{repaired.packs_salvaged} packs repaired, {copied.objects:,} objects copied to the second site",)
+        told = (
+            f"{count(repaired.packs_salvaged, 'pack')} repaired, {copied.objects:,} objects copied to the second site",
+        )
         return Act("Act two: everything in order", told, self._board(repo), self._all())
 
     def _backup_all(self, repo: snapvault.Repository) -> None:
@@ -231,7 +237,9 @@ class Incident:
     def _encrypt(self) -> tuple[str, ...]:
         """The whole first site: the store, and the data that it was made of."""
         program: list[str | Path] = [sys.executable, "-m", damage.__name__, self._first, self._sources]
-        done = subprocess.run(program, capture_output=True, text=True, check=True)
+        done = subprocess.run(program, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SourceError(f"the script that encrypts in place failed: {done.stderr.strip()[-300:]}")
         found = json.loads(done.stdout)
         try:
             snapvault.open(self._first, password=self._password).close()

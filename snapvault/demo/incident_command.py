@@ -90,7 +90,7 @@ def figures(incident: Incident, acts: Sequence[Act]) -> Iterator[str]:
     for step in LADDER:
         yield f"{step:14}" + "".join(f"{act.funnel[step]:>9,}" for act in acts)
     last, f = acts[-1], incident.figures
-    kinds = ", ".join(f"{number:,} {what}" for what, number in sorted(of_kinds(incident.parts).items()))
+    kinds = ", ".join(f"{what} {number:,}" for what, number in sorted(of_kinds(incident.parts).items()))
     yield ""
     yield f"kinds: {kinds}"
     yield from (f"left out: {why}" for why in incident.left_out)
