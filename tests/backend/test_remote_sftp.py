@@ -128,6 +128,16 @@ def test_fsync_on_the_server(daemon: Daemon, monkeypatch: pytest.MonkeyPatch, sa
     assert sorted(os.listdir(daemon.data / "repo")) == ([] if fails else ["a", "b"])
 
 
+@pytest.mark.parametrize(("server", "syncs"), [("openssh", True), ("rclone_sftp", False)])
+def test_which_server_syncs(request: pytest.FixtureRequest, server: str, syncs: bool) -> None:
+    """As the page has it: OpenSSH knows the extension, rclone does not."""
+    backend = FsspecBackend(*request.getfixturevalue(server)(), create=True)
+    backend.put("a", [b"x"])
+    driver: Any = backend._driver
+    assert driver._syncs == syncs
+    backend.close()
+
+
 def test_channels_are_used_again(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     import paramiko
 
