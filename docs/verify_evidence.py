@@ -39,7 +39,7 @@ def main() -> int:
     options = parser.parse_args()
     with open(options.file, encoding="utf-8") as f:
         export = json.load(f)
-    if export.get("format") != FORMAT:
+    if export.get("format") != FORMAT or not {"repository", "keys", "records"} <= export.keys():
         print(f"this is no export that this program knows: {export.get('format')!r}")
         return 1
     named = {k["public"]: k for k in export["keys"] if k["role"] in SIGNERS}

@@ -174,10 +174,11 @@ def evidence(repo: "Repository", *, dataset: str | None = None) -> Iterator[Evid
 
 
 def newest_first(vault: Vault) -> Iterator[Link]:
-    """The records that count, one by one."""
+    """The records that count and say something, one by one."""
     ledger = Ledger(vault)
     ledger.update()
-    sizes = {n: s for n, s in vault.evidence.listed().items() if names.content_digest(n) in ledger.table.known}
+    wanted = ledger.table.known - ledger.table.mute.keys()
+    sizes = {n: s for n, s in vault.evidence.listed().items() if names.content_digest(n) in wanted}
     # Opened twice, from the cache mostly: all of them at once may be more than memory should hold.
     order = [(k.record.time, k.number, k.name) for k in vault.evidence.each(sizes) if isinstance(k, Link)]
     newest = {name: sizes[name] for _, _, name in sorted(order, reverse=True)}

@@ -18,9 +18,8 @@ from snapvault.format.wire import FormatError, pack, unpack
 from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import HolderId
-from snapvault.repository.chain import End, Link
+from snapvault.repository.chain import EVIDENCE, End, Link, rolled_back
 from snapvault.repository.repository import Vault
-from snapvault.repository.statefile import StateFile
 from snapvault.repository.trust import Untrusted
 
 AHEAD = timedelta(days=1)  # that clocks may differ
@@ -85,6 +84,7 @@ class _Table:
     known: set[bytes] = field(default_factory=set)  # digests of those that count
     missing: set[bytes] = field(default_factory=set)  # that they follow, and that are not there
     ends: dict[bytes, int] = field(default_factory=dict)  # that nothing follows, and their numbers
+    mute: dict[bytes, str] = field(default_factory=dict)  # of those that count: what says nothing, and why
     results: int = 0
     folds: dict[Key, Fold] = field(default_factory=dict)
 
@@ -95,8 +95,7 @@ class Ledger:
     def __init__(self, vault: Vault) -> None:
         vault.ring.require_read("open the evidence")
         self._vault, self._chain = vault, vault.evidence
-        self._pins = StateFile(vault.pins.folder, "evidence", vault.backend.url)
-        self._seen = {bytes.fromhex(d): int(n) for d, n in self._pins.read().get("ends", {}).items()}
+        self._seen = {bytes.fromhex(digest): number for digest, number in vault.pins.site.evidence.items()}
         self.problems: list[Damaged] = []
         self.table = _Table()
 
@@ -112,11 +111,12 @@ class Ledger:
         self._read(new)
         if len(self.table.known) != before:
             self._keep()
-        self._tell_missing(there)
+        self._tell(there)
 
     def pin(self) -> None:
         """Remember the ends: whoever drops the newest records from the store is found out."""
-        self._pins.write({"ends": {end.digest.hex(): end.number for end in self.ends()}})
+        self._vault.pins.site.evidence = {end.digest.hex(): end.number for end in self.ends()}
+        self._vault.pins.save()
 
     def ends(self) -> list[End]:
         """What the next record follows: also what this client saw here, and is gone, so that everybody learns of it."""
@@ -165,13 +165,13 @@ class Ledger:
         try:
             self._fold(link)
         except FormatError as e:
-            self.problems.append(FormatError(f"{link.name} says nothing: {e.message}", affected=[link.name]))
+            table.mute[link.digest] = e.message
 
     def _fold(self, link: Link) -> None:
-        limit = datetime.fromtimestamp(now_ns() / 1e9, UTC) + AHEAD
-        for row in rows_of(link):
-            if row.headline.began > limit:
-                raise FormatError(f"a drill of {row.headline.began.isoformat()} is still to come")
+        limit, rows = datetime.fromtimestamp(now_ns() / 1e9, UTC) + AHEAD, list(rows_of(link))
+        if late := [row.headline.began for row in rows if row.headline.began > limit]:
+            raise FormatError(f"a drill of {late[0].isoformat()} is still to come")
+        for row in rows:
             head = row.headline
             self.table.folds.setdefault((head.dataset, head.site), Fold()).add(row)
             self.table.results += 1
@@ -180,15 +180,16 @@ class Ledger:
         """Ends that this client saw here, and that are neither there nor followed by anything that is."""
         return {d: n for d, n in self._seen.items() if d not in self.table.known and d not in self.table.missing}
 
-    def _tell_missing(self, there: set[bytes]) -> None:
+    def _tell(self, there: set[bytes]) -> None:
+        for digest, why in sorted(self.table.mute.items()):
+            name = names.EVIDENCE + digest.hex()
+            self.problems.append(FormatError(f"{name} says nothing: {why}", affected=[name]))
         for digest in sorted(self.table.missing - there):
             name = names.EVIDENCE + digest.hex()
             self.problems.append(Damaged(f"{name} is missing: another record follows it", affected=[name]))
         for digest, number in sorted(self._lost().items()):
             if digest not in there:
-                name = names.EVIDENCE + digest.hex()
-                why = f"{name}, record {number} of the chain, is gone: this client saw it here"
-                self.problems.append(Untrusted(why, affected=[name]))
+                self.problems += rolled_back({digest.hex(): number}, (), EVIDENCE)
 
     # -- the cached table ----------------------------------------------------------------------------------------
 
@@ -224,8 +225,8 @@ def _is_in(name: str, known: set[bytes]) -> bool:
 def _dump(table: _Table) -> bytes:
     return pack(
         [
-            b"".join(sorted(table.known)), b"".join(sorted(table.missing)), sorted(table.ends.items()), table.results,
-            [[*key, _dump_fold(fold)] for key, fold in table.folds.items()],
+            b"".join(sorted(table.known)), b"".join(sorted(table.missing)), sorted(table.ends.items()), table.mute,
+            table.results, [[*key, _dump_fold(fold)] for key, fold in table.folds.items()],
         ]
     )  # fmt: skip
 
@@ -236,8 +237,8 @@ def _dump_fold(fold: Fold) -> list[Any]:
 
 
 def _load(data: memoryview) -> _Table:
-    known, missing, ends, results, folds = unpack(data)
-    table = _Table(set(_each(known)), set(_each(missing)), dict(ends), results)
+    known, missing, ends, mute, results, folds = unpack(data)
+    table = _Table(set(_each(known)), set(_each(missing)), dict(ends), mute, results)
     for dataset, site, (rows, drills, samples, newest) in folds:
         fold = Fold(drills=drills, samples=samples, newest=newest and datetime.fromisoformat(newest))
         for what, record, number, time, holder, text in rows:

@@ -81,6 +81,10 @@ def test_every_verb(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> N
     run("register check", code=3)
     run("status", code=21)
     run("backup", "--all", item="item (--all)", summary="summary (--all)")
+    run("drill", "d", "--scratch", tmp_path / "scratch")
+    run("evidence list", "d")
+    run("evidence verify")
+    run("evidence export", tmp_path / "evidence.json")
     run("site push", "--all", code=1, item="item (--all)", summary="summary (--all)")
     run("forget", "--all", "--dry-run", item="item (of rules)")
     run("forget", "--prune")
@@ -111,6 +115,7 @@ def test_every_verb(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> N
     verbs |= {f"snapshots {v}" for v in ("tag", "hold", "release", "undelete")}
     verbs = {*verbs, *(f"site {v}" for v in ("add", "list", "remove", "push", "pull", "promote"))} - {"site"}
     verbs = {*verbs, *(f"register {v}" for v in ("import", "list", "check", "retire"))} - {"register"}
+    verbs = {*verbs, *(f"evidence {v}" for v in ("list", "verify", "export"))} - {"evidence"}
     assert {v for v, _ in documented()} == verbs | {"all", "command"}  # "command" heads the table
 
 

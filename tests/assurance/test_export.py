@@ -1,0 +1,231 @@
+"""Evidence for strangers: what docs/verify_evidence.py takes, and every way to cheat that it must name."""
+
+import base64
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import snapvault
+from snapvault import Repository
+from snapvault.assurance.evidence_page import write_page
+from snapvault.format.evidence import encode_evidence
+from snapvault.repository.keyring import HolderKeys
+from tests.assurance.results import held
+from tests.assurance.test_evidence import forged
+from tests.repos import again, make
+
+ROOT = Path(snapvault.__file__).parents[1]
+Export = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """With four records: of the owner, of a reader, and one of two datasets."""
+    place = tmp_path_factory.mktemp("export")
+    found = make(place / "repo")
+    snapvault.add_key(again(found), "reader", "ada", file=place / "ada")
+    snapvault.add_key(again(found), "writer", "client", file=place / "client")
+    reader = snapvault.open(found.url, keys=snapvault.KeyFile(place / "ada"))
+    snapvault.record_evidence(again(found), [held(days_ago=4)])
+    snapvault.record_evidence(reader, [held("payments", days_ago=3, value="fail")])
+    snapvault.record_evidence(again(found), [held(days_ago=2), held("payments", days_ago=2)])
+    snapvault.record_evidence(again(found), [held("ünïcode", days_ago=1)])
+    return found
+
+
+@pytest.fixture(scope="module")
+def written(repo: Repository) -> Export:
+    return export(repo)
+
+
+def export(repo: Repository, **options: Any) -> Export:
+    parts: list[str] = []
+    snapvault.export_evidence(again(repo), parts.append, **options)
+    return dict(json.loads("".join(parts)))
+
+
+def verify(given: Export, place: Path, *argv: str) -> tuple[int, str]:
+    """As a stranger does it, without anything of snapvault."""
+    (place / "evidence.json").write_text(json.dumps(given))
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-X", "importtime", ROOT / "docs/verify_evidence.py", place / "evidence.json", *argv],
+        capture_output=True, text=True, check=False, env=env, cwd=place,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "blake3" in imported and not imported & {"snapvault", "msgpack"}
+    return done.returncode, done.stdout
+
+
+def key_of(given: Export, name: str) -> str:
+    return next(str(k["public"]) for k in given["keys"] if k["name"] == name)
+
+
+def test_an_export_is_verified(written: Export, tmp_path: Path) -> None:
+    code, said = verify(written, tmp_path)
+    assert code == 0 and "4 records, the content of 4 shown: all verified" in said
+    assert key_of(written, "owner") in said and "compare them" in said
+    results = [r["dataset"] for record in written["records"] for r in record["content"]["results"]]
+    assert sorted(results) == ["orders", "orders", "payments", "payments", "ünïcode"]
+
+
+def test_with_the_keys_that_one_trusts(written: Export, tmp_path: Path) -> None:
+    owner, ada = key_of(written, "owner"), key_of(written, "ada")
+    code, said = verify(written, tmp_path, "--key", owner, "--key", ada)
+    assert code == 0 and "compare them" not in said
+    code, said = verify(written, tmp_path, "--key", owner)
+    assert code == 1 and said.count("not signed with a key that is trusted") == 1
+
+
+def test_of_one_dataset(repo: Repository, tmp_path: Path) -> None:
+    """The chain can be followed, and what says nothing of the dataset stays sealed."""
+    given = export(repo, dataset="ünïcode")
+    assert [("content" in r) for r in given["records"]] == [True, False, False, False]
+    code, said = verify(given, tmp_path)
+    assert code == 0 and "4 records, the content of 1 shown: all verified" in said
+    assert "payments" not in json.dumps(given)
+
+
+def edit_a_result(given: Export) -> None:
+    given["records"][2]["content"]["results"][0]["outcome"] = "pass"
+
+
+def drop_a_record(given: Export) -> None:
+    del given["records"][1]
+
+
+def swap_two_contents(given: Export) -> None:
+    one, two = given["records"][0], given["records"][3]
+    one["content"], two["content"] = two["content"], one["content"]
+
+
+def change_the_object(given: Export) -> None:
+    data = bytearray(base64.b64decode(given["records"][1]["object"]))
+    data[len(data) // 2] ^= 1
+    given["records"][1]["object"] = base64.b64encode(data).decode()
+
+
+def say_another_number(given: Export) -> None:
+    given["records"][0]["number"] = 9
+
+
+def claim_another_repository(given: Export) -> None:
+    given["repository"] = "0" * 64
+
+
+def let_a_writer_sign(given: Export) -> None:
+    """The file's own list must not make a signer of whoever may only write."""
+    given["keys"] = [{**k, "role": "writer"} for k in given["keys"]]
+
+
+def leave_the_salt_out(given: Export) -> None:
+    del given["records"][0]["salt"]
+
+
+@pytest.mark.parametrize(
+    ("cheat", "named"),
+    [
+        (edit_a_result, "2: the content shown is not what was signed"), (drop_a_record, "is missing or wrong"),
+        (swap_two_contents, "the content shown is not what was signed"),
+        (change_the_object, "1: its bytes are not those that its name states"),
+        (say_another_number, "0: it does not belong here"), (claim_another_repository, "it does not belong here"),
+        (let_a_writer_sign, "not signed with a key that is trusted"), (leave_the_salt_out, "0: 'salt'"),
+    ],
+    ids=lambda c: getattr(c, "__name__", ""),
+)  # fmt: skip
+def test_a_cheat_is_named(written: Export, tmp_path: Path, cheat: Callable[[Export], None], named: str) -> None:
+    given = copy.deepcopy(written)
+    cheat(given)
+    code, said = verify(given, tmp_path)
+    at, _, sentence = named.rpartition(": ")
+    where = f"{written['records'][int(at)]['name']}: " if at else ""
+    assert code == 1 and f"{where}{sentence}" in said and "FAULTS" in said, said
+
+
+def test_a_record_that_a_stranger_signed(repo: Repository, written: Export, tmp_path: Path) -> None:
+    """It is in no export, and in one that somebody made it is found."""
+    stranger = HolderKeys(os.urandom(32), os.urandom(32))
+    opened = again(repo)
+    body = encode_evidence([held("forged").to_dict()])
+    name = forged(opened, stranger, opened.vault.ring.seeds[1], body=body)
+    try:
+        assert name not in {r["name"] for r in export(repo)["records"]}
+        data = Path(repo.url, name).read_bytes()
+        added = {"name": name, "by": "owner", "number": 1, "object": base64.b64encode(data).decode()}
+        code, said = verify({**written, "records": [*written["records"], added]}, tmp_path)
+        assert code == 1 and f"{name}: it is not signed with a key that is trusted" in said
+    finally:
+        Path(repo.url, name).unlink()
+
+
+def test_what_is_no_export(tmp_path: Path) -> None:
+    for given in ({"format": "something else"}, {"format": "snapvault evidence 1"}, {}):
+        code, said = verify(given, tmp_path)
+        assert code == 1 and "no export" in said
+
+
+class Page(HTMLParser):
+    """Tags that are open, everything that would be fetched, and the text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+        self.fetched += [f"{tag} {k}={v}" for k, v in attrs if k in ("src", "href", "data")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def page(repo: Repository, **options: Any) -> tuple[Page, str]:
+    parts: list[str] = []
+    write_page(again(repo), parts.append, **options)
+    found, text = Page(), "".join(parts)
+    found.feed(text)
+    assert found.open == [] and found.fetched == [] and "@import" not in text and "url(" not in text
+    return found, text
+
+
+def test_the_page(repo: Repository) -> None:
+    found, text = page(repo)
+    assert text.count("<tr>") == 6 and found.text.count("✓ pass") == 4 and found.text.count("✗ fail") == 1
+    for word in (
+        "ünïcode",
+        "since the test says so",
+        "ada, record 2",
+        "nothing is missing or altered",
+        "1.2 s",
+        "pass, by restore",
+    ):
+        assert word in found.text, word
+    one, _ = page(repo, dataset="payments")
+    assert "payments" in one.text and "ünïcode" not in one.text
+
+
+def test_a_page_that_tells_of_damage_and_runs_nothing(tmp_path: Path) -> None:
+    repo = make(tmp_path / "repo")
+    (first,) = snapvault.record_evidence(again(repo), [held("<script>alert(1)</script>", value="not-run")])
+    snapvault.record_evidence(again(repo), [held("b&b")])
+    found, text = page(repo)
+    assert "script" not in found.open and "<script>" not in text and "b&b" in found.text
+    assert "? not run" in found.text
+    Path(repo.url, first.record).unlink()
+    found, _ = page(repo)
+    assert f"{first.record} is missing" in found.text and "nothing is missing" not in found.text
