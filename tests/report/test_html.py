@@ -128,6 +128,10 @@ def test_the_keyboard_reaches_what_opens(page: Path, chromium: Browser) -> None:
     focused = "document.activeElement.tagName + ' ' + document.activeElement.textContent"
     chromium.press("Tab", 9)
     assert chromium.run(focused) == "A Skip to the datasets"
+    chromium.press("Tab", 9)
+    assert chromium.run(focused) == "SUMMARY never backed up"  # no tile stands between
+    chromium.open(page)
+    chromium.press("Tab", 9)
     chromium.press("Enter", 13, "\r")
     chromium.press("Tab", 9)
     assert chromium.run(focused) == "SUMMARY never backed up"

@@ -98,7 +98,7 @@ def test_evidence_that_is_gone_is_said_and_nothing_rests_on_it(repo: Repository,
         path.unlink()
     board = snapvault.status(repo)
     assert (steps(board), board.status) == ("gguuuu", "damaged")
-    assert "this client saw it here" in board.faults[0]
+    assert "which this client saw here before, is gone" in board.faults[0]
 
 
 def test_a_snapshot_that_cannot_be_read_is_said(repo: Repository, source: Path) -> None:
