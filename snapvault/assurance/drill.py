@@ -280,17 +280,15 @@ def freshness(snapshot: Snapshot, rpo: timedelta | None, now: datetime, seen: da
     age = now - snapshot.time
     if age < -AHEAD:
         return Outcome(FAIL, f"the newest snapshot is of {snapshot.time.isoformat()}, which is still to come")
+    if rpo is not None and age > rpo:
+        return Outcome(FAIL, f"the newest snapshot is {_span(age)} old, and may be {_span(rpo)} (RPO)")
     if seen is not None and seen > snapshot.time:
         return Outcome(
             FAIL,
             f"the newest snapshot here is of {snapshot.time.isoformat()}, but a drill has seen one of "
-            f"{seen.isoformat()}: this place is behind, or plays back an old state",
+            f"{seen.isoformat()}: it was forgotten, or this place plays back an old state",
         )
-    if rpo is None:
-        return Outcome(NOT_RUN, "nothing was promised of how old the data may be (no RPO)")
-    if age > rpo:
-        return Outcome(FAIL, f"the newest snapshot is {_span(age)} old, and may be {_span(rpo)} (RPO)")
-    return PASSED
+    return Outcome(NOT_RUN, "nothing was promised of how old the data may be (no RPO)") if rpo is None else PASSED
 
 
 def recovery(times: dict[str, int], rto: timedelta | None) -> Outcome:

@@ -18,9 +18,8 @@ from snapvault.format.wire import FormatError, pack, unpack
 from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import HolderId
-from snapvault.repository.chain import End, Link
+from snapvault.repository.chain import EVIDENCE, End, Link, rolled_back
 from snapvault.repository.repository import Vault
-from snapvault.repository.statefile import StateFile
 from snapvault.repository.trust import Untrusted
 
 AHEAD = timedelta(days=1)  # that clocks may differ
@@ -96,8 +95,7 @@ class Ledger:
     def __init__(self, vault: Vault) -> None:
         vault.ring.require_read("open the evidence")
         self._vault, self._chain = vault, vault.evidence
-        self._pins = StateFile(vault.pins.folder, "evidence", vault.backend.url)
-        self._seen = {bytes.fromhex(d): int(n) for d, n in self._pins.read().get("ends", {}).items()}
+        self._seen = {bytes.fromhex(digest): number for digest, number in vault.pins.site.evidence.items()}
         self.problems: list[Damaged] = []
         self.table = _Table()
 
@@ -117,7 +115,8 @@ class Ledger:
 
     def pin(self) -> None:
         """Remember the ends: whoever drops the newest records from the store is found out."""
-        self._pins.write({"ends": {end.digest.hex(): end.number for end in self.ends()}})
+        self._vault.pins.site.evidence = {end.digest.hex(): end.number for end in self.ends()}
+        self._vault.pins.save()
 
     def ends(self) -> list[End]:
         """What the next record follows: also what this client saw here, and is gone, so that everybody learns of it."""
@@ -190,9 +189,7 @@ class Ledger:
             self.problems.append(Damaged(f"{name} is missing: another record follows it", affected=[name]))
         for digest, number in sorted(self._lost().items()):
             if digest not in there:
-                name = names.EVIDENCE + digest.hex()
-                why = f"{name}, record {number} of the chain, is gone: this client saw it here"
-                self.problems.append(Untrusted(why, affected=[name]))
+                self.problems += rolled_back({digest.hex(): number}, (), EVIDENCE)
 
     # -- the cached table ----------------------------------------------------------------------------------------
 

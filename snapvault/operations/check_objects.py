@@ -293,9 +293,10 @@ class ObjectCheck:
     def _chains(self) -> None:
         if self._vault.ring.keyset is None:
             return  # nobody can tell who signed
-        pinned = dict(self._vault.pins.site.register)
-        links, problems = self._vault.register.read()
-        problems += rolled_back(pinned, links) + self._vault.evidence.read(bodies=False)[1]
+        pins, problems = self._vault.pins.site, list[Damaged]()
+        for chain, pinned in ((self._vault.register, dict(pins.register)), (self._vault.evidence, dict(pins.evidence))):
+            links, wrong = chain.read(bodies=False)
+            problems += rolled_back(pinned, links, chain.series) + wrong
         for problem in problems:
             self.find(problem.message, *problem.affected)
 

@@ -72,7 +72,7 @@ class Chain:
     """Reads and writes the records of one series in one repository."""
 
     def __init__(self, store: Store, ring: Keyring, series: Series) -> None:
-        self._store, self._ring, self._series = store, ring, series
+        self._store, self._ring, self.series = store, ring, series
 
     def read(self, *, bodies: bool = True) -> tuple[list[Link], list[Damaged]]:
         """The records that count, each after those that it names, and what is wrong with others or missing.
@@ -96,7 +96,7 @@ class Chain:
     def listed(self) -> dict[str, int]:
         """Names and sizes of all records; RoleRequired for holders that may not read."""
         self._ring.require_role(Role.READERS, f"open the {self._label}")
-        return {o.name: o.size for o in self._store.backend.list(self._series.prefix)}
+        return {o.name: o.size for o in self._store.backend.list(self.series.prefix)}
 
     def each(self, sizes: Mapping[str, int]) -> Iterator[Link | Damaged]:
         """These records one by one, so that not all need be held; whether they count is not yet known."""
@@ -110,7 +110,7 @@ class Chain:
 
     def append(self, body: bytes, after: Iterable[Link | End]) -> Link:
         """Put one more record at these ends of the chain; durable when this returns.  RoleRequired."""
-        self._ring.require_role(self._series.roles, f"write the {self._label}")
+        self._ring.require_role(self.series.roles, f"write the {self._label}")
         before, epoch = list(after), self._ring.current.epochs[-1].number
         content, commitment = salted(body)
         sealed = seal_part(self._ring.seeds[epoch], self._label, self._context(epoch), content)
@@ -119,16 +119,16 @@ class Chain:
             tuple(sorted(link.digest for link in before)), commitment, blake3(sealed).digest(),
         )  # fmt: skip
         own = self._ring.signing
-        data = sign(self._series.kind, record.encode(), own.id, own.signer, sealed)
+        data = sign(self.series.kind, record.encode(), own.id, own.signer, sealed)
         digest = blake3(data).digest()
         name = self._name(digest)
-        settle(self._store.backend, (names.KEYSETS, self._series.prefix))  # what this names may be another's
+        settle(self._store.backend, (names.KEYSETS, self.series.prefix))  # what this names may be another's
         try:
             self._store.backend.put_if_absent(name, [data])
         except Exists:  # a put whose reply was lost, or that was left half done
             if not holds(self._store.backend, name, [data]):
                 self._store.backend.put(name, [data])
-        return Link(name, digest, record, own.id, decode_signed(self._series.kind, data), content)
+        return Link(name, digest, record, own.id, decode_signed(self.series.kind, data), content)
 
     def take_over(self, author: HolderId, said: bytes | None = None) -> None:
         """Say as the owner what this holder, who is to count no more, said last; what it followed stays vouched for.
@@ -141,17 +141,17 @@ class Chain:
 
     @property
     def _label(self) -> str:
-        return LABELS[self._series.kind]
+        return LABELS[self.series.kind]
 
     def _name(self, digest: bytes) -> str:
-        return self._series.prefix + digest.hex()
+        return self.series.prefix + digest.hex()
 
     def _context(self, epoch: int) -> bytes:
         return context_digest(self._ring.config_digest, epoch.to_bytes(8, "little"))
 
     def _open(self, name: str, data: bytes) -> Link:
         """A record that somebody signed who may, or might once; Untrusted, FormatError."""
-        digest, signed = blake3(data).digest(), decode_signed(self._series.kind, data)
+        digest, signed = blake3(data).digest(), decode_signed(self.series.kind, data)
         record = decode_chain(signed.payload)
         if record.config != self._ring.config_digest or name != self._name(digest):
             raise Untrusted("it does not belong here")
@@ -168,11 +168,11 @@ class Chain:
         return Link(name, digest, record, holder, signed, content)
 
     def _author(self, signed: Signed) -> HolderId | None:
-        keyset, roles, stated = self._ring.current, self._series.roles, {s.holder for s in signed.signatures}
+        keyset, roles, stated = self._ring.current, self.series.roles, {s.holder for s in signed.signatures}
         keys = {h.id: h.sign for h in keyset.holders if h.role in roles}
         keys |= {r.holder: r.sign for r in keyset.revocations if r.role in roles}
         for holder in sorted(keys, key=lambda h: h not in stated):
-            if signed_by(self._series.kind, signed, keys[holder]):
+            if signed_by(self.series.kind, signed, keys[holder]):
                 return holder
         return None
 
@@ -200,15 +200,18 @@ def ends(links: Iterable[Link]) -> list[Link]:
     return [link for link in known if link.digest not in followed]
 
 
-def rolled_back(pinned: Mapping[str, int], links: Iterable[Link]) -> list[Damaged]:
-    """Revisions of the register that this client saw as the newest (digest in hex -> number), and that are gone."""
+def rolled_back(pinned: Mapping[str, int], links: Iterable[Link], series: Series = REGISTER) -> list[Damaged]:
+    """Records that this client saw at the end of a chain (digest in hex -> number), and that are gone."""
     there = {link.digest.hex() for link in links}
+    what, hint = "record {} of the evidence", "'snapvault check --repair-from SITE' brings it back if a copy has it"
+    if series is REGISTER:
+        what = "revision {} of the register"
+        hint += "; if it is lost for good, import once with an empty state directory"
     return [
         Untrusted(
-            f"revision {number} of the register, which this client saw here before, is gone or damaged",
-            hint="'snapvault check --repair-from SITE' brings it back if a copy has it; if it is lost for good, import "
-            "once with an empty state directory",
-            affected=[REGISTER.prefix + digest],
+            f"{what.format(number)}, which this client saw here before, is gone or damaged",
+            hint=hint,
+            affected=[series.prefix + digest],
         )
         for digest, number in pinned.items()
         if digest not in there

@@ -18,6 +18,7 @@ class SitePins:
     keyset_digest: str = ""
     records: dict[SessionId, str] = field(default_factory=dict)  # snapshot -> BLAKE3 of its slot, hex
     register: dict[str, int] = field(default_factory=dict)  # BLAKE3 of its newest revisions, hex -> their numbers
+    evidence: dict[str, int] = field(default_factory=dict)  # the same of the records of evidence
 
 
 class Pins:
@@ -36,22 +37,26 @@ class Pins:
         mine = self._file.read()
         return SitePins(
             int(mine.get("keyset", 0)), str(mine.get("keyset_digest", "")), dict(mine.get("records", {})),
-            dict(mine.get("register", {})),
+            dict(mine.get("register", {})), dict(mine.get("evidence", {})),
         )  # fmt: skip
 
     def save(self) -> None:
         """Write them down.  A state directory that cannot be written costs only this protection.
 
-        What others pinned since this was read stays: a higher keyset, more records, and a later revision of the
-        register.
+        What others pinned since this was read stays: a higher keyset, more records, and later ends of the chains.
         """
         there = self._seen()
         newest = there if there.keyset > self.site.keyset else self.site
         records = {**there.records, **self.site.records}
-        register = max(there.register, self.site.register, key=lambda r: max(r.values(), default=0))
+        register = max(there.register, self.site.register, key=_highest)
+        evidence = max(there.evidence, self.site.evidence, key=_highest)
         self._file.write(
             {
                 "keyset": newest.keyset, "keyset_digest": newest.keyset_digest, "records": records,
-                "register": register,
+                "register": register, "evidence": evidence,
             }
         )  # fmt: skip
+
+
+def _highest(ends: dict[str, int]) -> int:
+    return max(ends.values(), default=0)

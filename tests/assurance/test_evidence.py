@@ -242,7 +242,8 @@ def test_the_newest_record_is_dropped(repo: Repository, tmp_path: Path) -> None:
     Path(repo.url, last).unlink()
     assert bad(verify(repo)) == set(), "nobody else can know"
     found = snapvault.standings(known(repo, tmp_path))
-    assert {n for p in found.problems for n in p.affected} == {last} and "this client saw it" in str(found.problems[0])
+    assert {n for p in found.problems for n in p.affected} == {last} and "this client saw" in str(found.problems[0])
+    assert snapvault.check(known(repo, tmp_path)).status == "damaged" and snapvault.check(again(repo)).status == "ok"
     snapvault.record_evidence(known(repo, tmp_path), [held()])
     assert bad(verify(repo)) == {last}
 

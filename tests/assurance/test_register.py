@@ -227,6 +227,8 @@ def test_a_revision_that_was_seen_and_is_dropped(repo: Repository, tmp_path: Pat
     assert found.status == "damaged" and found.damage[0].affected == (last,) and list(found.datasets) == ["orders"]
     assert isinstance(found.damage[0], Untrusted) and "revision 2 of the register" in str(found.damage[0])
     assert read(repo).status == "ok"  # whoever never saw it cannot know
+    with again(repo, state=state) as mine:
+        assert [getattr(read_register(mine), "status", "") for _ in range(2)] == ["damaged"] * 2
     with pytest.raises(Untrusted, match=r"the register stays as it is.*empty state directory"):
         import_register(again(repo, state=state), declared(orders=ORDERS))
     with again(repo, state=state) as mine:

@@ -18,8 +18,11 @@ from types import SimpleNamespace
 from unittest import mock
 
 import snapvault
+from snapvault.assurance.declaration import declare
+from snapvault.assurance.register import import_register
 from snapvault.backend.memory import MemoryBackend
 from snapvault.format import names
+from snapvault.format.evidence import encode_evidence
 from snapvault.format.local import GcRecord, NoteDetails, encode_heartbeat
 from snapvault.format.session import GC
 from snapvault.format.tree import Content, Node, NodeKind
@@ -177,6 +180,11 @@ def build(home: Path) -> Lab:
         snapvault.check(repo, read_data=True)  # writes down what it verified
         held = repo.snapshot(next(iter(lab.trees)))
         repo.vault.notes.add(held.id, held.slot.holder, NoteDetails(hold=True))
+        for datasets in ({"lab": {}}, {"lab": {}, "other": {"owner": "Ada"}}):
+            import_register(repo, declare({"schema": 1, "datasets": datasets}, "the lab"))
+        first = repo.vault.evidence.append(encode_evidence([]), [])
+        last = repo.vault.evidence.append(encode_evidence([]), [first])
+        repo.vault.pins.site.evidence = {last.digest.hex(): last.number}
         put_gc(repo.vault, [])
         lab.store.put(names.heartbeat(SessionId("0" * 32), 1), [encode_heartbeat(SessionId("0" * 32), 1)])
         snapvault.check(repo)

@@ -25,7 +25,8 @@ from snapvault.operations.scrub import Scrub
 
 KINDS = (
     names.CONFIG, names.KEYSETS, names.SLOTS, names.SESSIONS, names.PACKS, names.INDEX, names.SNAPSHOTS, names.NOTES,
-    names.CAPABILITIES, names.HEARTBEATS, names.GC, names.TOMBSTONES, names.VERIFIED, "RESCUE-", "rescue-",
+    names.CAPABILITIES, names.HEARTBEATS, names.GC, names.TOMBSTONES, names.VERIFIED, names.REGISTER, names.EVIDENCE,
+    "RESCUE-", "rescue-",
 )  # fmt: skip
 FLIPS = 120  # judged by everything; `long` takes LONG_FLIPS
 LONG_FLIPS = 10_000
