@@ -26,7 +26,7 @@ from snapvault.demo.cast import Numbers, Part, cast
 from snapvault.demo.datasets import kinds
 from snapvault.demo.display import Display
 from snapvault.foundation.ahead import ahead
-from snapvault.foundation.errors import Conflict, SnapvaultError, SourceError
+from snapvault.foundation.errors import SnapvaultError, SourceError
 from snapvault.foundation.words import count
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ class Incident:
         except SnapvaultError as e:
             told = f"the first site encrypted in place: {found['files']:,} files, {found['bytes']:,} bytes"
             return told, f"it says now: {e.message}"
-        raise Conflict(f"{self._first} can be opened, though all of it was overwritten")
+        raise SourceError(f"{self._first} can be opened, though all of it was overwritten")
 
     def _bring_back(self) -> snapvault.Repository:
         """Everything, with the recovery key alone, on a machine that has nothing."""
