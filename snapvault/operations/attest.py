@@ -30,7 +30,7 @@ from snapvault.repository.history import Slot
 from snapvault.repository.keyring import Keyring
 from snapvault.repository.packs import read_header
 from snapvault.repository.repository import Vault
-from snapvault.repository.store import fetch
+from snapvault.repository.store import fetch, put_own
 from snapvault.repository.trust import Untrusted, sign, signed_by
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def attest(repo: "Repository", site: str, *, read: bool = False, control: Contro
     report = scrub.run() if scrub is not None else None
     record = _Inventory(vault, reporter, scrub).record(site, report, _latest(vault, own))
     data = sign(Kind.ATTESTATION, record.encode(), own, vault.ring.signing.signer)
-    vault.backend.put_if_absent(names.attestation(own, record.time, os.urandom(8)), [data])
+    put_own(vault.backend, names.attestation(own, record.time, os.urandom(8)), data)
     _thin_out(vault, own)
     return _shown(vault.ring.name_of(own), record, report)
 

@@ -34,7 +34,7 @@ from snapvault.repository.loader import Entry
 from snapvault.repository.replica import Standing
 from snapvault.repository.repository import Vault
 from snapvault.repository.session import Session
-from snapvault.repository.store import fetch
+from snapvault.repository.store import fetch, put_own
 from snapvault.repository.trust import sign
 from snapvault.repository.writer import BlobWriter
 
@@ -141,7 +141,7 @@ class GarbageCollection:
         keys = self._vault.ring.signing
         record = GcRecord(self._vault.ring.config_digest, self._session.sid, tuple(sorted(self._job.condemned)))
         name = names.GC + self._session.sid
-        self._vault.backend.put_if_absent(name, [sign(Kind.GC, record.encode(), keys.id, keys.signer)])
+        put_own(self._vault.backend, name, sign(Kind.GC, record.encode(), keys.id, keys.signer))
 
     def _was_revoked(self) -> bool:
         with suppress(SnapvaultError):

@@ -9,7 +9,7 @@ from blake3 import blake3
 from snapvault.backend.protocol import Backend, Exists, NotFound, ObjectInfo
 from snapvault.format import names
 from snapvault.format.wire import FormatError, check_frame
-from snapvault.foundation.errors import Damaged, StoreDenied
+from snapvault.foundation.errors import Damaged, StoreDenied, StoreUnavailable
 from snapvault.repository.store import TRIES, fetch
 
 
@@ -77,9 +77,11 @@ class ObjectCopier:
         return Outcome.HEALED
 
     def _compare(self, name: str, data: bytes) -> Outcome:
-        """What is there under its name; NotFound if it goes at this very moment."""
+        """What is there under its name; StoreUnavailable if nothing is."""
         try:
             there = self._read(self._target, name)
+        except NotFound:
+            raise StoreUnavailable(f"{self._target.url} refused {name}, as if it were there, and it is not") from None
         except Damaged:
             return self._heal(name, data)
         return Outcome.SAME if there == data else Outcome.CONFLICT

@@ -44,7 +44,7 @@ def join(source: Backend, target: Backend, config: ConfigRecord, digest: bytes) 
             f"{source.url} is a copy, and {target.url} is a source",
             hint="if that source is lost for good, 'snapvault site promote' the copy first",
         )
-    _mark(source, target, digest)
+    _mark(source, target, digest, config.owner_sign)
 
 
 def _is_known(target: Backend, digest: bytes) -> bool:
@@ -78,7 +78,7 @@ def _refuse_same(source: Backend, target: Backend) -> None:
     raise InvalidInput(f"{source.url} is to be copied onto itself: {target.url} is the same place")
 
 
-def _mark(source: Backend, target: Backend, digest: bytes) -> None:
+def _mark(source: Backend, target: Backend, digest: bytes, owner_sign: bytes) -> None:
     collected = [
         SessionId(o.name.removeprefix(names.SNAPSHOTS))
         for o in target.list(names.SNAPSHOTS + names.GC_PREFIX)
@@ -92,7 +92,9 @@ def _mark(source: Backend, target: Backend, digest: bytes) -> None:
     try:
         target.put_if_absent(names.REPLICA_MARK, [ReplicaRecord(digest, now_ns(), tuple(collected)).encode()])
     except Exists:
-        return  # another replication, which looks as we do
+        if standing(target, digest, owner_sign).replica:
+            return  # by another replication, which looks as we do
+        raise Conflict(f"{target.url} was marked, and is not a copy", hint="run it again") from None
     try:
         _refuse_busy(source, target)  # whoever begins now sees the mark once it has announced itself
     except Conflict:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
-from snapvault.backend.protocol import Exists, NotFound
+from snapvault.backend.protocol import Exists
 from snapvault.backend.wrapper import discard, settle
 from snapvault.crypto.kdf import context_digest, derive
 from snapvault.crypto.recovery import RecoveryKey
@@ -398,7 +398,7 @@ def _is_there(vault: Vault, name: str, data: bytes) -> bool:
         if there:
             settle(vault.backend, (name.rpartition("/")[0] + "/",))  # a folder's sync may be what failed
         return there
-    except (NotFound, StoreUnavailable):
+    except StoreUnavailable:
         return False
 
 

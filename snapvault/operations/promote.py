@@ -8,7 +8,7 @@ from snapvault.format.keyset import Role
 from snapvault.format.local import PromotionRecord
 from snapvault.format.wire import Kind
 from snapvault.foundation.clock import now_ns
-from snapvault.foundation.errors import Damaged, InvalidInput
+from snapvault.foundation.errors import Conflict, Damaged, InvalidInput
 from snapvault.repository.replica import Standing
 from snapvault.repository.trust import sign
 
@@ -38,4 +38,4 @@ def promote(repo: "Repository") -> None:
         vault.backend.put_if_absent(names.PROMOTED_MARK, [data])
     except Exists:
         if not vault.standing().promoted:  # by somebody else, at the same moment
-            raise
+            raise Conflict(f"{vault.backend.url} is marked as promoted, and is not") from None

@@ -26,7 +26,7 @@ from snapvault.repository.credentials import Credential
 from snapvault.repository.keyring import HolderKeys, KeysetEditor, recovery_key_pair
 from snapvault.repository.keysets import read_config
 from snapvault.repository.slots import open_slot, wrap
-from snapvault.repository.store import holds
+from snapvault.repository.store import holds, put_own
 from snapvault.repository.trust import sign
 
 SEGMENT_SIZE = 4 << 20
@@ -123,7 +123,7 @@ def _take_up(backend: Backend, credential: Credential) -> tuple[HolderKeys, byte
 def put_slot(backend: Backend, keys: HolderKeys, credential: Credential, digest: bytes) -> None:
     """Wrap a holder's keys into one more slot."""
     name, data = wrap(keys, credential, digest)
-    backend.put_if_absent(name, [data])
+    put_own(backend, name, data)
 
 
 def _put_rescue(backend: Backend) -> tuple[tuple[str, bytes], ...]:

@@ -17,7 +17,7 @@ from snapvault.foundation.ids import HolderId, SnapshotId
 from snapvault.repository.keyring import Keyring
 from snapvault.repository.sealing import open_part, seal_part
 from snapvault.repository.sessions import Sessions
-from snapvault.repository.store import Store
+from snapvault.repository.store import Store, put_own
 from snapvault.repository.trust import Untrusted, sign, signed_by
 
 NOTHING = NoteDetails()
@@ -64,7 +64,7 @@ class Notes:
         record = NoteRecord(self._ring.config_digest, sid, now_ns(), replaces, blake3(sealed).digest())
         keys = self._ring.signing
         note = sign(Kind.NOTE, record.encode(), keys.id, keys.signer, sealed)
-        self._store.backend.put_if_absent(names.note(sid, blake3(note).digest()), [note])
+        put_own(self._store.backend, names.note(sid, blake3(note).digest()), note)
 
     def _valid(self, prefix: str) -> tuple[dict[SnapshotId, dict[bytes, tuple[NoteRecord, Signed]]], list[Damaged]]:
         """The notes below a prefix that count, by snapshot and digest."""

@@ -35,14 +35,19 @@ class Standing:
 
 
 def standing(backend: Backend, config_digest: bytes, owner_sign: bytes) -> Standing:
-    """What the marks at this place say; Untrusted, FormatError, errors of the store."""
-    there = {o.name: o.size for o in backend.list(names.REPLICA)}
-    if names.REPLICA_MARK not in there:
+    """What the marks at this place say; Untrusted, FormatError, errors of the store.
+
+    They are asked for by name: where a listing leaves one out, a copy would look like a source.
+    """
+    try:
+        size = backend.head(names.REPLICA_MARK).size
+    except NotFound:
         return Standing()
     try:
-        if names.PROMOTED_MARK in there:
-            return Standing(1, _promoted(backend, config_digest, owner_sign, there[names.PROMOTED_MARK]))
-        mark = decode_replica(fetch(backend, names.REPLICA_MARK, there[names.REPLICA_MARK]))
+        promoted = _promoted(backend, config_digest, owner_sign)
+        if promoted:
+            return Standing(1, promoted)
+        mark = decode_replica(fetch(backend, names.REPLICA_MARK, size))
     except NotFound:
         raise Conflict(f"what {backend.url} is, changed while it was read") from None
     except FormatError as e:
@@ -56,9 +61,13 @@ def standing(backend: Backend, config_digest: bytes, owner_sign: bytes) -> Stand
     return Standing(mark.since, 0, frozenset(mark.collected))
 
 
-def _promoted(backend: Backend, config_digest: bytes, owner_sign: bytes, size: int) -> int:
-    """When; Untrusted."""
-    signed = decode_signed(Kind.PROMOTION, fetch(backend, names.PROMOTED_MARK, size))
+def _promoted(backend: Backend, config_digest: bytes, owner_sign: bytes) -> int:
+    """When; 0: never.  Untrusted."""
+    try:
+        data = fetch(backend, names.PROMOTED_MARK)
+    except NotFound:
+        return 0
+    signed = decode_signed(Kind.PROMOTION, data)
     record = decode_promotion(signed.payload)
     if record.config != config_digest or not signed_by(Kind.PROMOTION, signed, owner_sign):
         raise Untrusted(f"{names.PROMOTED_MARK} is not signed by the owner", affected=[names.PROMOTED_MARK])

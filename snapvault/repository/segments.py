@@ -12,7 +12,7 @@ from snapvault.backend.protocol import Backend
 from snapvault.backend.wrapper import is_remote
 from snapvault.crypto.kdf import context_digest, derive
 from snapvault.foundation.ids import PackId
-from snapvault.repository.cache import Cache
+from snapvault.repository.cache import MAC_SIZE, Cache
 from snapvault.repository.keyring import Keyring
 
 SEGMENTS = "segments/"
@@ -26,14 +26,15 @@ class SegmentCache:
     So one that was damaged, moved to another name, or put by somebody else is no entry.  Thread-safe.
     """
 
-    def __init__(self, cache: Cache, key: bytes) -> None:
-        self._cache, self._key = cache, key
+    def __init__(self, cache: Cache, folder: str, key: bytes) -> None:
+        """``folder``: where the entries of this key are; those of others would not verify."""
+        self._cache, self._folder, self._key = cache, SEGMENTS + folder, key
         self._lock = threading.Lock()
         self._room = 0  # bytes that may be put until the next look
 
     def get(self, pack: PackId, start: int, length: int) -> memoryview | None:
         """The sealed bytes, or None."""
-        name = _name(pack, start, length)
+        name = self._name(pack, start, length)
         data = self._cache.get_sealed(name, self._key_of(name))
         if data is not None:
             self._cache.touch(name)
@@ -41,17 +42,22 @@ class SegmentCache:
 
     def put(self, pack: PackId, start: int, sealed: memoryview) -> None:
         """Keep bytes that were opened and found to be what they must be."""
-        name = _name(pack, start, len(sealed))
+        name = self._name(pack, start, len(sealed))
+        size = len(sealed) + MAC_SIZE
         with self._lock:
-            self._room -= len(sealed)
-            if self._room < 0:
+            if self._room < size:
                 self._cache.trim(MAX_BYTES - STEP, SEGMENTS)
                 self._room = STEP
+            self._room -= size
         self._cache.put_sealed(name, self._key_of(name), [sealed])
 
     def remove(self, pack: PackId, start: int, length: int) -> None:
         """Forget what turned out to be something else."""
-        self._cache.remove(_name(pack, start, length))
+        self._cache.remove(self._name(pack, start, length))
+
+    def _name(self, pack: PackId, start: int, length: int) -> str:
+        digits = pack.hex()
+        return f"{self._folder}{digits[:2]}/{digits}-{start}-{length}"
 
     def _key_of(self, name: str) -> bytes:
         return blake3(name.encode(), key=self._key).digest()
@@ -61,9 +67,5 @@ def segment_cache(cache: Cache, ring: Keyring, backend: Backend) -> SegmentCache
     """The cache of this holder; None without a folder or keys of one's own, and where the store is as near itself."""
     if cache.folder is None or ring.own is None or not is_remote(backend):
         return None
-    return SegmentCache(cache, derive(ring.own.seeds, "segment cache", context_digest(ring.config_digest)))
-
-
-def _name(pack: PackId, start: int, length: int) -> str:
-    digits = pack.hex()
-    return f"{SEGMENTS}{digits[:2]}/{digits}-{start}-{length}"
+    key = derive(ring.own.seeds, "segment cache", context_digest(ring.config_digest))
+    return SegmentCache(cache, f"{ring.own.id.hex()[:16]}/", key)

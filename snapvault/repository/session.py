@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from blake3 import blake3
 
-from snapvault.backend.protocol import Backend, Exists, NotFound
+from snapvault.backend.protocol import Backend, Exists
 from snapvault.backend.wrapper import discard, settle
 from snapvault.crypto.hpke import hpke_seal
 from snapvault.crypto.kdf import SECRET_SIZE, context_digest
@@ -30,7 +30,7 @@ from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import SessionSecrets, session_context
 from snapvault.repository.sealing import seal_part
 from snapvault.repository.sessions import secret_commitment, stanza_info
-from snapvault.repository.store import Store, holds
+from snapvault.repository.store import Store, holds, put_own
 from snapvault.repository.trust import sign
 
 HEARTBEAT_SECONDS = 60.0
@@ -87,7 +87,7 @@ class Session:
 
     def announce(self) -> None:
         """W1.  From here on a GC waits for this session."""
-        self._store.backend.put_if_absent(names.session(self.sid), [self.header])
+        put_own(self._store.backend, names.session(self.sid), self.header)
         self._heart.start()
 
     def check_process(self) -> None:
@@ -177,11 +177,7 @@ class Session:
 
     def _settle(self, data: bytes) -> None:
         """The slot is taken: by our own put whose reply was lost, or by a revocation."""
-        try:
-            ours = holds(self._store.backend, names.snapshot(self.sid), [data])
-        except NotFound:
-            ours = False
-        if not ours:
+        if not holds(self._store.backend, names.snapshot(self.sid), [data]):
             raise Conflict(
                 f"session {self.sid} was revoked before it could commit; nothing was acknowledged",
                 hint="run the backup again; what was indexed is not uploaded twice",

@@ -13,6 +13,7 @@ import s3stub
 from s3stub import Answer, Stub
 from servers import Fresh
 
+from snapvault.backend import remote_s3
 from snapvault.backend.factory import open_backend
 from snapvault.backend.protocol import Backend, Exists, NotFound, ObjectInfo
 from snapvault.backend.remote import FsspecBackend
@@ -208,6 +209,61 @@ def test_what_is_no_listing_is_not_an_empty_one(stub: Stub, backend: FsspecBacke
     stub.script = [Answer(body=body.encode())]
     with pytest.raises(StoreUnavailable, match="no listing"):
         list(backend.list())
+
+
+def test_a_full_page_that_calls_itself_the_last_is_asked_about(
+    stub: Stub, backend: FsspecBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some servers forget to go on after a thousand names (restic#1246, #3317)."""
+    monkeypatch.setattr(remote_s3, "PAGE", 2)
+    stub.script = [page("repo/a", "repo/b"), page("repo/c")]
+    with pytest.raises(StoreUnavailable, match="before its end"):
+        list(backend.list())
+    stub.script = [page("repo/a", "repo/b"), page()]
+    assert [info.name for info in backend.list()] == ["a", "b"]
+    stub.script = [page("repo/a/b", "repo/a-b"), page("repo/a/b")]  # which it goes through in another order
+    assert [info.name for info in backend.list()] == ["a-b", "a/b"]
+    stub.seen.clear()
+    stub.script = [page("repo/a")]
+    assert [info.name for info in backend.list()] == ["a"] and len(stub.seen) == 1
+
+
+def test_a_page_that_lacks_what_it_counts(stub: Stub, backend: FsspecBackend) -> None:
+    whole = page("repo/a", "repo/b")
+    short = whole.body.replace(b"<IsTruncated>", b"<KeyCount>3</KeyCount><IsTruncated>")
+    stub.script = [Answer(body=short)]
+    with pytest.raises(StoreUnavailable, match="2 of 3"):
+        list(backend.list())
+    stub.script = [Answer(body=short.replace(b"3</KeyCount>", b"2</KeyCount>"))]
+    assert len(list(backend.list())) == 2
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("server", ["seaweedfs", "moto_s3", "rclone_s3"])
+def test_listings_of_exactly_full_pages(
+    server: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every server that is at hand: nothing is missed, and nothing looks as if it were."""
+    monkeypatch.setattr(remote_s3, "PAGE", 3)
+    backend = FsspecBackend(*request.getfixturevalue(server)(), create=True)
+    wanted = ["a-b", "a/b", "a/c", "b", "c/d/e", "z"]
+    for count, name in enumerate(wanted, 1):
+        backend.put(name, [b"x"])
+        assert [info.name for info in backend.list()] == sorted(wanted[:count])
+
+
+def test_a_refusal_means_taken_only_to_who_creates(stub: Stub, backend: FsspecBackend) -> None:
+    stub.objects["/bucket/repo/a"] = b"x"
+    for call in (
+        lambda: backend.get("a"),
+        lambda: backend.head("a"),
+        lambda: backend.put("a", [b"x"]),
+        lambda: backend.delete("a"),
+        lambda: list(backend.list()),
+    ):
+        stub.script = [Answer(412, "PreconditionFailed")]
+        with pytest.raises(StoreUnavailable):
+            call()
 
 
 def test_a_cancelled_request_is_no_success(backend: FsspecBackend, monkeypatch: pytest.MonkeyPatch) -> None:

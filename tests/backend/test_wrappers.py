@@ -1,22 +1,36 @@
 """Retry, trace, limits, and the planned faults themselves."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from snapvault.backend.checked import CheckedBackend
+from snapvault.backend.concurrency import ConcurrencyBackend
+from snapvault.backend.control import controlled
 from snapvault.backend.guard import CancelBackend
 from snapvault.backend.limit import LimitBackend
 from snapvault.backend.local import LocalBackend
 from snapvault.backend.memory import MemoryBackend
+from snapvault.backend.metrics import MetricsBackend, metrics
 from snapvault.backend.protocol import Backend, Exists, NotFound, ObjectInfo
 from snapvault.backend.retry import RetryBackend, RetryPolicy
 from snapvault.backend.trace import Call, TraceBackend
-from snapvault.backend.wrapper import innermost, remove_stale_temps
-from snapvault.foundation.errors import Cancelled, Damaged, SnapvaultError, StoreDenied, StoreFull, StoreUnavailable
+from snapvault.backend.wrapper import Wrapper, innermost, remove_stale_temps
+from snapvault.foundation.errors import (
+    Cancelled,
+    Damaged,
+    InvalidInput,
+    SnapvaultError,
+    StoreDenied,
+    StoreFull,
+    StoreUnavailable,
+)
+from snapvault.foundation.events import Control, Limits
 from snapvault.testing.faults import Fault, FaultyBackend, Killed, Kind
 
 QUICK = RetryPolicy(total=5.0, until_first_success=5.0, first_wait=0.001, longest_wait=0.01)
@@ -181,6 +195,95 @@ def test_trace_counts_calls_and_bytes() -> None:
     assert trace.calls == {"put": 1, "put_if_absent": 1, "get": 2, "head": 1, "list": 1, "delete": 1}
     assert (trace.bytes_sent, trace.bytes_received) == (4, 6)
     assert list(trace.log)[:2] == [Call("put", "a/new", 4), Call("get", "a/1", 0)]
+
+
+def test_metrics_tell_what_was_asked_and_what_failed() -> None:
+    """By attempt: what was repeated counts as often as it was asked."""
+    broken = FaultyBackend(filled(), [Fault(method="get", times=2), Fault(method="list", kind=Kind.BREAK)])
+    backend = RetryBackend(MetricsBackend(broken), QUICK)
+    assert backend.get("a/1") == b"body 1"
+    assert len(list(backend.list("a/"))) == 9
+    backend.put("a/new", [b"12", b"34"])
+    for call, answer in ((lambda: backend.get("none"), NotFound), (lambda: CALLS["put_if_absent"](backend), Exists)):
+        with pytest.raises(answer):
+            call()
+    found = metrics(CancelBackend(backend, threading.Event()))
+    counted = {method: (m.calls, m.errors) for method, m in found.methods.items()}
+    assert counted == {"get": (4, 2), "list": (2, 1), "put": (1, 0), "put_if_absent": (1, 0)}
+    assert (found.bytes_sent, found.bytes_received, found.retries) == (4, 6, 3)
+    assert found.to_dict()["methods"]["get"]["calls"] == 4
+    assert all(m.seconds >= 0 for m in found.methods.values())
+
+
+def test_metrics_measure_the_store_and_not_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(now)))
+    backend = MetricsBackend(filled())
+    listing = backend.list("a/")
+    next(listing)
+    for _ in range(1000):
+        time.monotonic()  # the caller takes its time
+    list(listing)
+    assert metrics(backend).methods["list"].seconds == 11  # for the listing, nine names and its end, one tick each
+
+
+@pytest.mark.parametrize("method", CALLS)
+def test_no_more_calls_at_once_than_allowed(method: str) -> None:
+    lock, inside, most = threading.Lock(), 0, 0
+    full = threading.Barrier(2)  # both places are taken at the same moment
+
+    class Slow(Wrapper):
+        def _call(self) -> None:
+            nonlocal inside, most
+            with lock:
+                inside, most = inside + 1, max(most, inside + 1)
+            full.wait(10)
+            with lock:
+                inside -= 1
+
+    for name in CALLS:
+        setattr(Slow, name, lambda self, *args, _name=name: (self._call(), getattr(self.inner, _name)(*args))[1])
+    Slow.list = lambda self, prefix="": (self._call(), (yield from self.inner.list(prefix)))[1]  # type: ignore[assignment]
+    backend = ConcurrencyBackend(Slow(filled()), 2)
+
+    def call(number: int) -> None:
+        if method == "put_if_absent":
+            backend.put_if_absent(f"b/{number}", [b"x"])
+        else:
+            CALLS[method](backend)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(call, range(8)))
+    assert most == 2
+
+
+def test_a_place_is_free_again_after_an_error_and_while_a_listing_is_looked_at() -> None:
+    backend = ConcurrencyBackend(filled(), 1)
+    for _ in range(3):
+        with pytest.raises(NotFound):
+            backend.get("none")
+    for info in backend.list("a/"):
+        backend.head(info.name)  # with the place held, it would wait for ever
+
+
+def test_what_a_control_asks_for() -> None:
+    """Whoever waits for bandwidth holds no place, and whoever got one looks once more whether to go on."""
+    cancel = threading.Event()
+    control = Control(cancel=cancel, limits=Limits(upload=1, download=2, connections=3))
+    stack, kinds = controlled(MemoryBackend(), control), list[type]()
+    while isinstance(stack, Wrapper):
+        kinds.append(type(stack))
+        stack = stack.inner
+    assert kinds == [LimitBackend, ConcurrencyBackend, CancelBackend]
+    plain = MemoryBackend()
+    assert controlled(plain, None) is plain and controlled(plain, Control(limits=Limits())) is plain
+
+
+@pytest.mark.parametrize("limit", ["threads", "memory", "upload", "download", "connections"])
+def test_a_limit_of_nothing_is_refused(limit: str) -> None:
+    for value in (0, -1):
+        with pytest.raises(InvalidInput, match=limit):
+            Limits(**{limit: value})
 
 
 def test_limits_make_transfers_slower(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -31,7 +32,7 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Case:
-    """One operation, and what happens to its calls."""
+    """One operation, and what happens to some of its calls."""
 
     operation: str
     kind: str
@@ -43,9 +44,18 @@ class Case:
         often = {1: "once", None: "for ever"}.get(self.times, f"{self.times}x")
         return f"{self.operation}: {self.kind}, {self.call} {self.prefix or '-'}, {often}"
 
-    @property
-    def rule(self) -> faultproxy.Rule:
-        return faultproxy.Rule(self.kind, self.call, self.prefix, self.times)
+    def run(self, life: "Life") -> "Outcome":
+        """It, and what is to be after it."""
+        rule = faultproxy.Rule(self.kind, self.call, self.prefix, self.times)
+        return life.run(self.operation, rule, patience=BRIEF if self.times is None else PATIENT)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Whether anything was spoilt, and the error that the operation ended with."""
+
+    fired: bool
+    error: snapvault.SnapvaultError | None
 
 
 @dataclass
@@ -163,20 +173,23 @@ class Life:
         while operation == "prune" and len(self.ledger.trees) - len(self.ledger.forgotten) <= KEPT:
             self.backup()
 
-    def run(self, case: Case) -> BaseException | None:
-        """The operation spoilt as the case says, and once more unspoilt; the error that the first one ended with."""
-        operation, error = getattr(self, case.operation), None
-        page = SMALL_PAGE if case.kind in PAGED else remote_s3.PAGE
-        patience = BRIEF if case.times is None else PATIENT
-        with mock.patch.object(remote_s3, "PAGE", page), self.spoilt(case.rule, patience=patience):
+    def run(self, operation: str, *rules: faultproxy.Rule, patience: RetryPolicy = PATIENT) -> Outcome:
+        """An operation while these rules hold, and if it ended with an error, once more without them.
+
+        What it ended with is an error that means something to a user; the second time, nothing stands in its way.
+        """
+        self.prepare(operation)
+        error = None
+        page = SMALL_PAGE if any(r.kind in PAGED for r in rules) else remote_s3.PAGE
+        with mock.patch.object(remote_s3, "PAGE", page), self.spoilt(*rules, patience=patience):
             try:
-                operation()
+                getattr(self, operation)()
             except snapvault.SnapvaultError as e:
                 assert not isinstance(e, NotFound | Exists), f"{e!r} means nothing to a user"
                 error = e
         if error is not None:
-            operation()
-        return error
+            getattr(self, operation)()
+        return Outcome(bool(self.proxy.fired), error)
 
     def verify(self) -> None:
         """The oracle, at both places."""
@@ -192,40 +205,46 @@ class Life:
 
 
 OPERATIONS = ("init_fresh", "backup", "prune", "restore", "check", "replicate", "begin_copy")
+OFTEN = (1, 3, None)
 
 
-def cases(life: Life) -> list[Case]:
-    """Every kind of fault at every call that each operation makes, by method and kind of object."""
-    found = []
+def possible_cases(life: Life) -> dict[tuple[str, str, str], set[str]]:
+    """By kind of fault, method and kind of object: the operations in which that can happen."""
+    for _ in range(KEPT):
+        life.backup()
+    for operation in ("prune", "check", "replicate"):
+        getattr(life, operation)()  # so that what follows is how it always is
+    found = defaultdict[tuple[str, str, str], set[str]](set)
     for operation in OPERATIONS:
         life.prepare(operation)
-        getattr(life, operation)()
-        life.prepare(operation)
         life.proxy.seen.clear()
-        with life.spoilt(patience=PATIENT), mock.patch.object(remote_s3, "PAGE", SMALL_PAGE):
+        with mock.patch.object(remote_s3, "PAGE", SMALL_PAGE), life.spoilt(patience=PATIENT):
             getattr(life, operation)()
-        possible: dict[tuple[str, str], set[str]] = {}
         for call, name, kinds in life.proxy.seen:
-            possible.setdefault((call, _kind_of_object(name)), {*faultproxy.BEFORE, *faultproxy.AFTER}).update(kinds)
-        found += [
-            Case(operation, kind, call, prefix, times)
-            for (call, prefix), kinds in sorted(possible.items())
-            for kind in sorted(kinds)
-            for times in (1, 3, None)
-        ]
+            for kind in (*faultproxy.BEFORE, *faultproxy.AFTER, *kinds):
+                found[kind, call, _kind_of_object(name)].add(operation)
     return found
 
 
 def _kind_of_object(name: str) -> str:
     """``packs/``, ``local/gc/``, ``config``."""
-    parts = name.split("/")
-    if parts[-1].startswith("probe-") or name.startswith("local/probe-"):
+    if name.startswith("local/probe-"):
         return "local/probe-"
+    parts = name.split("/")
     return "/".join(parts[: 2 if parts[0] == "local" else 1]) + ("/" if len(parts) > 1 else "")
 
 
-def shuffled(found: list[Case], seed: int) -> list[Case]:
-    """In an order of this seed."""
-    found = list(found)
-    random.Random(seed).shuffle(found)
+def every_case(life: Life, choose: random.Random) -> list[Case]:
+    """Each kind at each call, once, three times and for ever; in an operation that is chosen."""
+    found = [
+        Case(choose.choice(sorted(operations)), *key, times)
+        for key, operations in sorted(possible_cases(life).items())
+        for times in OFTEN
+    ]
+    choose.shuffle(found)
     return found
+
+
+def sample(found: Sequence[Case]) -> list[Case]:
+    """The first of each kind at each method."""
+    return list({(case.kind, case.call): case for case in reversed(found)}.values())
