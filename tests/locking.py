@@ -19,7 +19,8 @@ RULE = LockRule("governance", 30)
 
 
 class LockingStore:
-    """Another store's objects, locked by this process's clock as S3 would.  ``denied``: methods that are refused.
+    """Another store's objects, locked by this process's clock as S3 would.  ``denied``: methods that are refused, or
+    a method and a name.
 
     No wrapper, so that it is the innermost backend.
     """
@@ -35,7 +36,7 @@ class LockingStore:
         return getattr(self.inner, name)
 
     def _call(self, method: str, name: str) -> None:
-        if method in self.denied:
+        if method in self.denied or f"{method} {name}" in self.denied:
             raise StoreDenied(f"{method} of {name}: no", affected=[name])
 
     def _put(self, put: Callable[..., None], name: str, data: Sequence[Buffer]) -> None:

@@ -31,7 +31,7 @@ SCRATCH = "/var/tmp"  # survives no longer than it has to, and is on a disk
 LEVELS = click.Choice(("structure", "sample", "full", "alive"))
 
 
-@click.command()
+@click.command(short_help="Bring datasets back, and see if they are alive.")
 @click.argument("names", metavar="[DATASET...]", nargs=-1)
 @click.option("--due", is_flag=True, help="All declared datasets whose last good drill is older than their rule says.")
 @click.option("--site", metavar="NAME", default="", help="Bring them back from this site.")

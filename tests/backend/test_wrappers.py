@@ -12,7 +12,7 @@ import pytest
 from snapvault.backend.checked import CheckedBackend
 from snapvault.backend.concurrency import ConcurrencyBackend
 from snapvault.backend.control import controlled
-from snapvault.backend.guard import CancelBackend
+from snapvault.backend.guard import CancelBackend, OneProcess
 from snapvault.backend.limit import LimitBackend
 from snapvault.backend.local import LocalBackend
 from snapvault.backend.memory import MemoryBackend
@@ -20,7 +20,7 @@ from snapvault.backend.metrics import MetricsBackend, metrics
 from snapvault.backend.protocol import Backend, Exists, NotFound, ObjectInfo
 from snapvault.backend.retry import RetryBackend, RetryPolicy
 from snapvault.backend.trace import Call, TraceBackend
-from snapvault.backend.wrapper import Wrapper, innermost, remove_stale_temps
+from snapvault.backend.wrapper import Wrapper, discard, innermost, reach, remove_stale_temps
 from snapvault.foundation.errors import (
     Cancelled,
     Damaged,
@@ -353,3 +353,35 @@ def test_a_fault_that_never_fired_is_a_failure() -> None:
     faulty.put("a", [b"1"])
     with pytest.raises(AssertionError, match="never happened in 1 calls"):
         faulty.assert_fired()
+
+
+def test_what_is_not_in_the_protocol_is_called_as_any_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, asked = MemoryBackend(), list[Backend]()
+
+    def call(inner: Backend) -> int:
+        asked.append(inner)
+        if len(asked) < 3:
+            raise StoreUnavailable("away")
+        return 7
+
+    assert reach(TraceBackend(RetryBackend(CheckedBackend(store), QUICK)), call) == 7
+    assert asked == [store] * 3
+    cancel = threading.Event()
+    assert reach(CancelBackend(OneProcess(store), cancel), call) == 7
+    cancel.set()
+    with pytest.raises(Cancelled):
+        reach(CancelBackend(store, cancel), call)
+    guard = OneProcess(store)
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    with pytest.raises(InvalidInput):
+        reach(guard, call)
+    assert len(asked) == 4
+
+
+def test_what_may_not_be_deleted_is_left() -> None:
+    store = filled()
+    discard(store, "a/1")
+    discard(FaultyBackend(store, [Fault(method="delete", error=StoreDenied("no"))]), "a/2")
+    assert "a/1" not in store.objects and "a/2" in store.objects
+    with pytest.raises(StoreUnavailable):
+        discard(FaultyBackend(store, [Fault(method="delete", error=StoreUnavailable("away"))]), "a/2")

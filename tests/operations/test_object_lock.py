@@ -16,11 +16,13 @@ from snapvault.backend.object_lock import Lock
 from snapvault.format import names
 from snapvault.foundation.errors import InvalidInput, StoreDenied
 from snapvault.foundation.events import Reporter
+from snapvault.operations import check_data
 from snapvault.operations import prune as prune_module
 from snapvault.operations.object_lock import review_locks
 from snapvault.operations.prune import PruneLimits, plan_prune
 from snapvault.repository import create, session
 from snapvault.repository.credentials import Password
+from snapvault.repository.store import fetch
 from tests.repos import SEED, SMALL, again, damage, make, open_session
 
 NOW = timedelta(0)
@@ -137,9 +139,10 @@ def test_what_is_not_known_is_not_good() -> None:
     refused = review_locks(store, wanted, Reporter("test"), extend=True)
     assert refused is not None and (refused.refused, refused.extended, refused.until) == (1, 0, early)
     assert refused.examples == ("packs/2",) and refused.status == "partial"
-    store.denied = {"of"}
+    store.denied = {"of packs/1"}
     unknown = review_locks(store, wanted, Reporter("test"), extend=True)
-    assert unknown is not None and (unknown.unknown, unknown.until, unknown.status) == (3, None, "partial")
+    assert unknown is not None and (unknown.unknown, unknown.until, unknown.status) == (1, None, "partial")
+    assert unknown.examples == ("packs/1",)
     assert review_locks(LockingStore(MemoryBackend(), None), wanted, Reporter("test")) is None
 
 
@@ -277,6 +280,30 @@ def test_a_prune_that_may_delete_nothing_goes_on(
     whole(repo, kept, content(1))
 
 
+def test_an_index_object_that_stays_is_replaced_once(
+    repo: Repository, denying: LockingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prune_module, "MERGED_FROM", 2)
+    kept, forgotten = (backup(anew(repo), content(number)) for number in range(2))
+    prune(repo)
+    forget(repo, forgotten)
+    prune(repo)
+    first, second = (slot.record.removed for slot in anew(repo).vault.history.all_slots() if slot.record.removed)
+    assert first and second and set(first).isdisjoint(second)
+    whole(repo, kept, content(0))
+
+
+def test_locked_leftovers_make_a_prune_read_no_index(repo: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only an index object that names them is a reason."""
+    with_garbage(repo)
+    assert prune(repo).packs_locked
+    monkeypatch.setattr(prune_module, "SMALL_INDEX", 0)
+    monkeypatch.setattr(prune_module, "fetch", lambda backend, name, *size: read.append(name) or fetch(backend, name))
+    read: list[str] = []
+    assert plan_prune(anew(repo)).bytes_locked
+    assert not [name for name in read if name.startswith(names.INDEX)]
+
+
 def test_a_prune_that_is_refused_one_thing_deletes_the_rest(repo: Repository) -> None:
     forget(repo, *(backup(anew(repo), content(number)) for number in range(2)))
     store = store_of(repo)
@@ -312,7 +339,7 @@ def test_a_copy_remembers_what_may_go(repo: Repository, tmp_path: Path) -> None:
         store.locks[info.name] = Lock("governance", datetime.now(UTC) + timedelta(days=9))
     result = prune(there)
     assert result.packs_locked > 0 and result.packs_removed == 0
-    assert list(store.list(names.GC))
+    assert prune(there).packs_locked == result.packs_locked and list(store.list(names.GC))
     store.pass_time(10)
     assert prune(there).packs_removed == result.packs_locked and not list(store.list(names.PACKS))
     prune(there)
@@ -354,7 +381,6 @@ def test_a_living_session_keeps_its_heartbeats(repo: Repository) -> None:
 
 CHANGES: dict[str, Callable[[Repository, Path], object]] = {
     "backup": lambda repo, path: backup(anew(repo), content(1)),
-    "check": lambda repo, path: [snapvault.check(anew(repo), read_data=0.5) for _ in range(2)],
     "attest": lambda repo, path: snapvault.attest(anew(repo), "here", read=False),
     "tag": lambda repo, path: snapvault.set_tags(anew(repo), "latest", add=["good"]),
     "forget": lambda repo, path: snapvault.forget_snapshots(anew(repo), ["latest"]),
@@ -371,6 +397,17 @@ def test_what_needs_no_right_to_delete_or_replace(
     snapvault.add_key(anew(repo), "reader", "old", file=tmp_path / "old-key")
     backup(anew(repo), content(0))
     change(repo, tmp_path)
+
+
+def test_what_a_check_found_is_written_down(
+    repo: Repository, denying: LockingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the records that it replaces stay."""
+    monkeypatch.setattr(check_data, "RECORDS_MAX", 1)
+    backup(anew(repo), content(0))
+    for _ in range(3):
+        assert snapvault.check(anew(repo), read_data=0.5).findings == ()
+    assert snapvault.check(anew(repo)).verified_share == 1.0
 
 
 def test_an_old_password_that_cannot_be_deleted_is_told(repo: Repository, denying: LockingStore) -> None:
