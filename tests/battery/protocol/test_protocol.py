@@ -5,7 +5,7 @@ A mutant leaves out or bends one rule, and must lose data or deadlock.
 """
 
 import pytest
-from battery.protocol.explore import Result, explore
+from battery.protocol.explore import Result, explore, sweep
 from battery.protocol.replica import Replica
 from battery.protocol.site import Site
 
@@ -91,5 +91,5 @@ def test_what_is_only_tidiness(mutant: str, config: str) -> None:
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("config", split(LONG))
 def test_the_protocol_in_larger_configurations(config: str) -> None:
-    result = run(config, limit=20_000_000)
+    result = sweep(build(config, ""), 100_000_000)  # up to 10 GB of memory
     assert result.verdict == "ok", "\n".join(result.trace)
