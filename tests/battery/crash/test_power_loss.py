@@ -83,10 +83,10 @@ class Run:
 
     def lose_objects(self) -> None:
         """What a repair makes anew: all index objects, and the session objects of committed snapshots."""
+        self.record.mark(("lost",))
         for prefix in (names.INDEX, names.SESSIONS):
             for info in list(self.backend().list(prefix)):
                 self.backend().delete(info.name)
-        self.record.mark(("lost",))
 
     def repair(self) -> None:
         with model.opened(self.backend()) as repo:
