@@ -4,8 +4,7 @@ import logging
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from unittest import mock
@@ -18,7 +17,6 @@ import snapvault
 from snapvault.backend.local import LocalBackend
 from snapvault.backend.memory import MemoryBackend
 from snapvault.backend.protocol import Backend
-from snapvault.format import names
 from snapvault.repository.loader import IndexLoader
 from snapvault.testing.faults import Killed
 
@@ -81,18 +79,6 @@ class Run:
             snapvault.add_key(repo, "writer", "client", file=self.key_file)
         self.record.mark(("key", self.key_file.read_bytes()))
 
-    def lose_objects(self) -> None:
-        """What a repair makes anew: all index objects, and the session objects of committed snapshots."""
-        for prefix in (names.INDEX, names.SESSIONS):
-            for info in list(self.backend().list(prefix)):
-                self.backend().delete(info.name)
-        self.record.mark(("lost",))
-
-    def repair(self) -> None:
-        with model.opened(self.backend()) as repo:
-            result = snapvault.plan_repair(repo).execute(wait=timedelta(0), lease=timedelta(0))
-        self.record.mark(("repaired", result.status, result.packs_listed, result.objects_restored))
-
     def check(self) -> None:
         with model.opened(self.backend()) as repo:
             snapvault.check(repo, read_data=True)
@@ -124,8 +110,7 @@ class Judge:
             with model.served_by(store), snapvault.open("memory://", keys=lambda key=key: key) as repo:
                 assert repo.role == "writer"
         no_scan = mock.patch.object(IndexLoader, "_scan", side_effect=AssertionError("a blob is in no index object"))
-        named = all(mark[0] != "lost" for mark in marks) or any(mark[0] == "repaired" for mark in marks)
-        with no_scan if named else nullcontext(), model.opened(store) as repo:
+        with no_scan, model.opened(store) as repo:
             self._allow_forgetting(repo, marks, ledger)
             ledger.verify(repo, self._scratch)
             ledger.backup(repo)
@@ -180,19 +165,6 @@ def history(run: Run) -> None:
         run.backup()
 
 
-def repaired(run: Run) -> None:
-    """A repository that lost objects, and its repair."""
-    with run.record.recording():
-        run.init()
-        for step in (1, 2):
-            run.backup()
-            run.change(step)
-        run.lose_objects()
-        run.repair()
-        run.change(3)
-        run.backup()
-
-
 @pytest.fixture
 def run(ram: Path, request: pytest.FixtureRequest) -> Run:
     return Run(ram / request.node.name)
@@ -215,8 +187,8 @@ def test_the_record_is_whole(run: Run) -> None:
     assert powerloss.objects(last.lose(lambda: False, random.Random(0)), HOME)  # and something was durable
 
 
-def sampled(run: Run, scratch: Path, count: int, seed: int, story: Callable[[Run], None] = history) -> None:
-    story(run)
+def sampled(run: Run, scratch: Path, count: int, seed: int) -> None:
+    history(run)
     choose, judge, tried, uncertain = random.Random(seed), Judge(run, scratch), 0, 0
     notes = run.record.notes
     picked = [choose.randrange(len(notes)) for _ in range(max(0, count - 2 * len(notes)))]
@@ -245,14 +217,6 @@ def test_any_moment_long(run: Run, scratch: Path) -> None:
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
     sampled(run, scratch, 50_000, seed)
-
-
-def test_any_moment_of_a_repair(run: Run, scratch: Path) -> None:
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
-    sampled(run, scratch, 500, seed, repaired)
-    outcome = next(note.mark for note in run.record.notes if note.what == "mark" and note.mark[0] == "repaired")
-    assert outcome[1] == "ok" and outcome[2] > 1 and outcome[3]
 
 
 NAMES = ("mkdir", "link", "rename")  # what a kill may leave visible and not yet durable
