@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from blake3 import blake3
 
 from snapvault.backend.protocol import Backend, Exists, NotFound
-from snapvault.backend.wrapper import discard, settle
+from snapvault.backend.wrapper import settle
 from snapvault.crypto.hpke import hpke_seal
 from snapvault.crypto.kdf import SECRET_SIZE, context_digest
 from snapvault.format import names
@@ -253,7 +253,7 @@ class _Heart:
     def _remove_before(self, number: int) -> None:
         while self._first < number:
             if self._first:
-                discard(self._store.backend, names.heartbeat(self._sid, self._first))
+                self._store.backend.delete(names.heartbeat(self._sid, self._first))
             self._first += 1
 
     def stop(self) -> None:
