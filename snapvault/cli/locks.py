@@ -11,7 +11,7 @@ def lock_lines(lock: "snapvault.LockReport | None") -> list[str]:
         return []
     lines, days = [], "1 day" if lock.days == 1 else f"{lock.days:,} days"
     if lock.until is not None:
-        lines.append(f"secured until {local_time(lock.until)} at least ({lock.mode}): {count(lock.objects, 'object')}")
+        lines.append(f"locked until {local_time(lock.until)} at least ({lock.mode}): {count(lock.objects, 'object')}")
     more = lock.unlocked + lock.unknown + lock.refused > len(lock.examples)
     some = f" ({', '.join(lock.examples)}{', ...' if more else ''})"
     if lock.unlocked:
