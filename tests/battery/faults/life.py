@@ -246,5 +246,9 @@ def every_case(life: Life, choose: random.Random) -> list[Case]:
 
 
 def sample(found: Sequence[Case]) -> list[Case]:
-    """The first of each kind at each method."""
-    return list({(case.kind, case.call): case for case in reversed(found)}.values())
+    """Each kind at two methods, if it can happen at two."""
+    chosen: dict[str, dict[str, Case]] = defaultdict(dict)
+    for case in found:
+        if len(chosen[case.kind]) < 2:
+            chosen[case.kind].setdefault(case.call, case)
+    return [case for cases in chosen.values() for case in cases.values()]

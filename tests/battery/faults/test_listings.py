@@ -21,9 +21,10 @@ from snapvault.backend.memory import MemoryBackend
 from snapvault.backend.protocol import Backend, ObjectInfo
 from snapvault.backend.wrapper import Wrapper
 from snapvault.format import names
-from snapvault.format.local import GcRecord
+from snapvault.format.local import GcRecord, encode_heartbeat
 from snapvault.format.wire import Kind
-from snapvault.foundation.ids import PackId
+from snapvault.foundation.ids import PackId, SessionId
+from snapvault.repository.session import open_sessions
 from snapvault.repository.trust import sign
 
 Page = Callable[[list[str]], set[str]]  # of the names of a listing, those that are left out
@@ -174,9 +175,14 @@ def data_packs(store: MemoryBackend) -> set[str]:
 
 
 def assert_restores(store: MemoryBackend) -> None:
+    assert_restores_data(store)
+    with model.opened(store) as repo:
+        assert_sound(repo)
+
+
+def assert_restores_data(store: MemoryBackend) -> None:
     with model.opened(store) as repo:
         assert repo.snapshot("latest").open("/file").read() == CONTENT
-        assert_sound(repo)
 
 
 def test_a_prune_that_does_not_see_a_writer(garbage: MemoryBackend) -> None:
@@ -218,28 +224,108 @@ def test_a_writer_that_does_not_see_a_prune(garbage: MemoryBackend, prefix: str)
     assert backend.left_out or prefix == "snapshots/gc"
     for name in condemned:
         del store.objects[name]
+    assert_restores_data(store)
+
+
+def test_a_writer_that_gives_a_sign_of_life_is_waited_for(garbage: MemoryBackend) -> None:
+    """Though the listing of sessions is always empty."""
+    store = copied(garbage)
+    with model.opened(store) as repo, repo.writer("d") as writer:
+        with writer.open("/file") as file:
+            file.write(CONTENT)
+        (sid,) = open_sessions(store)
+        store.put(names.heartbeat(sid, 1), [encode_heartbeat(sid, 1)])
+        with model.opened(Omitting(store, set, None, "sessions/")) as other:
+            plan = snapvault.plan_prune(other, limits=snapvault.PruneLimits(unused=0))
+            assert plan.execute(wait=NOW).waits_for == (sid,)
+    assert_restores(store)
+
+
+@contextlib.contextmanager
+def with_a_writer(garbage: MemoryBackend, folder: Path) -> Iterator[tuple[MemoryBackend, str]]:
+    """A repository with a snapshot by somebody else, called m, and that snapshot."""
+    store, key = copied(garbage), folder / f"key-{next(_numbers)}"
     with model.opened(store) as repo:
-        assert repo.snapshot("latest").open("/file").read() == CONTENT
+        snapvault.add_key(repo, "writer", "m", file=key)
+    yield store, save_with(store, key)
+
+
+def save_with(store: MemoryBackend, key: Path) -> str:
+    """Store a snapshot with this key."""
+    with model.served_by(store), snapvault.open("memory://x", keys=key.read_bytes) as repo:
+        writer = repo.writer("d")
+        with writer, writer.open("/file") as file:
+            file.write(CONTENT)
+    assert writer.result is not None
+    return writer.result.snapshot
 
 
 def test_a_removed_key_keeps_what_a_listing_left_out(garbage: MemoryBackend, tmp_path: Path) -> None:
-    """The newest snapshot of its holder would be refused for ever."""
+    """Its newest snapshot would be refused for ever."""
     for at in itertools.count(1):
-        store = copied(garbage)
-        with model.opened(store) as repo:
-            snapvault.add_key(repo, "writer", "m", file=tmp_path / f"key-{at}")
-        with (
-            model.served_by(store),
-            snapvault.open("memory://x", keys=(tmp_path / f"key-{at}").read_bytes) as repo,
-            repo.writer("d") as writer,
-            writer.open("/file") as file,
-        ):
-            file.write(CONTENT)
-        backend = Omitting(store, set, at)
-        for attempt in (backend, store):
-            with contextlib.suppress(snapvault.SnapvaultError), model.opened(attempt) as repo:
-                snapvault.remove_key(repo, "m")
-        assert_restores(store)
+        with with_a_writer(garbage, tmp_path) as (store, _):
+            backend = Omitting(store, set, at)
+            for attempt in (backend, store):
+                with contextlib.suppress(snapvault.SnapvaultError), model.opened(attempt) as repo:
+                    snapvault.remove_key(repo, "m")
+            assert_restores(store)
         if backend.listings < at:
             break
     assert at > 5
+
+
+def test_no_key_is_removed_while_its_newest_snapshot_is_left_out(garbage: MemoryBackend, tmp_path: Path) -> None:
+    with with_a_writer(garbage, tmp_path) as (store, sid):
+        always = Omitting(store, lambda shown: {n for n in shown if n == names.snapshot(SessionId(sid))})
+        with pytest.raises(snapvault.StoreUnavailable, match=sid), model.opened(always) as repo:
+            snapvault.remove_key(repo, "m")
+        with model.opened(store) as repo:
+            assert any(key.name == "m" and not key.removed for key in snapvault.list_keys(repo))
+            snapvault.remove_key(repo, "m")
+        assert_restores(store)
+
+
+# -- what is said of it -----------------------------------------------------------------------------------------------
+
+
+def test_a_check_says_what_listings_leave_out(scene: Scene) -> None:
+    """And does not call it lost."""
+    newest = names.snapshot(SessionId(list(scene.ledger.trees)[-1]))
+    pack = min(data_packs(scene.store))
+    with model.opened(Omitting(scene.store, lambda shown: {n for n in shown if n in (newest, pack)})) as repo:
+        report = snapvault.check(repo)
+    assert report.status == "damaged" and not report.lost
+    said = {name: f.message for f in report.problems for name in f.objects}
+    assert said.keys() == {newest, pack} and all("leaves it out" in text for text in said.values())
+
+
+def test_a_predecessor_that_is_gone_stops_a_prune_until_it_is_forgotten(scene: Scene, tmp_path: Path) -> None:
+    """Nobody saw it here before but the snapshot after it.  It can be forgotten though there is no record of it."""
+    copy = scene.copy()
+    lost = list(scene.ledger.trees)[2]
+    del copy.store.objects[f"snapshots/{lost}"]
+    packs = data_packs(copy.store)
+    with pytest.raises(snapvault.Damaged, match=f"{lost} is gone") as caught:
+        prune(copy.store)
+    assert "forget it by its id" in caught.value.hint and data_packs(copy.store) == packs
+    with model.opened(copy.store) as repo:
+        with pytest.raises(snapvault.InvalidInput):
+            snapvault.forget_snapshots(repo, ["0" * 8])
+        assert snapvault.forget_snapshots(repo, [lost[:8]], undelete_window=NOW).forgotten == (lost,)
+    copy.ledger.forgotten.add(lost)
+    prune(copy.store)
+    assert data_packs(copy.store) != packs
+    with model.opened(copy.store) as repo:
+        copy.ledger.verify(repo, tmp_path)
+
+
+def test_a_predecessor_of_another_domain_stops_nobody(garbage: MemoryBackend, tmp_path: Path) -> None:
+    """Else whoever may write could name one that never was."""
+    with with_a_writer(garbage, tmp_path) as (store, sid):
+        save_with(store, next(tmp_path.iterdir()))
+        del store.objects[f"snapshots/{sid}"]
+        with model.opened(store) as repo:
+            result = snapvault.plan_prune(repo, limits=snapvault.PruneLimits(unused=0)).execute(wait=NOW, lease=NOW)
+        assert result.status == "damaged" and any(sid in text for text in result.problems)
+        assert result.packs_removed and not data_packs(garbage) & data_packs(store)
+        assert_restores_data(store)
