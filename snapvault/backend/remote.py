@@ -32,6 +32,7 @@ EXTRAS = {
     **dict.fromkeys(_SFTP, "sftp"),
     **dict.fromkeys(_HTTP, "http"),
     **dict.fromkeys(_WEBDAV, "webdav"),
+    "obstore": "obstore",
 }
 
 
@@ -180,22 +181,29 @@ def _configured(scheme: str, given: Mapping[str, Any]) -> dict[str, Any]:
         raise _not_installed(scheme, err) from err
 
 
-def _make_driver(scheme: str, url: str, options: Mapping[str, Any], *, create: bool) -> Driver:
+def _make_driver(scheme: str, url: str, options: dict[str, Any], *, create: bool) -> Driver:
+    through = options.pop("driver", "s3fs") if scheme in _S3 else ""
     try:
-        return _driver_class(scheme)(url, options, create=create)
+        return _driver_class(scheme, through)(url, options, create=create)
     except ImportError as err:
-        raise _not_installed(scheme, err) from err
+        raise _not_installed("obstore" if through == "obstore" else scheme, err) from err
     except (ValueError, TypeError, KeyError) as err:
         secrets = secrets_in(options)
         text = f"{url} with these storage options: {reason(err, secrets)}"
         raise InvalidInput(text, hint="check URL and storage options") from shown_cause(err, secrets)
 
 
-def _driver_class(scheme: str) -> Callable[..., Driver]:
-    if scheme in _S3:
+def _driver_class(scheme: str, through: str) -> Callable[..., Driver]:
+    if through == "obstore":
+        from snapvault.backend.remote_obstore import ObstoreDriver
+
+        return ObstoreDriver
+    if through == "s3fs":
         from snapvault.backend.remote_s3 import S3Driver
 
         return S3Driver
+    if through:
+        raise ValueError(f"driver is 's3fs' or 'obstore', not {through!r}")
     if scheme in _SFTP:
         from snapvault.backend.remote_sftp import SftpDriver
 
@@ -216,4 +224,4 @@ def _driver_class(scheme: str) -> Callable[..., Driver]:
 def _not_installed(scheme: str, err: ImportError) -> InvalidInput:
     extra = EXTRAS.get(scheme)
     hint = f"pip install 'snapvault[{extra}]'" if extra else str(err)
-    return InvalidInput(f"the driver for {scheme}:// is not installed", hint=hint)
+    return InvalidInput(f"what {scheme} needs is not installed", hint=hint)

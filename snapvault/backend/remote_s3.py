@@ -68,11 +68,11 @@ class S3Driver:
             raise InvalidInput(f"{name} has {size} bytes; S3 takes {MAX_PUT} in one request", affected=[name])
         if create and not self._conditional:
             self._refuse_if_there(name)
-        condition = {"IfNoneMatch": "*"} if create and self._conditional else {}
+        conditional = create and self._conditional
         try:
-            self._call("put_object", name, Body=BytesIO(b"".join(data)), **condition)
-        except OSError as err:
-            if not condition or s3_code(err)[1] != 501:
+            self._put(name, b"".join(data), conditional=conditional)
+        except Exception as err:
+            if not conditional or s3_code(err)[1] != 501:
                 raise
             self._conditional = False  # the store has no such thing; the probe will see that
             self.write(name, data, create=True)
@@ -121,6 +121,10 @@ class S3Driver:
         creator = getattr(self._fs, "_s3creator", None)
         if creator is not None:
             self._fs.close_session(self._fs.loop, creator)
+
+    def _put(self, name: str, body: bytes, *, conditional: bool) -> None:
+        condition = {"IfNoneMatch": "*"} if conditional else {}
+        self._call("put_object", name, Body=BytesIO(body), **condition)
 
     def _key(self, name: str) -> str:
         return self._root + name
