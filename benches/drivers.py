@@ -8,7 +8,7 @@ The same requests and checks, each driver in a process of its own, in turns: pac
 by four threads, as a replication does it, and objects of 10 kB (create, get, head, list, delete) by eight.  Start-up is
 a step as well: importing the driver and the first request.  CPU seconds are those of the driver's process alone.
 
-Needs obstore, which snapvault does not: docs/adr/0011-obstore.md.
+The figures of record are in docs/adr/0012-obstore.md.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """A server of a few lines that answers as told, to see how its answers are understood; left alone, it speaks S3."""
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class Stub:
 
     def place(self, **config: Any) -> servers.Place:
         options = servers.s3_options(self.port)
-        return "s3://bucket/repo", {**options, "config_kwargs": config}
+        return "s3://bucket/repo", {**options, **({"config_kwargs": config} if config else {})}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -77,7 +78,12 @@ class _Handler(BaseHTTPRequestHandler):
             return Answer(204)
         if path not in objects:
             return Answer(404, "NoSuchKey")
-        return Answer(body=objects[path])
+        ranged = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if ranged is None:
+            return Answer(body=objects[path])
+        first, size = int(ranged[1]), len(objects[path])
+        part = objects[path][first : int(ranged[2]) + 1 if ranged[2] else size]
+        return Answer(206, body=part, headers={"Content-Range": f"bytes {first}-{first + len(part) - 1}/{size}"})
 
     def _reply(self, answer: Answer) -> None:
         body = answer.body

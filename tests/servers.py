@@ -7,6 +7,7 @@ empty place and the storage options to reach it.
 import base64
 import contextlib
 import ctypes
+import functools
 import getpass
 import json
 import os
@@ -111,7 +112,9 @@ def make_bucket(port: int) -> str:
     return name
 
 
+@functools.cache
 def s3_client(port: int) -> Any:
+    """One for all: making it takes 0.1 s."""
     import botocore.session  # type: ignore[import-untyped]
     from botocore.config import Config  # type: ignore[import-untyped]
 

@@ -36,6 +36,7 @@ EXTRAS = {
     **dict.fromkeys(_SFTP, "sftp"),
     **dict.fromkeys(_HTTP, "http"),
     **dict.fromkeys(_WEBDAV, "webdav"),
+    "obstore": "obstore",
 }
 
 
@@ -205,24 +206,31 @@ def _configured(scheme: str, given: Mapping[str, Any]) -> dict[str, Any]:
         raise _not_installed(scheme, err) from err
 
 
-def _make_driver(scheme: str, url: str, options: Mapping[str, Any], rule: LockRule | None, *, create: bool) -> Driver:
+def _make_driver(scheme: str, url: str, options: dict[str, Any], rule: LockRule | None, *, create: bool) -> Driver:
     if rule is not None and scheme not in _S3:
         raise InvalidInput(f"{url}: no object can be locked there", hint=f"the storage option {OBJECT_LOCK} is for S3")
+    through = options.pop("driver", "s3fs") if scheme in _S3 else ""
     try:
-        return _driver_class(scheme)(url, options, create=create, **({"rule": rule} if rule else {}))
+        return _driver_class(scheme, through)(url, options, create=create, **({"rule": rule} if rule else {}))
     except ImportError as err:
-        raise _not_installed(scheme, err) from err
+        raise _not_installed("obstore" if through == "obstore" else scheme, err) from err
     except (ValueError, TypeError, KeyError) as err:
         secrets = secrets_in(options)
         text = f"{url} with these storage options: {reason(err, secrets)}"
         raise InvalidInput(text, hint="check URL and storage options") from shown_cause(err, secrets)
 
 
-def _driver_class(scheme: str) -> Callable[..., Driver]:
-    if scheme in _S3:
+def _driver_class(scheme: str, through: str) -> Callable[..., Driver]:
+    if through == "obstore":
+        from snapvault.backend.remote_obstore import ObstoreDriver
+
+        return ObstoreDriver
+    if through == "s3fs":
         from snapvault.backend.remote_s3 import S3Driver
 
         return S3Driver
+    if through:
+        raise ValueError(f"driver is 's3fs' or 'obstore', not {through!r}")
     if scheme in _SFTP:
         from snapvault.backend.remote_sftp import SftpDriver
 
@@ -243,4 +251,4 @@ def _driver_class(scheme: str) -> Callable[..., Driver]:
 def _not_installed(scheme: str, err: ImportError) -> InvalidInput:
     extra = EXTRAS.get(scheme)
     hint = f"pip install 'snapvault[{extra}]'" if extra else str(err)
-    return InvalidInput(f"the driver for {scheme}:// is not installed", hint=hint)
+    return InvalidInput(f"what {scheme} needs is not installed", hint=hint)

@@ -23,6 +23,9 @@ from snapvault.foundation.errors import (
 _SECRET_NAME = re.compile(r"(?!.*policy)(key|.*([_-]key|secret|token|pass|sas|credential|auth|cookie))", re.IGNORECASE)
 _SHORTEST = 6  # characters; removing shorter ones would show where they were and mangle the message
 _USERINFO = re.compile(r"//[^/@\s]*@")
+# obstore has only text, and the wrong class for some: a race that goes on (409) is to it an object that exists.
+_OBSTORE = re.compile(r"Server returned non-2xx status code: (\d{3})(?:[^\n]*?<Code>(\w+)</Code>)?")
+_DEBUG = "\n\nDebug source:"  # what follows repeats all of it, many times
 _BY_CODE: Mapping[str, type[SnapvaultError]] = {
     "NoSuchKey": NotFound,
     "NoSuchBucket": RepositoryNotFound,
@@ -62,6 +65,7 @@ _BY_ERRNO: Mapping[int, type[SnapvaultError]] = {
 }
 _DENIED_CLASSES = frozenset({"NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError"})
 _DENIED_CLASSES |= {"AuthenticationException", "BadHostKeyException", "PasswordRequiredException"}
+_DENIED_CLASSES |= {"PermissionDeniedError", "UnauthenticatedError"}
 _INPUT_CLASSES = frozenset({"ParamValidationError", "InvalidRegionError", "UnknownServiceError"})
 
 
@@ -88,7 +92,8 @@ def s3_code(err: BaseException) -> tuple[str, int]:
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             code = str(response.get("Error", {}).get("Code", ""))
             return code, int(status or (code if code.isdigit() else 0))
-    return "", 0
+    told = _OBSTORE.search(str(err))
+    return (told[2] or "", int(told[1])) if told else ("", 0)
 
 
 def kind_of_status(status: int) -> type[SnapvaultError]:
@@ -131,7 +136,7 @@ def shown_cause(err: Exception, secrets: frozenset[str]) -> Exception | None:
 def reason(err: Exception, secrets: frozenset[str]) -> str:
     """One line of what the driver said, without credentials."""
     code, status = s3_code(err)
-    text = str(err) or type(err).__name__
+    text = str(err).partition(_DEBUG)[0] or type(err).__name__
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     text = _USERINFO.sub("//***@", " ".join(text.split()))[:300]

@@ -73,12 +73,11 @@ class S3Driver:
             raise InvalidInput(f"{name} has {size} bytes; S3 takes {MAX_PUT} in one request", affected=[name])
         if create and not self._conditional:
             self._refuse_if_there(name)
-        condition = {"IfNoneMatch": "*"} if create and self._conditional else {}
-        lock = self.locks.headers(name) if self.locks else {}
+        conditional = create and self._conditional
         try:
-            self.call("put_object", name, Body=body(data), **condition, **lock)
-        except OSError as err:
-            if not condition or s3_code(err)[1] != 501:
+            self._put(name, data, conditional=conditional)
+        except Exception as err:
+            if not conditional or s3_code(err)[1] != 501:
                 raise
             self._conditional = False  # the store has no such thing; the probe will see that
             self.write(name, data, create=True)
@@ -130,6 +129,11 @@ class S3Driver:
         creator = getattr(self._fs, "_s3creator", None)
         if creator is not None:
             self._fs.close_session(self._fs.loop, creator)
+
+    def _put(self, name: str, data: Sequence[Buffer], *, conditional: bool) -> None:
+        condition = {"IfNoneMatch": "*"} if conditional else {}
+        lock = self.locks.headers(name) if self.locks else {}
+        self.call("put_object", name, Body=body(data), **condition, **lock)
 
     def key(self, name: str) -> str:
         """Where the object lies in the bucket."""

@@ -250,7 +250,8 @@ class BackendSuite(ReadSuite):
 
     def test_probe(self, backend: Backend) -> None:
         assert probe(backend) == self.capabilities
-        assert list(backend.list(PREFIX)) == []
+        if self.capabilities.put_if_absent:  # else what was raced for may be listed still, as on rclone's SFTP at times
+            assert list(backend.list(PREFIX)) == []
 
     def test_list_shows_what_was_put_and_deleted(self, backend: Backend) -> None:
         for i in range(20):

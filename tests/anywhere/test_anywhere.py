@@ -27,8 +27,9 @@ from snapvault.operations import saver
 from snapvault.repository.site import Site
 
 SEED = bytes(range(2, 34))
-STORES = ("local", "memory", "fsspec", "seaweedfs", "moto_s3", "rclone_s3", "rclone_sftp", "openssh")
-SERVED = {"seaweedfs": True, "moto_s3": True, "rclone_s3": False, "rclone_sftp": False, "openssh": True}
+STORES = ("local", "memory", "fsspec", "seaweedfs", "moto_s3", "rclone_s3", "rclone_sftp", "openssh", "obstore")
+HONEST = {"seaweedfs", "moto_s3", "openssh", "obstore"}
+SERVED = {*HONEST, "rclone_s3", "rclone_sftp"}
 LARGE = 3_000_000
 Tree = dict[str, bytes]
 
@@ -96,8 +97,9 @@ def life(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     home = tmp_path_factory.mktemp(request.param)
     url, options, honest = str(home / "repo"), None, True
     if request.param in SERVED:
-        fresh: servers.Fresh = request.getfixturevalue(request.param)
-        (url, options), honest = fresh(), SERVED[request.param]
+        fresh: servers.Fresh = request.getfixturevalue("moto_s3" if request.param == "obstore" else request.param)
+        (url, options), honest = fresh(), request.param in HONEST
+        options |= {"driver": "obstore"} if request.param == "obstore" else {}
     elif request.param == "memory":
         url = f"memory://{uuid4().hex}"
     elif request.param == "fsspec":

@@ -78,6 +78,18 @@ class TestSeaweedFS(BackendSuite):
 
 
 @pytest.mark.server
+class TestObstore(BackendSuite):
+    """The same server through the other driver."""
+
+    place, durable = "SeaweedFS, S3 through obstore", "its word"
+
+    @pytest.fixture
+    def backend(self, seaweedfs: Fresh) -> Iterator[Backend]:
+        url, options = seaweedfs()
+        yield from _opened(lambda: (url, {**options, "driver": "obstore"}))
+
+
+@pytest.mark.server
 class TestMoto(BackendSuite):
     place, durable = "moto, S3", "its word"
 

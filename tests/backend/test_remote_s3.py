@@ -3,8 +3,10 @@
 import asyncio
 import errno
 import os
+import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -37,11 +39,22 @@ def stub() -> Iterator[Stub]:
         yield server
 
 
-@pytest.fixture
-def backend(stub: Stub) -> Iterator[FsspecBackend]:
-    made = FsspecBackend(*stub.place())
+def opened(stub: Stub, driver: str) -> Iterator[FsspecBackend]:
+    url, options = stub.place()
+    made = FsspecBackend(url, {**options, "driver": driver})
     yield made
     made.close()
+
+
+@pytest.fixture(params=["s3fs", "obstore"])
+def backend(stub: Stub, request: pytest.FixtureRequest) -> Iterator[FsspecBackend]:
+    """Both drivers, which must be told apart by nothing here."""
+    yield from opened(stub, request.param)
+
+
+@pytest.fixture
+def through_s3fs(stub: Stub) -> Iterator[FsspecBackend]:
+    yield from opened(stub, "s3fs")
 
 
 REFUSALS: list[tuple[Answer, type[SnapvaultError]]] = [
@@ -144,15 +157,48 @@ def test_short_and_wrong_bodies(stub: Stub, backend: FsspecBackend) -> None:
     assert backend.get("a", 2) == b"23456789"
 
 
-def test_a_body_shorter_than_announced(backend: FsspecBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_without_ranges(stub: Stub, through_s3fs: FsspecBackend) -> None:
+    """The whole is no damage if it is what was asked for."""
+    stub.script = [Answer(body=b"0123456789")] * 2
+    assert through_s3fs.get("a", 0, 10) == b"0123456789"
+    with pytest.raises(Damaged):
+        through_s3fs.get("a", 0, 9)
+
+
+def test_a_body_shorter_than_announced(through_s3fs: FsspecBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should the HTTP library ever let one through."""
 
     async def short(*args: Any) -> tuple[bytes, dict[str, int]]:
         return b"123", {"ContentLength": 5}
 
-    monkeypatch.setattr(backend._driver, "_get", short)
+    monkeypatch.setattr(through_s3fs._driver, "_get", short)
     with pytest.raises(StoreUnavailable, match="3 bytes came of 5"):
-        backend.get("a")
+        through_s3fs.get("a")
+
+
+def test_what_obstore_cannot_be_told(stub: Stub) -> None:
+    """Rather than that it is ignored."""
+    url, options = stub.place()
+    client = {**options["client_kwargs"], "verify": False}
+    for extra in ({"anon": True}, {"config_kwargs": {}}, {"client_kwargs": client}, {"driver": "boto"}):
+        with pytest.raises(InvalidInput) as caught:
+            FsspecBackend(url, {**options, "driver": "obstore", **extra})
+        assert re.search("anon|config_kwargs|verify|'boto'", str(caught.value)) and "testtest" not in str(caught.value)
+
+
+def test_obstore_with_what_botocore_finds(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profile, as with s3fs; and where it finds none, that is said."""
+    url, options = stub.place()
+    (tmp_path / "credentials").write_text("[mine]\naws_access_key_id = found\naws_secret_access_key = sec-ret\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    place = {"driver": "obstore", "client_kwargs": options["client_kwargs"]}
+    FsspecBackend(url, {**place, "profile": "mine"}).put("a", [b"x"])
+    assert stub.objects == {"/bucket/repo/a": b"x"} and "Credential=found/" in stub.headers[-1]["Authorization"]
+    with pytest.raises(StoreDenied, match="credentials"):
+        FsspecBackend(url, place).put("b", [b"x"])
 
 
 def test_nothing_is_shared_with_strangers(stub: Stub) -> None:
@@ -266,20 +312,20 @@ def test_a_refusal_means_taken_only_to_who_creates(stub: Stub, backend: FsspecBa
             call()
 
 
-def test_a_cancelled_request_is_no_success(backend: FsspecBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_request_is_no_success(through_s3fs: FsspecBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """fsspec's sync() gives None then."""
 
     async def cancelled(*args: Any, **kwargs: Any) -> None:
         raise asyncio.CancelledError
 
-    driver: Any = backend._driver
+    driver: Any = through_s3fs._driver
     monkeypatch.setattr(driver._fs, "_call_s3", cancelled)
     for call in (
-        lambda: backend.get("a"),
-        lambda: backend.put("a", [b"x"]),
-        lambda: backend.put_if_absent("a", [b"x"]),
-        lambda: backend.delete("a"),
-        lambda: list(backend.list()),
+        lambda: through_s3fs.get("a"),
+        lambda: through_s3fs.put("a", [b"x"]),
+        lambda: through_s3fs.put_if_absent("a", [b"x"]),
+        lambda: through_s3fs.delete("a"),
+        lambda: list(through_s3fs.list()),
     ):
         with pytest.raises(StoreUnavailable, match="cancelled"):
             call()

@@ -14,6 +14,7 @@ from battery.interleave.story import contents
 from battery.lab import Lab
 
 import snapvault
+from snapvault.backend.memory import MemoryBackend
 from snapvault.format import names
 from snapvault.format.keyset import Role
 from snapvault.format.pack import Segment
@@ -22,10 +23,9 @@ from snapvault.format.wire import FormatError
 from snapvault.foundation.errors import Damaged
 from snapvault.operations import fence
 from snapvault.operations.writer import SnapshotWriter
-from snapvault.repository import loader
 from snapvault.repository.repository import Vault
 from snapvault.repository.session import Session, encode_index
-from snapvault.repository.store import Store
+from snapvault.repository.store import TRIES, Store
 
 NOW, MINUTE, NEVER = timedelta(0), timedelta(minutes=1), timedelta(days=10**6)
 TREE = {"a": random.Random(1).randbytes(1500), "b": random.Random(2).randbytes(1500)}
