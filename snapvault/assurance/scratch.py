@@ -27,11 +27,7 @@ class Scratch:
         try:
             base.mkdir(parents=True, exist_ok=True)
             _remove_stale(base)
-            self.top = base.resolve() / f"{PREFIX}{secrets.token_hex(8)}"
-            # Others may pass through, and see nothing: a database server runs as somebody else.
-            self.top.mkdir(mode=0o711)
-            self._lock = os.open(self.top / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self.top, self._lock = _make(base.resolve())
             left = free(base)
         except OSError as e:
             raise InvalidInput(f"{base} cannot be used as a scratch place: {e.strerror}", affected=[str(base)]) from e
@@ -59,6 +55,20 @@ class Scratch:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _make(base: Path) -> tuple[Path, int]:
+    """A new folder, and its lock, held."""
+    while True:
+        top = base / f"{PREFIX}{secrets.token_hex(8)}"
+        # Others may pass through, and see nothing: a database server runs as somebody else.
+        top.mkdir()
+        top.chmod(0o711)
+        lock = os.open(top / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (top / LOCK).exists():
+            return top, lock
+        os.close(lock)  # another drill took it for stale before it was locked
 
 
 def _remove_stale(base: Path) -> None:
