@@ -43,7 +43,7 @@ class Place:
         """SourceError if the disk or the quota does not suffice; errors of the store, Cancelled."""
         tally = Tally()
         self._run(entry, selection, tally, dry_run=False)
-        self._within_quota()
+        self._within_quota(tally.bytes_written, last=True)
         return BroughtBack(
             tally.files_written, tally.others, tally.bytes_written, tuple(tally.lost), tuple(tally.issues), tally
         )
@@ -66,12 +66,12 @@ class Place:
 
     def _tick(self, event: Event) -> None:
         """Once in a while, as long as the restore goes on."""
-        self._within_quota()
+        self._within_quota(event.bytes_done)
         if self._asked is not None and self._asked.progress is not None:
             self._asked.progress(event)
 
-    def _within_quota(self) -> None:
-        if self._quota is not None and self._quota.exceeded():
+    def _within_quota(self, written: int, *, last: bool = False) -> None:
+        if self._quota is not None and self._quota.exceeded(written, last=last):
             raise SourceError(
                 f"the restore fills more than the {self._most:,} bytes that it may",
                 hint="give the drill a larger quota, or another scratch place", affected=[str(self._folder)],

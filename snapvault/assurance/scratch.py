@@ -31,7 +31,8 @@ class Scratch:
                 _remove_stale(base)
                 self.top = base.resolve() / f"{PREFIX}{secrets.token_hex(8)}"
                 # Others may pass through, and see nothing: a database server runs as somebody else.
-                self.top.mkdir(mode=0o711)
+                self.top.mkdir()
+                self.top.chmod(0o711)
                 self._lock = os.open(self.top / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 fcntl.flock(self._lock, fcntl.LOCK_EX)
             left = free(base)

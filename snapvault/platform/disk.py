@@ -4,25 +4,34 @@ import contextlib
 import os
 import time
 
-MEASURE_EVERY = 2.0  # seconds between two walks through the folder, which may be large
+MEASURE_EVERY, SHARE = 2.0, 20  # seconds between two walks through the folder, or so many times what the last one took
 
 
 class Quota:
-    """``most`` bytes on the disk below a folder.  Cheap to ask, as long as nothing else fills the disk."""
+    """``most`` bytes on the disk below a folder.  Often to be asked: it looks closely only now and then."""
 
     def __init__(self, folder: str | os.PathLike[str], most: int, used: int = 0) -> None:
         """``used``: of these, what is there already."""
         self._folder, self._most = folder, most
-        self._enough = free(folder) - (most - used)  # as long as so much is free, nobody can have used more
-        self._measure_from = 0.0
+        self._enough = free(folder) - (most - used)  # less is free: perhaps all of it was used here
+        self._suspected = False
+        self._next = time.monotonic() + MEASURE_EVERY
 
-    def exceeded(self) -> bool:
-        """Whether there is more."""
-        now = time.monotonic()
-        if free(self._folder) >= self._enough or now < self._measure_from:
+    def exceeded(self, written: int = 0, *, last: bool = False) -> bool:
+        """Whether there is more.  ``written``: bytes that are known to have been written, holes included.
+
+        ``last``: nobody asks again, so this must be sure.
+        """
+        suspicious = written > self._most or free(self._folder) < self._enough
+        at_once = suspicious and (last or not self._suspected)
+        self._suspected |= suspicious
+        began = time.monotonic()
+        if not at_once and began < self._next:
             return False
-        self._measure_from = now + MEASURE_EVERY
-        return size(self._folder) > self._most
+        found = size(self._folder)
+        took = time.monotonic() - began
+        self._next = began + max(MEASURE_EVERY, SHARE * took)
+        return found > self._most
 
 
 def free(folder: str | os.PathLike[str]) -> int:

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import select
+import shutil
 import signal
 import stat
 import subprocess
@@ -107,11 +108,10 @@ def test_one_that_writes_outside(run: Run, tmp_path: Path) -> None:
     ],
     ids=["many files", "one file"],
 )
-def test_one_that_fills_the_disk(run: Run, scratch: Scratch, script: str) -> None:
+def test_one_that_fills_the_disk(run: Run, script: str) -> None:
     found = run(script)
     assert found.outcome.value == FAIL
     assert "filled its scratch place" in found.outcome.why or "File size limit exceeded" in found.outcome.why
-    assert sum(p.stat().st_size for p in scratch.top.rglob("*") if p.is_file()) < 200_000_000
 
 
 def test_one_that_reaches_for_the_network(run: Run) -> None:
