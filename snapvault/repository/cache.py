@@ -18,6 +18,7 @@ from blake3 import blake3
 MAC_SIZE = 32
 PIECE = 4 << 20  # what is read at once: enough for each core to hash a part of it
 MAX_BYTES = 2 << 30
+SLACK = 64  # by such a part of its limit a cache may grow before its files are looked at again
 TABLES = "tables/"  # of the index: as large as it has to be, and too dear to make again
 
 
@@ -26,6 +27,7 @@ class Cache:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
+        self._put: int | None = None  # bytes, since all files were looked at; None: they never were
         if folder is not None:
             with contextlib.suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -57,6 +59,7 @@ class Cache:
             with temporary.open("xb") as f:
                 f.writelines(parts)
             temporary.replace(path)
+            self._put = None if self._put is None else self._put + sum(memoryview(part).nbytes for part in parts)
         except OSError:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -102,16 +105,20 @@ class Cache:
         self.put(name, *kept, digest.digest())
 
     def trim(self, limit: int = MAX_BYTES) -> None:
-        """Remove the files that were not written for longest, until ``limit`` bytes are left; tables do not count."""
-        if self.folder is None:
+        """Remove the files that were not written for longest, until ``limit`` bytes are left; tables do not count.
+
+        Looks at them only if enough was put since it last did.
+        """
+        if self.folder is None or (self._put is not None and self._put < limit // SLACK):
             return
+        self._put = 0
         files = []
         for root, folders, entries in os.walk(self.folder):
             if root == os.fspath(self.folder):
                 folders[:] = [f for f in folders if f != TABLES.rstrip("/")]
             for entry in entries:
                 with contextlib.suppress(OSError):
-                    path = os.path.join(root, entry)  # no Path: every backup looks at all of them
+                    path = os.path.join(root, entry)
                     s = os.stat(path)
                     files.append((s.st_mtime, s.st_size, path))
         total = sum(size for _, size, _ in files)
