@@ -96,28 +96,28 @@ def list_(settings: Settings, retired: bool, export: str | None) -> int:
 def check(settings: Settings, file: str | None, columns: tuple[str, ...], encoding: str | None) -> int:
     """Compare what is declared, by the repository or by FILE, with the snapshots, and with this machine.
 
-    Exit code 3: something is declared and was never backed up, or the other way round, or a source does not exist here.
+    Exit code 3: something is declared and was never backed up, or the other way round; a source does not exist here; or
+    FILE lacks what is declared now.
 
     \b
     snapvault register check
     snapvault register check snapvault.toml
     """
-    from snapvault.assurance.comparison import compare
+    from snapvault.assurance.comparison import KINDS, compare
     from snapvault.operations.run import host_name
     from snapvault.operations.sources import is_url
 
     with settings.open() as repository:
         stored = declared(settings, repository) if file is None else declared_if_any(settings, repository)
-        datasets = stored.datasets if stored is not None else {}
-        if file is not None:
-            datasets = _read(settings, file, repository, columns, encoding).datasets
+        before, retired = (stored.datasets, stored.retired) if stored is not None else ({}, {})
+        datasets = before if file is None else _read(settings, file, repository, columns, encoding).datasets
         snapshots = {s.dataset for s in repository.snapshots()}
-    found = list(compare(datasets, stored.retired if stored is not None else (), snapshots, host_name()))
+    found = list(compare(datasets, before, retired, snapshots, host_name()))
     for mismatch in found:
         settings.out.item(mismatch.to_dict(), f"{mismatch.dataset}: {mismatch.message}")
     code = gravest((status_code(stored.status) if stored is not None else 0, 3 if found else 0))
     kinds, urls = Counter(m.kind for m in found), sum(is_url(s) for d in datasets.values() for s in d.sources)
-    content = {kind.replace("-", "_"): kinds[kind] for kind in ("never-backed-up", "undeclared", "no-source")}
+    content = {kind.replace("-", "_"): kinds[kind] for kind in KINDS}
     lines = [f"{count(len(datasets), 'dataset')} declared, {count(len(found), 'difference')}"]
     lines += [f"{count(urls, 'source')} at URLs were not looked at"] if urls else []
     status = {0: "ok", 3: "partial", 20: "damaged"}[code]

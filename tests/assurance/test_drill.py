@@ -195,12 +195,19 @@ def test_damage_that_a_sample_meets_only_when_its_turn_comes(stored: Repository,
     assert "damaged" in statuses and "ok" in statuses
 
 
-@pytest.mark.parametrize("level", ["structure", "full"])
-def test_a_pack_that_is_gone(stored: Repository, level: str) -> None:
-    packs = sorted(Path(stored.url, "packs").rglob("*/*"), key=lambda p: p.stat().st_size)
-    packs[-1].unlink()
-    result = hold(stored, level)
-    assert result.outcome.value == FAIL and result.status in ("failed", "damaged")
+def test_a_pack_that_is_gone(stored: Repository, source: Path, tmp_path: Path) -> None:
+    """Of data or of trees: what restores nothing sees it as well as what restores everything."""
+    (source / "below" / "new").write_bytes(b"so that all trees of this snapshot lie in another pack")
+    save(again(stored), source, dataset="orders")
+    reasons = []
+    for pack in sorted(Path(stored.url, "packs").rglob("*/*")):
+        pack.rename(tmp_path / "away")
+        for level in ("structure", "full"):
+            result = hold(stored, level)
+            assert result.outcome.value == FAIL and result.status in ("failed", "damaged")
+            reasons.append(result.outcome.why)
+        (tmp_path / "away").rename(pack)
+    assert any("lie in no pack that is there" in why for why in reasons[::2])
 
 
 def test_no_snapshot_at_all(stored: Repository) -> None:

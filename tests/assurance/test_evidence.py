@@ -304,8 +304,8 @@ def test_a_removed_reader_leaves_its_evidence_and_adds_none(repo: Repository, tm
     assert snapvault.standings(known(repo, tmp_path)).of["orders", ""].drills == 2
 
 
-def test_evidence_that_waits_for_somebody_to_vouch(repo: Repository, tmp_path: Path) -> None:
-    """What a removed key signed counts from when one who is still trusted has followed it, also in a later read."""
+def test_a_record_that_comes_late(repo: Repository, tmp_path: Path) -> None:
+    """After one that follows it: it is missing until then, counts though its key was removed, and is no end."""
     reader = client(repo, "reader", tmp_path)
     (name,) = sign_each(reader, 1)
     hidden = Path(repo.url, name).read_bytes()
@@ -313,8 +313,14 @@ def test_evidence_that_waits_for_somebody_to_vouch(repo: Repository, tmp_path: P
     snapvault.remove_key(again(repo), "reader")  # sees no evidence to vouch for
     Path(repo.url, name).write_bytes(hidden)
     assert snapvault.standings(known(repo, tmp_path)).of == {}
-    again(repo).vault.evidence.append(encode_evidence([]), [End(blake3(hidden).digest(), 1)])
+    Path(repo.url, name).unlink()
+    follows = again(repo).vault.evidence.append(encode_evidence([]), [End(blake3(hidden).digest(), 1)])
+    assert [p.affected for p in snapvault.standings(known(repo, tmp_path)).problems] == [(name,)]
+    Path(repo.url, name).write_bytes(hidden)
     assert standing(known(repo, tmp_path)).drills == 1
+    snapvault.record_evidence(known(repo, tmp_path), [held()])
+    last = max(again(repo).vault.evidence.read()[0], key=lambda link: link.number)
+    assert last.record.prevs == (follows.digest,)
 
 
 # -- beside other things ----------------------------------------------------------------------------------------------

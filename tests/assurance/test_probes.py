@@ -177,6 +177,15 @@ def say_no(root: Path) -> bool:
     return False
 
 
+def test_a_database_that_breaks_its_own_rules(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as db:
+        db.executescript("CREATE TABLE a (x); INSERT INTO a VALUES (NULL); PRAGMA writable_schema = ON")
+        db.execute("UPDATE sqlite_master SET sql = 'CREATE TABLE a (x NOT NULL)'")
+        db.commit()
+    with pytest.raises(ProbeFailed, match=r"NULL value in a\.x"):
+        prepared("sqlite", {})(tmp_path)
+
+
 def test_a_database_with_a_broken_reference(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "a.db")) as db:
         db.execute("CREATE TABLE a (id INTEGER PRIMARY KEY)")

@@ -176,7 +176,7 @@ def test_a_drill_that_is_cancelled_ends_its_probe(scratch: Scratch) -> None:
         found: list[str] = []
         listener.start()
         with pytest.raises(Cancelled):
-            sandbox.run("command", {"argv": ["sh", "-c", script]}, scratch.top / "restored", scratch, 60.0, reporter)
+            sandbox.run("command", {"argv": ["sh", "-c", script]}, scratch.top / "restored", scratch, 1000.0, reporter)
         listener.join()
     assert not alive(int(found[0]))
 
@@ -188,7 +188,7 @@ from snapvault.assurance.scratch import Scratch
 from snapvault.foundation.events import Reporter
 scratch = Scratch(pathlib.Path(sys.argv[1]), None)
 argv = ["sh", "-c", "setsid sleep 1000 & echo $$ $! > " + sys.argv[2] + "; wait"]
-Sandbox().run("command", {"argv": argv}, scratch.folder("restored"), scratch, 60.0, Reporter("drill"))
+Sandbox().run("command", {"argv": argv}, scratch.folder("restored"), scratch, 1000.0, Reporter("drill"))
 """
 
 

@@ -128,6 +128,13 @@ def test_check_compares_with_snapshots_and_with_this_machine(cli: Machine, impor
     rows = f'docs = {{source = "{tmp_path}/docs"}}\nstray = {{}}\n'
     (tmp_path / "other.toml").write_text(f"schema = 1\n[datasets]\n{rows}")
     done = cli("register", "check", tmp_path / "other.toml")
+    assert done.code == 3 and done.out.splitlines() == [
+        *(f"{name}: declared until now; it has to be retired before this can be imported"
+          for name in ("dump", "pics", "web")),
+        "2 datasets declared, 3 differences",
+    ]  # fmt: skip
+    cli("register", "retire", "dump", "pics", "web", "--reason", "gone")
+    done = cli("register", "check", tmp_path / "other.toml")
     assert done.code == 0 and done.out == "2 datasets declared, 0 differences\n"
     assert cli("register", "check", tmp_path / "none.toml").code == 2
 
