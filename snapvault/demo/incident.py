@@ -103,7 +103,9 @@ class Incident:
                 yield self._in_order(self.repository)
         manifests = self._manifests()
         told = self._encrypt()
-        with self._bring_back() as self.repository:
+        began, key = time.monotonic(), snapvault.KeyFile(self._key_file)
+        with snapvault.open(self._second, keys=key, cache=self._place / "new-cache") as self.repository:
+            self._bring_back(self.repository, began)
             self._compare(manifests)
             yield self._return(self.repository, told)
 
@@ -146,6 +148,7 @@ class Incident:
             made = snapvault.init(
                 self._first, password=self._password, cache=self._place / "cache", state=self._place / "state"
             )
+            self._key_file.touch(mode=0o600)
             self._key_file.write_text(made.recovery_key + "\n")
             snapvault.import_register(made.repository, self._declaration())
         return made.repository
@@ -177,7 +180,7 @@ class Incident:
         self._backup(repo, "back up again today", [part for part in kept if not part.stale])
         for pack in hit:
             damage.encrypt_in_place(pack)
-        self._drill(repo, repo, "", kept)
+        self._drill(repo, "", kept)
         n = self._numbers
         promised = dict(zip(LADDER, (n.declared, n.backed_up, 0, n.readable, n.readable, n.alive), strict=True))
         told = (
@@ -205,7 +208,7 @@ class Incident:
         for _ in self._each("copy to the second site, and attest", self.parts[:1]):
             copied = snapvault.replicate(os.fspath(self._first), os.fspath(self._second))
             self._attest()
-        self._drill(repo, repo, "", self.parts)
+        self._drill(repo, "", self.parts)
         snapvault.replicate(os.fspath(self._first), os.fspath(self._second))  # the evidence, too
         told = (
             f"{count(repaired.packs_salvaged, 'pack')} repaired, {copied.objects:,} objects copied to the second site",
@@ -248,10 +251,8 @@ class Incident:
             return told, f"it says now: {e.message}"
         raise SourceError(f"{self._first} can be opened, though all of it was overwritten")
 
-    def _bring_back(self) -> snapvault.Repository:
+    def _bring_back(self, repo: snapvault.Repository, began: float) -> None:
         """Everything, with the recovery key alone, on a machine that has nothing."""
-        began = time.monotonic()
-        repo = snapvault.open(self._second, keys=snapvault.KeyFile(self._key_file), cache=self._place / "new-cache")
         for part in self._each("bring back with the recovery key", self.parts):
             at = time.monotonic()
             done = snapvault.restore(repo, f"{part.name}@latest", self._place / "restored")
@@ -259,7 +260,6 @@ class Incident:
             self.figures.files += done.files_written
             self.figures.bytes += done.bytes_written
         self.figures.seconds = time.monotonic() - began
-        return repo
 
     def _compare(self, manifests: dict[str, trees.Manifest]) -> None:
         for part in self._each("compare bit for bit", self.parts):
@@ -270,7 +270,7 @@ class Incident:
     def _return(self, repo: snapvault.Repository, told: tuple[str, ...]) -> Act:
         """The second site carries on alone."""
         snapvault.promote(repo)
-        self._drill(repo, repo, SECOND, self.parts)
+        self._drill(repo, SECOND, self.parts)
         snapvault.attest(repo, SECOND, read=True)
         return Act("Act three: the first site is lost", told, self._board(repo), self._all())
 
@@ -281,13 +281,13 @@ class Incident:
         assert register is not None
         return dict(register.datasets)
 
-    def _drill(self, home: snapvault.Repository, there: snapvault.Repository, site: str, parts: Sequence[Part]) -> None:
+    def _drill(self, repo: snapvault.Repository, site: str, parts: Sequence[Part]) -> None:
         """Bring them back at a scratch place, and ask whether they are alive; sign what was found."""
-        declared, where = self._declared(home), f" from the {site} site" if site else ""
+        declared, where = self._declared(repo), f" from the {site} site" if site else ""
         with (
             self._display.step(f"drill{where}", len(parts)) as advance,
-            snapvault.DrillGround(there, site=site, scratch=Path(SCRATCH)) as ground,
-            snapvault.EvidenceWriter(home) as evidence,
+            snapvault.DrillGround(repo, site=site, scratch=Path(SCRATCH)) as ground,
+            snapvault.EvidenceWriter(repo) as evidence,
         ):
             datasets = [declared[part.name] for part in parts]
             for result in ahead(lambda d: ground.drill(d, "alive"), datasets, len(os.sched_getaffinity(0))):
@@ -302,6 +302,6 @@ class Incident:
 
 
 def letter(now: datetime) -> datetime:
-    """The last day of April on which a letter was sent that is long without an answer."""
+    """When copies were asked for: in the last April that is long ago."""
     found = now.replace(month=LETTER[0], day=LETTER[1], hour=9, minute=0, second=0, microsecond=0)
     return found if now - found >= LONG_AGO else found.replace(year=found.year - 1)

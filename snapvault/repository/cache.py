@@ -18,6 +18,7 @@ from blake3 import blake3
 MAC_SIZE = 32
 PIECE = 4 << 20  # what is read at once: enough for each core to hash a part of it
 MAX_BYTES = 2 << 30
+SLACK = 64  # by such a part of its limit a cache may grow before its files are looked at again
 TABLES = "tables/"  # of the index: as large as it has to be, and too dear to make again
 
 
@@ -26,6 +27,7 @@ class Cache:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
+        self._put: int | None = None  # bytes, since all files were looked at; None: they never were
         if folder is not None:
             with contextlib.suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -57,6 +59,7 @@ class Cache:
             with temporary.open("xb") as f:
                 f.writelines(parts)
             temporary.replace(path)
+            self._put = None if self._put is None else self._put + sum(memoryview(part).nbytes for part in parts)
         except OSError:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -111,18 +114,20 @@ class Cache:
     def trim(self, limit: int = MAX_BYTES, prefix: str = "") -> None:
         """Remove the files below a folder that were not written or touched for longest, until ``limit`` bytes are left.
 
-        Tables do not count.
+        Tables do not count.  The whole cache is looked at only if enough was put since it last was.
         """
         top = self._path(prefix)
-        if top is None:
+        if top is None or (not prefix and self._put is not None and self._put < limit // SLACK):
             return
+        if not prefix:
+            self._put = 0
         files = []
         for root, folders, entries in os.walk(top):
             if root == str(self.folder):
                 folders[:] = [f for f in folders if f != TABLES.rstrip("/")]
             for entry in entries:
                 with contextlib.suppress(OSError):
-                    path = os.path.join(root, entry)  # no Path: every backup looks at all of them
+                    path = os.path.join(root, entry)
                     s = os.stat(path)
                     files.append((s.st_mtime, s.st_size, path))
         total = sum(size for _, size, _ in files)

@@ -59,7 +59,7 @@ class StateFile:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with temporary.open("x") as f:
-                json.dump(everything, f)
+                f.write(json.dumps(everything))
                 f.flush()
                 os.fsync(f.fileno())
             temporary.replace(self._path)

@@ -161,6 +161,16 @@ def test_numbers_that_contradict_one_another() -> None:
     assert done.returncode == 2 and "190 readable and 191 alive" in done.stderr and done.stdout == ""
 
 
+def test_without_the_extra_it_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['time_machine'] = None; sys.argv = ['demo', 'incident']\n"
+        "from snapvault.demo.__main__ import main\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "pip install 'snapvault[demo]'" in done.stderr, done
+
+
 def test_what_cannot_be_had_is_left_out_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,6 +60,11 @@ def test_trimming_keeps_the_newest(tmp_path: Path) -> None:
     cache.put("tables/t", bytes(1000))
     cache.trim(250)
     assert cache.names("") == ["f3", "f4", "tables"]
+    for n in range(5, 8):
+        cache.put(f"f{n}", bytes(100))
+        os.utime(tmp_path / f"f{n}", (n, n))
+        cache.trim(250)
+        assert cache.names("") == [f"f{n - 1}", f"f{n}", "tables"]
     assert cache.names("tables/") == ["tables/t"]
 
 
