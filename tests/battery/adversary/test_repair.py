@@ -20,7 +20,7 @@ from snapvault.format.tree import ID_SIZE
 from snapvault.foundation.errors import Conflict, Damaged
 from snapvault.foundation.ids import BlobId, PackId
 from snapvault.operations.collect import GarbageCollection
-from snapvault.operations.reclaim import NOTHING
+from snapvault.operations.reclaim import Reclaimed
 from snapvault.repository.index import PackRow
 from snapvault.repository.session import Session
 
@@ -185,7 +185,10 @@ def test_a_copy_that_is_going_does_not_survive(made: Lab) -> None:
     assert twice
     for name in some(made, names.GC):
         del made.store.objects[name]
-    with made.open() as repo, mock.patch.object(GarbageCollection, "_delete", lambda self, doomed: NOTHING):
+    with (
+        made.open() as repo,
+        mock.patch.object(GarbageCollection, "_delete", lambda self, doomed: Reclaimed(packs=len(doomed))),
+    ):
         plan = snapvault.plan_prune(repo)
         (domain,) = plan.domains
         object.__setattr__(domain, "condemned", tuple(twice))

@@ -19,7 +19,7 @@ from battery.lab import Lab, Objects
 import snapvault
 from snapvault.format import names
 from snapvault.foundation.errors import Conflict, Damaged, SnapvaultError
-from snapvault.operations import prune, survey
+from snapvault.operations import reclaim, survey
 from snapvault.operations.prune import plan_prune
 from snapvault.operations.replicate import _Replication
 
@@ -200,7 +200,7 @@ MUTANTS: dict[str, list[tuple[Any, str, Any]]] = {
     "a copy condemns what it likes": [(survey.Survey, "may_go", lambda self, pack: True)],
     "a copy finishes the deletions of the source": [
         (module, "going_by", lambda vault, slots: [s for s in slots if s.record.kind == "gc-done"])
-        for module in (survey, prune)
+        for module in (survey, reclaim)
     ],
 }
 
