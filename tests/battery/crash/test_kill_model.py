@@ -15,6 +15,8 @@ from snapvault.backend.protocol import Backend
 from snapvault.format import names
 from snapvault.testing.faults import Fault, FaultyBackend, Killed, Kind
 
+SAMPLES = [80, pytest.param(None, marks=pytest.mark.long)]  # kills; None: at every call
+
 
 @pytest.fixture(scope="module")
 def base(ram: Path) -> killing.Base:
@@ -85,7 +87,8 @@ def pruned(backend: Backend) -> snapvault.PruneResult:
         return plan.execute(wait=timedelta(0), lease=timedelta(0))
 
 
-def test_prune_and_the_next_one(base: killing.Base) -> None:
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_prune_and_the_next_one(base: killing.Base, sample: int | None) -> None:
     """Whenever it dies, nothing is lost, and the next one frees what it would have freed."""
     first, store = next(iter(base.ledger.trees)), base.store()
     ledger = base.ledger.copy()
@@ -96,7 +99,7 @@ def test_prune_and_the_next_one(base: killing.Base) -> None:
     result = pruned(store)
     assert result.packs_removed > 1 and result.bytes_copied > 0
     left = sum(model.packs(store).values())
-    for dead, owed in killing.killed(forgotten, lambda backend, _: pruned(backend), at_least=40):
+    for dead, owed in killing.killed(forgotten, lambda backend, _: pruned(backend), at_least=40, sample=sample):
         killing.verify(dead, base, owed)
         assert pruned(dead).status == "ok"
         killing.verify(dead, base, owed)
@@ -112,7 +115,9 @@ def repaired(backend: Backend) -> snapvault.RepairResult:
         return snapvault.plan_repair(repo, control=model.ONE_THREAD).execute(wait=timedelta(0), lease=timedelta(0))
 
 
-def test_repair_and_the_next_one(base: killing.Base) -> None:
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_repair_and_the_next_one(base: killing.Base, sample: int | None) -> None:
     """Whenever it dies, what could be restored before can be restored, and the next one ends it."""
     store = base.store()
     packs, indexes, headers = (
@@ -129,7 +134,7 @@ def test_repair_and_the_next_one(base: killing.Base) -> None:
     assert any(before.values()) and len(before) == 2
     assert repaired(store).packs_salvaged == 1
     assert killing.lost(store, base) == before
-    for dead, ledger in killing.killed(damaged, lambda backend, _: repaired(backend), at_least=60):
+    for dead, ledger in killing.killed(damaged, lambda backend, _: repaired(backend), at_least=60, sample=sample):
         assert killing.lost(dead, base) == before
         assert repaired(dead).status == "partial"
         assert killing.lost(dead, base) == before
