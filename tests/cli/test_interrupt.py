@@ -1,8 +1,10 @@
 """Ctrl-C and SIGTERM: exit code 130, no snapshot, and nothing that was indexed is uploaded again."""
 
+import inspect
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -111,3 +113,27 @@ def test_the_first_signal_asks_and_the_second_insists() -> None:
             signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+class PressedOnImport:
+    """Ctrl-C while this module is being looked for."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "snapvault.cli.main":
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_while_it_is_being_loaded(ignored: bool) -> None:
+    """The signal ends it, unless whoever started it chose to ignore it."""
+    source = inspect.getsource(PressedOnImport)
+    code = (
+        f"import os, signal, sys\n{source}\nsys.meta_path.insert(0, PressedOnImport())\nsys.argv[1:] = ['--version']\n"
+    )
+    chosen = "signal.signal(signal.SIGINT, signal.SIG_IGN)\n" if ignored else ""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}{chosen}from snapvault.__main__ import main; main()"],
+        capture_output=True, text=True, timeout=LIMIT,
+    )  # fmt: skip
+    assert done.stderr == "" and done.returncode == (0 if ignored else -signal.SIGINT)
+    assert bool(done.stdout) == ignored
