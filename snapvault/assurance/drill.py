@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -30,7 +30,7 @@ from snapvault.assurance.sandbox import Sandbox
 from snapvault.assurance.scratch import Scratch
 from snapvault.assurance.structure import Structure, packs_present
 from snapvault.format.keyset import Role
-from snapvault.foundation.clock import now_ns
+from snapvault.foundation.clock import SKEW, now
 from snapvault.foundation.errors import Cancelled, Damaged, InvalidInput, SnapvaultError
 from snapvault.foundation.events import Control, Reporter
 from snapvault.foundation.words import count
@@ -44,7 +44,6 @@ from snapvault.version import VERSION
 if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
 
-AHEAD = timedelta(days=1)  # that clocks may differ
 ALL = Selection()
 
 
@@ -139,7 +138,7 @@ class _Drill:
         self._found: dict[str, Any] = {}  # further fields of the result
 
     def run(self) -> DrillResult:
-        began, started = datetime.fromtimestamp(now_ns() / 1e9, UTC), time.monotonic()
+        began, started = now(), time.monotonic()
         try:
             self._hold(began)
         except Cancelled:
@@ -153,7 +152,7 @@ class _Drill:
         self._times["total"] = _since(started)
         return DrillResult(
             self._dataset, self._ground.site, shown_url(self._vault.backend.url), self._level, began,
-            datetime.fromtimestamp(now_ns() / 1e9, UTC), socket.gethostname(), self._steps, self._seed,
+            now(), socket.gethostname(), self._steps, self._seed,
             times=self._times, versions=versions(),
             problems=tuple([*self._ground.problems, *self._problems][:PROBLEMS_MAX]), **self._found,
         )  # fmt: skip
@@ -278,7 +277,7 @@ def _failed(issues: Sequence[Issue], what: str) -> Outcome:
 def freshness(snapshot: Snapshot, rpo: timedelta | None, now: datetime, seen: datetime | None) -> Outcome:
     """Whether the newest snapshot is as new as was promised, and no older than one that was there before."""
     age = now - snapshot.time
-    if age < -AHEAD:
+    if age < -SKEW:
         return Outcome(FAIL, f"the newest snapshot is of {snapshot.time.isoformat()}, which is still to come")
     if rpo is not None and age > rpo:
         return Outcome(FAIL, f"the newest snapshot is {_span(age)} old, and may be {_span(rpo)} (RPO)")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from snapvault.assurance.evidence import Evidence, EvidenceReport, newest_first, shown, verify_evidence
 from snapvault.assurance.export import Exported
-from snapvault.foundation.clock import now_ns
+from snapvault.foundation.clock import now
 from snapvault.foundation.words import count
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def write_page(repo: "Repository", write: Callable[[str], object], *, dataset: s
     of = f" of {escape(dataset)}" if dataset is not None else ""
     write(f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Evidence of drills{of}</title>\n')
     write(f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>\n')
-    made = _time(datetime.fromtimestamp(now_ns() / 1e9, UTC))
+    made = _time(now())
     write(f"<h1>Evidence of drills{of}</h1><p>Repository <code>{vault.id}</code>. Written {made} UTC.</p>\n")
     _verification(verify_evidence(repo), write)
     write(f"<table><caption>What drills found, the newest first</caption><thead><tr>{_heads()}</tr></thead><tbody>\n")
