@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -24,11 +25,11 @@ from snapvault.assurance.planted import ControlResult, Planter
 from snapvault.assurance.probes import check_probe
 from snapvault.assurance.probing import Prober
 from snapvault.assurance.restoring import BroughtBack, Place
-from snapvault.assurance.results import PROBLEMS_MAX, DrillResult
+from snapvault.assurance.results import PROBLEMS_MAX, DrillResult, recovery_of
 from snapvault.assurance.sampling import PARTS, Sample
 from snapvault.assurance.sandbox import Sandbox
 from snapvault.assurance.scratch import Scratch
-from snapvault.assurance.structure import Structure, packs_present
+from snapvault.assurance.structure import Structure
 from snapvault.format.keyset import Role
 from snapvault.foundation.clock import SKEW, now
 from snapvault.foundation.errors import Cancelled, Damaged, InvalidInput, SnapvaultError
@@ -47,12 +48,13 @@ if TYPE_CHECKING:
 ALL = Selection()
 
 
+@dataclass(frozen=True, slots=True)
 class Before:
     """What earlier drills of a dataset say to the next one: which sample comes, and how new its data once was."""
 
-    def __init__(self, drills: int = 0, samples: int = 0, newest: datetime | None = None) -> None:
-        self.drills, self.samples = drills, samples
-        self.newest = newest  # time of the newest snapshot that a drill has seen
+    drills: int = 0
+    samples: int = 0
+    newest: datetime | None = None  # time of the newest snapshot that a drill has seen
 
 
 class DrillGround:
@@ -180,7 +182,7 @@ class _Drill:
 
     def _structure(self, snapshot: Snapshot) -> None:
         with self._timed("structure"):
-            walk = Structure(self._vault, snapshot, packs_present(self._vault), self._reporter)
+            walk = Structure(self._vault, snapshot, self._vault.loader.packs_present(), self._reporter)
             walk.run()
         self._found["blobs"] = walk.blobs
         lacking = f"{count(walk.missing, 'blob')} of {walk.blobs:,} lie in no pack that is there"
@@ -294,9 +296,10 @@ def recovery(times: dict[str, int], rto: timedelta | None) -> Outcome:
     """Whether bringing it back took no longer than was promised."""
     if rto is None:
         return Outcome(NOT_RUN, "nothing was promised of how long it may take (no RTO)")
-    if "restore" not in times:
+    needed = recovery_of(times)
+    if needed is None:
         return Outcome(NOT_RUN, "nothing was restored")
-    took = timedelta(milliseconds=times["open"] + times["restore"] + times.get("probe", 0))
+    took = timedelta(milliseconds=needed)
     if took > rto:
         return Outcome(FAIL, f"bringing it back took {_span(took)}, and may take {_span(rto)} (RTO)")
     return PASSED
