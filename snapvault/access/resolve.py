@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from snapvault.access.snapshot import Snapshot
 from snapvault.format import names
 from snapvault.format.snapshot import COMMIT
-from snapvault.foundation.clock import now_ns
+from snapvault.foundation.clock import EPOCH, nanoseconds, now_ns
 from snapvault.foundation.errors import Damaged, InvalidInput
 from snapvault.repository.notes import NOTHING
 from snapvault.repository.repository import Vault
@@ -146,10 +146,10 @@ def parse_time(text: str) -> int:
     try:
         parsed = datetime.fromisoformat(text)
         parsed = parsed.astimezone() if parsed.tzinfo is None else parsed
-        delta = parsed.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+        since = parsed.astimezone(UTC) - EPOCH
     except (ValueError, OverflowError) as e:
         raise InvalidInput(f"{text!r} is not a time", hint="write it like 2026-11-24T10:00 or 2026-11-24T10:00Z") from e
-    return (delta.days * 86_400 + delta.seconds) * 10**9 + delta.microseconds * 1000
+    return nanoseconds(since)
 
 
 def _some(names: list[str]) -> str:

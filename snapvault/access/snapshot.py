@@ -6,13 +6,13 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any
 
 from snapvault.format.local import NoteDetails
 from snapvault.format.snapshot import SnapshotDetails
 from snapvault.format.tree import ID_SIZE, BlobType, Node, NodeKind
+from snapvault.foundation.clock import time_of
 from snapvault.foundation.errors import Damaged, InvalidInput
 from snapvault.foundation.ids import BlobId, DomainId, SnapshotId
 from snapvault.repository.history import Slot
@@ -77,7 +77,7 @@ class Snapshot:
         self.tags = details.tags if note.tags is None else note.tags
         self.held = bool(note.hold)  # no retention rule forgets it
         self.lost = tuple("/" + os.fsdecode(path) for path in note.lost)  # to damage, as a repair found
-        self.time = datetime.fromtimestamp(details.time / 1e9, UTC)
+        self.time = time_of(details.time)
         self.time_ns = details.time
         self.paths = tuple(os.fsdecode(p) for p in details.paths)
         self._made = True

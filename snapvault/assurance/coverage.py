@@ -33,10 +33,10 @@ from snapvault.assurance.marks import (
 from snapvault.assurance.register import Register
 from snapvault.assurance.spans import format_span
 from snapvault.assurance.verdicts import Attested, Wanted, drilled, not_run, read_through, replicated
+from snapvault.foundation.clock import SKEW
 
 PROOFS = (INTACT, RESTORED, ALIVE)  # steps that are taken at one place
 OWED = {"structure": (), "sample": (), "full": (INTACT, RESTORED), "alive": PROOFS}  # that drills of a level show
-AHEAD = timedelta(days=1)  # that clocks may differ
 GRACE, GRACE_MIN = 4, timedelta(days=1)  # a proof counts for a quarter longer than a drill is owed, and a day at least
 
 
@@ -131,7 +131,7 @@ class _Judge:
     def __init__(self, facts: Facts, dataset: Dataset, drilled_at: Sequence[str]) -> None:
         self._facts, self._dataset, self._now = facts, dataset, facts.now
         known = facts.snapshots.get(dataset.name, ())
-        self._known = [s for s in known if s.time <= facts.now + AHEAD]
+        self._known = [s for s in known if s.time <= facts.now + SKEW]
         self._early = len(known) - len(self._known)
         self._wanted = Wanted([s for s in self._known if not (s.partial or s.lost)], dataset.rpo, facts.now)
         self._since = facts.register.since.get((dataset.name, ""), facts.register.time)

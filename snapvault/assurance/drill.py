@@ -10,7 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,13 +25,13 @@ from snapvault.assurance.planted import ControlResult, Planter
 from snapvault.assurance.probes import check_probe
 from snapvault.assurance.probing import Prober
 from snapvault.assurance.restoring import BroughtBack, Place
-from snapvault.assurance.results import PROBLEMS_MAX, DrillResult
+from snapvault.assurance.results import PROBLEMS_MAX, DrillResult, recovery_of
 from snapvault.assurance.sampling import PARTS, Sample
 from snapvault.assurance.sandbox import Sandbox
 from snapvault.assurance.scratch import Scratch
-from snapvault.assurance.structure import Structure, packs_present
+from snapvault.assurance.structure import Structure
 from snapvault.format.keyset import Role
-from snapvault.foundation.clock import now_ns
+from snapvault.foundation.clock import SKEW, now
 from snapvault.foundation.errors import Cancelled, Damaged, InvalidInput, SnapvaultError
 from snapvault.foundation.events import Control, Reporter
 from snapvault.foundation.words import count
@@ -44,16 +45,16 @@ from snapvault.version import VERSION
 if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
 
-AHEAD = timedelta(days=1)  # that clocks may differ
 ALL = Selection()
 
 
+@dataclass(frozen=True, slots=True)
 class Before:
     """What earlier drills of a dataset say to the next one: which sample comes, and how new its data once was."""
 
-    def __init__(self, drills: int = 0, samples: int = 0, newest: datetime | None = None) -> None:
-        self.drills, self.samples = drills, samples
-        self.newest = newest  # time of the newest snapshot that a drill has seen
+    drills: int = 0
+    samples: int = 0
+    newest: datetime | None = None  # time of the newest snapshot that a drill has seen
 
 
 class DrillGround:
@@ -139,7 +140,7 @@ class _Drill:
         self._found: dict[str, Any] = {}  # further fields of the result
 
     def run(self) -> DrillResult:
-        began, started = datetime.fromtimestamp(now_ns() / 1e9, UTC), time.monotonic()
+        began, started = now(), time.monotonic()
         try:
             self._hold(began)
         except Cancelled:
@@ -153,7 +154,7 @@ class _Drill:
         self._times["total"] = _since(started)
         return DrillResult(
             self._dataset, self._ground.site, shown_url(self._vault.backend.url), self._level, began,
-            datetime.fromtimestamp(now_ns() / 1e9, UTC), socket.gethostname(), self._steps, self._seed,
+            now(), socket.gethostname(), self._steps, self._seed,
             times=self._times, versions=versions(),
             problems=tuple([*self._ground.problems, *self._problems][:PROBLEMS_MAX]), **self._found,
         )  # fmt: skip
@@ -181,7 +182,7 @@ class _Drill:
 
     def _structure(self, snapshot: Snapshot) -> None:
         with self._timed("structure"):
-            walk = Structure(self._vault, snapshot, packs_present(self._vault), self._reporter)
+            walk = Structure(self._vault, snapshot, self._vault.loader.packs_present(), self._reporter)
             walk.run()
         self._found["blobs"] = walk.blobs
         lacking = f"{count(walk.missing, 'blob')} of {walk.blobs:,} lie in no pack that is there"
@@ -278,7 +279,7 @@ def _failed(issues: Sequence[Issue], what: str) -> Outcome:
 def freshness(snapshot: Snapshot, rpo: timedelta | None, now: datetime, seen: datetime | None) -> Outcome:
     """Whether the newest snapshot is as new as was promised, and no older than one that was there before."""
     age = now - snapshot.time
-    if age < -AHEAD:
+    if age < -SKEW:
         return Outcome(FAIL, f"the newest snapshot is of {snapshot.time.isoformat()}, which is still to come")
     if rpo is not None and age > rpo:
         return Outcome(FAIL, f"the newest snapshot is {_span(age)} old, and may be {_span(rpo)} (RPO)")
@@ -295,9 +296,10 @@ def recovery(times: dict[str, int], rto: timedelta | None) -> Outcome:
     """Whether bringing it back took no longer than was promised."""
     if rto is None:
         return Outcome(NOT_RUN, "nothing was promised of how long it may take (no RTO)")
-    if "restore" not in times:
+    needed = recovery_of(times)
+    if needed is None:
         return Outcome(NOT_RUN, "nothing was restored")
-    took = timedelta(milliseconds=times["open"] + times["restore"] + times.get("probe", 0))
+    took = timedelta(milliseconds=needed)
     if took > rto:
         return Outcome(FAIL, f"bringing it back took {_span(took)}, and may take {_span(rto)} (RTO)")
     return PASSED

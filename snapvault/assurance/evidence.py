@@ -4,7 +4,7 @@ import json
 import time as clock
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from snapvault.assurance.drill import Before
@@ -12,6 +12,7 @@ from snapvault.assurance.ledger import Fold, Ledger, Row, rows_of
 from snapvault.assurance.results import DrillResult, harmless
 from snapvault.format import names
 from snapvault.format.evidence import Headline, encode_evidence
+from snapvault.foundation.clock import time_of
 from snapvault.foundation.errors import Damaged
 from snapvault.operations.results import DAMAGED, OK, Finding, Result
 from snapvault.repository.cache import Cache
@@ -212,6 +213,6 @@ def shown(vault: Vault, link: Link) -> list[Evidence]:
 
 def _of(vault: Vault, row: Row) -> Evidence:
     return Evidence(
-        row.headline, vault.ring.name_of(row.holder), datetime.fromtimestamp(row.time / 1e9, UTC),
+        row.headline, vault.ring.name_of(row.holder), time_of(row.time),
         names.EVIDENCE + row.record.hex(), row.number, row.text,
     )  # fmt: skip

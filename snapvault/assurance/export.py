@@ -48,7 +48,7 @@ def _record(vault: Vault, link: Link, *, show: bool) -> dict[str, Any]:
     """The object as it is stored, and what is sealed in it."""
     record: dict[str, Any] = {
         "name": link.name, "by": vault.ring.name_of(link.holder), "number": link.number,
-        "object": base64.b64encode(vault.backend.get(link.name)).decode(),
+        "object": base64.b64encode(vault.store.immutable(link.name)).decode(),
     }  # fmt: skip
     if show:
         record |= {"salt": link.content[:SALT_SIZE].hex(), "content": json.loads(link.body)}

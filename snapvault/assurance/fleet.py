@@ -35,8 +35,7 @@ class DatasetBackup:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        e, r = self.error, self.result
-        error = e and {"code": e.code, "message": e.message, "hint": e.hint, "exit_code": e.exit_code}
+        error, r = self.error and self.error.to_dict(), self.result
         result = r and {**r.to_dict(), "issues": len(r.issues)}
         return {"dataset": self.dataset, "result": result, "error": error, "elsewhere": self.elsewhere}
 

@@ -7,7 +7,7 @@ them lost, it would be made again.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from snapvault.assurance.outcome import FAIL, NOT_RUN, PASS
@@ -15,14 +15,13 @@ from snapvault.crypto.kdf import context_digest, derive
 from snapvault.format import names
 from snapvault.format.evidence import Headline, decode_evidence, decode_headline
 from snapvault.format.wire import FormatError, pack, unpack
-from snapvault.foundation.clock import now_ns
+from snapvault.foundation.clock import SKEW, now
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import HolderId
 from snapvault.repository.chain import EVIDENCE, End, Link, rolled_back
 from snapvault.repository.repository import Vault
 from snapvault.repository.trust import Untrusted
 
-AHEAD = timedelta(days=1)  # that clocks may differ
 VERSION = 1  # of the cached table
 Key = tuple[str, str]  # dataset and site
 
@@ -168,7 +167,7 @@ class Ledger:
             table.mute[link.digest] = e.message
 
     def _fold(self, link: Link) -> None:
-        limit, rows = datetime.fromtimestamp(now_ns() / 1e9, UTC) + AHEAD, list(rows_of(link))
+        limit, rows = now() + SKEW, list(rows_of(link))
         if late := [row.headline.began for row in rows if row.headline.began > limit]:
             raise FormatError(f"a drill of {late[0].isoformat()} is still to come")
         for row in rows:

@@ -12,7 +12,7 @@ DECLARED, BACKED_UP, REPLICATED, INTACT, RESTORED, ALIVE = LADDER = (
     "declared", "backed-up", "replicated", "intact", "restored", "alive",
 )  # fmt: skip
 FRESHNESS, RECOVERY = "freshness", "recovery"  # objectives: RPO, RTO
-BREACHED, FAILED = "breached", "failed"
+BREACHED, FAILED = "breached", "failed"  # further statuses
 # Kinds of trouble, the gravest first, and the status that each comes to.
 TROUBLES: Mapping[str, str] = {
     "never-backed-up": BREACHED,

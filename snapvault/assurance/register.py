@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from snapvault.assurance.dataset import Dataset
 from snapvault.assurance.declaration import Declaration, declare
 from snapvault.assurance.revisions import changeable, newest, put, some
 from snapvault.format.register import RetiredRow
-from snapvault.foundation.clock import now_ns
+from snapvault.foundation.clock import now_ns, time_of
 from snapvault.foundation.errors import Conflict, Damaged, InvalidInput
 from snapvault.operations.results import DAMAGED, OK, PARTIAL, Result
 
@@ -76,10 +76,11 @@ def read_register(repo: "Repository") -> Register | None:
             raise found.problems[0]
         return None
     last = found.revisions[-1]
-    retired = {n: Retirement(row.reason, row.by, _time(row.time)) for n, row in found.retired().items()}
+    retired = {n: Retirement(row.reason, row.by, time_of(row.time)) for n, row in found.retired().items()}
+    since = {key: time_of(ns) for key, ns in found.since.items()}
     return Register(
-        found.active(), retired, found.number, _time(last.link.record.time), repo.vault.ring.name_of(last.link.holder),
-        last.declaration, {key: _time(ns) for key, ns in found.since.items()}, found.conflicts(), tuple(found.problems),
+        found.active(), retired, found.number, time_of(last.link.record.time),
+        repo.vault.ring.name_of(last.link.holder), last.declaration, since, found.conflicts(), tuple(found.problems),
     )  # fmt: skip
 
 
@@ -132,7 +133,3 @@ def retire(repo: "Repository", dataset: str | Iterable[str], reason: str) -> Reg
     number = put(repo.vault, before, left, retired)
     after = newest(repo.vault).conflicts()
     return RegisterResult(number, len(left.datasets), (), (), tuple(wanted), (), True, False, after)
-
-
-def _time(ns: int) -> datetime:
-    return datetime.fromtimestamp(ns / 1e9, UTC)

@@ -7,12 +7,12 @@ from typing import Any
 
 from snapvault.access.snapshot import Snapshot
 from snapvault.assurance.dataset import Dataset
+from snapvault.assurance.marks import BREACHED, FAILED, FRESHNESS, RECOVERY
 from snapvault.assurance.outcome import FAIL, NOT_RUN, PASSED, Outcome
 from snapvault.assurance.planted import ControlResult
 from snapvault.assurance.probing import ProbeResult
 from snapvault.operations.results import DAMAGED, OK, PARTIAL, Result
 
-FAILED, BREACHED = "failed", "breached"  # of a status
 # What a level takes to pass; what was promised of age and time comes to that.
 STEPS = {
     "structure": ("structure", "control"),
@@ -20,7 +20,7 @@ STEPS = {
     "full": ("restored", "compared", "control"),
     "alive": ("restored", "compared", "probe", "control"),
 }
-OBJECTIVES = ("freshness", "recovery")  # by RPO and RTO
+OBJECTIVES = (FRESHNESS, RECOVERY)
 PROBLEMS_MAX = 20  # sentences that are kept
 
 
@@ -90,8 +90,7 @@ class DrillResult(Result):
     @property
     def recovery(self) -> int | None:
         """How long it took to bring it back: opening, restoring, and until the probe had its answer."""
-        known = self.times
-        return known["open"] + known["restore"] + known.get("probe", 0) if "restore" in known else None
+        return recovery_of(self.times)
 
     def to_dict(self) -> dict[str, Any]:
         """As docs/format/evidence.md has it: text, whole numbers, true, false and null alone."""
@@ -115,6 +114,11 @@ class DrillResult(Result):
         if declared is None or self.probe is None:
             return None
         return {"kind": declared.kind, "options": dict(declared.options), **self.probe.to_dict()}
+
+
+def recovery_of(times: Mapping[str, int]) -> int | None:
+    """Of the milliseconds that steps took, those until a dataset was of use again; None if it was not restored."""
+    return times["open"] + times["restore"] + times.get("probe", 0) if "restore" in times else None
 
 
 def _snapshot(snapshot: Snapshot) -> dict[str, Any]:

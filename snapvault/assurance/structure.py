@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from snapvault.access.snapshot import Snapshot
-from snapvault.format import names
 from snapvault.format.tree import BlobType, each_id
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Reporter
@@ -47,16 +46,6 @@ class Structure(Needed):
     def is_lost(self, blob: BlobId) -> bool:
         """See Needed."""
         return False
-
-
-def packs_present(vault: Vault) -> dict[PackId, int]:
-    """The packs that the store lists; a listing that fails is an error."""
-    found = {}
-    for info in vault.backend.list(names.PACKS):
-        digest = names.content_digest(info.name)
-        if digest is not None:
-            found[PackId(digest)] = info.size
-    return found
 
 
 def reads_tree(vault: Vault, snapshot: Snapshot) -> Damaged | None:

@@ -16,9 +16,7 @@ _PREFIX = re.compile(rf"({_COMPONENT}/)*({_COMPONENT})?")
 def check_name(name: str) -> str:
     """The name itself if it may be one of an object; else InvalidInput."""
     if not _NAME.fullmatch(name):
-        raise InvalidInput(
-            f"{name!r} is not the name of an object", hint="use A-Z a-z 0-9 . _ - and /", affected=[name]
-        )
+        raise InvalidInput(f"{name!r} is not the name of an object", hint=_HINT, affected=[name])
     return name
 
 

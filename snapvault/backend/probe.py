@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from snapvault.backend.protocol import Backend, Exists, NotFound
-from snapvault.foundation.clock import now_ns
+from snapvault.foundation.clock import now
 from snapvault.foundation.errors import Damaged, SnapvaultError, StoreDenied
 
 PREFIX = "local/probe-"
@@ -135,4 +135,4 @@ def _lists_at_once(backend: Backend, name: str) -> bool:
 
 
 def _today() -> datetime:
-    return datetime.fromtimestamp(now_ns() / 1e9, UTC)
+    return now()

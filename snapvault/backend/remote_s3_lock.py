@@ -1,13 +1,12 @@
 """S3's object lock: a date up to which a version of an object cannot be removed."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from snapvault.backend.object_lock import Lock, LockRule
 from snapvault.backend.remote_errors import s3_code
 from snapvault.format.names import LOCAL
-from snapvault.foundation.clock import now_ns
+from snapvault.foundation.clock import now
 from snapvault.foundation.errors import InvalidInput, StoreDenied
 from snapvault.platform.remote import OBJECT_LOCK
 
@@ -38,7 +37,7 @@ class S3ObjectLock:
         if name.startswith(LOCAL):
             return {}
         self._require()
-        until = datetime.fromtimestamp(now_ns() / 1e9, UTC) + self._rule.period
+        until = now() + self._rule.period
         return {"ObjectLockMode": self._rule.mode.upper(), "ObjectLockRetainUntilDate": until}
 
     def of(self, name: str) -> Lock | None:

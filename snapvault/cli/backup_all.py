@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import snapvault
-from snapvault.cli.common import gravest, status_code
+from snapvault.cli.common import gravest, status_code, status_of
 from snapvault.cli.declared import declared
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
@@ -78,7 +78,7 @@ def _sum_up(settings: Settings, found: Sequence["DatasetBackup"], register: str)
         for one in found
     )
     code = gravest((status_code(register), *(one.exit_code for one in found)))
-    status = "failed" if kinds["failed"] else {0: "ok", 3: "partial", 20: "damaged"}[code]
+    status = "failed" if kinds["failed"] else status_of(code)
     content = {kind: kinds[kind] for kind in ("whole", "partial", "failed", "elsewhere")}
     words = ("backed up", "backed up in part", "failed", "not backed up here")
     parts = [f"{n:,} {word}" for n, word in zip(content.values(), words, strict=True) if n]

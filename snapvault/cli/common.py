@@ -13,6 +13,7 @@ from snapvault.cli.settings import Settings
 from snapvault.cli.text import unprintable
 from snapvault.foundation.errors import InvalidInput
 
+_CODES = {"ok": 0, "partial": 3, "damaged": 20, "breached": 21, "failed": 22}
 _GRAVEST = (130, 1, 20, 22, 21, 3)
 P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -20,7 +21,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def status_code(status: str) -> int:
     """The exit code of a result's status; that of several is the gravest already."""
-    return {"ok": 0, "partial": 3, "damaged": 20, "breached": 21, "failed": 22}[status]
+    return _CODES[status]
+
+
+def status_of(code: int) -> str:
+    """The status that an exit code stands for; ``failed`` for what was aborted."""
+    return next((status for status, of_status in _CODES.items() if of_status == code), "failed")
 
 
 def gravest(codes: Iterable[int]) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import snapvault
-from snapvault.cli.common import gravest, status_code, verb
+from snapvault.cli.common import gravest, status_code, status_of, verb
 from snapvault.cli.declared import declared, declared_if_any
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
@@ -169,11 +169,9 @@ def _lines(r: "DrillResult") -> list[str]:
 def _sum_up(settings: Settings, found: Sequence["DrillResult"], register: str) -> int:
     outcomes = Counter(r.outcome.value for r in found)
     code = gravest((status_code(register), *(r.exit_code or status_code(r.status) for r in found)))
-    status = {0: "ok", 1: "failed", 3: "partial", 20: "damaged", 21: "breached", 22: "failed"}[code]
     parts = {"passed": outcomes["pass"], "failed": outcomes["fail"], "not_run": outcomes["not-run"]}
     words = ", ".join(f"{n:,} {word.replace('_', ' ')}" for word, n in parts.items() if n)
     line = f"{count(len(found), 'drill')}: {words}" if found else "no drill is due"
-    settings.out.summary(
-        {"drills": len(found), **parts, "breached": sum(bool(r.breached) for r in found), "status": status}, [line]
-    )
+    breached = sum(bool(r.breached) for r in found)
+    settings.out.summary({"drills": len(found), **parts, "breached": breached, "status": status_of(code)}, [line])
     return code

@@ -96,8 +96,8 @@ def export(settings: Settings, file: str, dataset: str | None) -> int:
     snapvault evidence export evidence.json
     snapvault evidence export orders.html --dataset orders
     """
-    from snapvault.assurance.evidence_page import write_page
     from snapvault.assurance.export import export_evidence
+    from snapvault.report.evidence_page import write_page
 
     writers = {".json": export_evidence, ".html": write_page}
     writer = writers.get(Path(file).suffix)

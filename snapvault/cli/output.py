@@ -84,8 +84,7 @@ class Output:
     def error(self, error: SnapvaultError) -> None:
         """What ended the command: a sentence that names the thing, and one with the way out."""
         if self.as_json:
-            content = {"code": error.code, "message": error.message, "hint": error.hint, "exit_code": error.exit_code}
-            self.line("error", {**content, "retryable": error.retryable, "affected": list(error.affected)})
+            self.line("error", {**error.to_dict(), "retryable": error.retryable, "affected": list(error.affected)})
             return
         _write(sys.stderr, f"snapvault: {harmless_lines(error.message)}")
         if error.hint:

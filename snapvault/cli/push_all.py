@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import snapvault
-from snapvault.cli.common import gravest, status_code
+from snapvault.cli.common import gravest, status_code, status_of
 from snapvault.cli.declared import declared
 from snapvault.cli.replication import push_to
 from snapvault.cli.settings import Settings
@@ -27,7 +27,7 @@ def push_all(settings: Settings, no_attest: bool) -> int:
     if idle := [name for name in sites.all() if name not in owed]:
         settings.out.note(f"no dataset is owed at {', '.join(idle)}")
     code, failed = gravest((status_code(register.status), *(c for c, _ in done))), sum(failed for _, failed in done)
-    status = "failed" if failed else {0: "ok", 3: "partial", 20: "damaged"}[code]
+    status = "failed" if failed else status_of(code)
     lines = [f"{count(len(done), 'site')} owed a copy" + (f", {failed} failed" if failed else "")]
     settings.out.summary({"sites": len(done), "failed": failed, "status": status}, lines)
     return code
@@ -57,7 +57,7 @@ def _push(
     except Cancelled:
         raise
     except SnapvaultError as e:
-        item["error"] = {"code": e.code, "message": e.message, "hint": e.hint, "exit_code": e.exit_code}
+        item["error"] = e.to_dict()
         lines, code = [f"FAILED: {e}"], gravest((e.exit_code,))
     settings.out.item(item, "\n".join(f"{name}: {line}" for line in lines))
     return code, item["error"] is not None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import snapvault
-from snapvault.cli.common import common_options, gravest, status_code, verb
+from snapvault.cli.common import common_options, gravest, status_code, status_of, verb
 from snapvault.cli.declared import declared, declared_if_any
 from snapvault.cli.settings import Settings
 from snapvault.cli.text import local_time, printable, table
@@ -75,7 +75,7 @@ def list_(settings: Settings, retired: bool, export: str | None) -> int:
     with settings.open() as repository:
         found = declared(settings, repository)
     if export:
-        return _export(settings, found, export)
+        return _export(found, export)
     rows = _retired_rows(settings, found) if retired else _rows(settings, found)
     what = "retired" if retired else "declared"
     header = ("Dataset", "Retired", "By", "Reason") if retired else HEADER
@@ -120,7 +120,7 @@ def check(settings: Settings, file: str | None, columns: tuple[str, ...], encodi
     content = {kind.replace("-", "_"): kinds[kind] for kind in KINDS}
     lines = [f"{count(len(datasets), 'dataset')} declared, {count(len(found), 'difference')}"]
     lines += [f"{count(urls, 'source')} at URLs were not looked at"] if urls else []
-    status = {0: "ok", 3: "partial", 20: "damaged"}[code]
+    status = status_of(code)
     settings.out.summary({"datasets": len(datasets), **content, "urls": urls, "status": status}, lines)
     return code
 
@@ -175,7 +175,7 @@ def _tell(settings: Settings, result: "RegisterResult") -> int:
     return status_code(result.status)
 
 
-def _export(settings: Settings, found: "Register", form: str) -> int:
+def _export(found: "Register", form: str) -> int:
     if found.conflicts:
         raise Conflict("; ".join(found.conflicts), hint="import the one that is to count")
     content: dict[str, Any] = {"schema": 1, **found.declaration.content}

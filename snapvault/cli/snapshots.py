@@ -1,7 +1,6 @@
 """``snapvault snapshots``"""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import click
 
@@ -12,6 +11,7 @@ from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
 from snapvault.cli.text import human_size, local_time, printable, table
 from snapvault.cli.transfer import transfer_options
+from snapvault.foundation.clock import time_of
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.words import count
 
@@ -111,7 +111,7 @@ def undelete(settings: Settings, snapshot: str) -> int:
 def _list_forgotten(settings: Settings, dataset: str | None, host: str | None) -> int:
     with settings.open() as repository:
         found = [
-            (s, datetime.fromtimestamp(until / 1e9, UTC))
+            (s, time_of(until))
             for s, until in list_forgotten(repository.vault)
             if dataset in (None, s.dataset) and host in (None, s.host)
         ]

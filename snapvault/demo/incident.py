@@ -18,6 +18,7 @@ import time_machine
 import tomli_w
 
 import snapvault
+from snapvault.assurance.marks import LADDER
 from snapvault.assurance.probes import NotRun
 from snapvault.assurance.probes.postgres import throw_away
 from snapvault.cli.drill import SCRATCH
@@ -36,7 +37,6 @@ SECOND = "second"  # what the other site is called
 LETTER = (4, 12)  # month and day on which copies were asked for in writing
 LONG_AGO = timedelta(days=60)  # at least, at the time of the incident
 PROMISED = {"rpo": "7d", "rto": "4h", "sites": [SECOND], "drill": {"every": "30d", "level": "alive"}}
-LADDER = ("declared", "backed-up", "replicated", "intact", "restored", "alive")
 
 
 @dataclass(frozen=True, slots=True)

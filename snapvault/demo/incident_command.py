@@ -8,11 +8,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from snapvault.assurance.marks import LADDER
 from snapvault.cli.text import harmless, human_seconds, human_size
 from snapvault.demo.cast import Numbers, Part, of_kinds
 from snapvault.demo.datasets import CAUSES
 from snapvault.demo.display import Display
-from snapvault.demo.incident import LADDER, SECOND, Act, Incident
+from snapvault.demo.incident import SECOND, Act, Incident
 from snapvault.foundation.errors import InvalidInput, SnapvaultError
 from snapvault.foundation.words import count
 

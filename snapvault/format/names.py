@@ -3,7 +3,7 @@
 import re
 
 from snapvault.format.wire import FormatError, typed
-from snapvault.foundation.ids import DomainId, HolderId, PackId, SessionId
+from snapvault.foundation.ids import HolderId, PackId, SessionId
 
 CONFIG = "config"
 KEYSETS, SLOTS, SESSIONS, PACKS, INDEX, SNAPSHOTS, NOTES = (
@@ -127,8 +127,3 @@ def content_digest(name: str) -> bytes | None:
     if name in (index(digest), pack(PackId(digest))) or name.startswith((NOTES, EVIDENCE, REGISTER)):
         return digest
     return None
-
-
-def domain_text(domain: DomainId) -> str:
-    """How messages name a domain."""
-    return domain.hex()[:8]

@@ -22,7 +22,6 @@ MAGIC = b"SVPK\x01\x00\x00\x00"
 PREFIX = struct.Struct("<8sI")
 TRAILER = struct.Struct("<QII")  # offset of the directory, its sealed length, zero
 MAX_SEGMENT_RAW = 16 << 20  # plaintext bytes of a segment: a cap for readers
-MAX_BLOB = 16 << 20
 MAX_HEADER = 64 << 10
 MAX_PACK = 1 << 30  # bytes; a larger one is hostile
 SEGMENT_ROW = struct.Struct("<IIII")

@@ -5,6 +5,7 @@ the way out, and ``affected``: the names of objects or paths that the failure to
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class SnapvaultError(Exception):
@@ -29,6 +30,10 @@ class SnapvaultError(Exception):
     def message(self) -> str:
         """What happened, without the hint."""
         return super().__str__()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"code": self.code, "message": self.message, "hint": self.hint, "exit_code": self.exit_code}
 
 
 class InvalidInput(SnapvaultError):

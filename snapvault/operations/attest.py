@@ -5,7 +5,7 @@ import re
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
@@ -20,7 +20,7 @@ from snapvault.format.signed import decode_signed
 from snapvault.format.snapshot import COMMIT, GC_DONE, merkle
 from snapvault.format.wire import Kind
 from snapvault.foundation.ahead import ahead
-from snapvault.foundation.clock import now_ns
+from snapvault.foundation.clock import SKEW, nanoseconds, now_ns, time_of
 from snapvault.foundation.errors import Damaged, InvalidInput
 from snapvault.foundation.events import Control, Reporter
 from snapvault.foundation.ids import DomainId, HolderId, PackId, SessionId
@@ -28,7 +28,6 @@ from snapvault.operations.results import CheckReport
 from snapvault.operations.scrub import Scrub
 from snapvault.repository.history import Slot
 from snapvault.repository.keyring import Keyring
-from snapvault.repository.packs import read_header
 from snapvault.repository.repository import Vault
 from snapvault.repository.store import fetch, put_own
 from snapvault.repository.trust import Untrusted, sign, signed_by
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 
 KEPT = 30  # of one signer; the newest that was hashed stays, too
 INDEXES_AT_ONCE = 2
-A_DAY = 86_400 * 10**9  # nanoseconds: clocks differ
 SIGNERS = (*Role.READERS, Role.SITE)
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 LEFT_OUT = (names.LOCAL, names.ATTESTATIONS)
@@ -117,7 +115,7 @@ def may_say(role: str, name: str, site: str) -> bool:
 
 def _shown(name: str, record: AttestationRecord, report: CheckReport | None = None) -> Attestation:
     return Attestation(
-        record.site, name, record.level, datetime.fromtimestamp(record.time / 1e9, UTC),
+        record.site, name, record.level, time_of(record.time),
         record.snapshots, record.objects.count, record.objects.size, record.bad, record.names, report,
     )  # fmt: skip
 
@@ -130,7 +128,7 @@ def read_attestation(backend: Backend, ring: Keyring, info: ObjectInfo) -> tuple
     for holder in ring.current.holders:
         place = f"{names.attestations_of(holder.id)}{record.time:020d}-"
         if info.name.startswith(place) and signed_by(Kind.ATTESTATION, signed, holder.sign):
-            early = record.time <= now_ns() + A_DAY
+            early = record.time <= now_ns() + nanoseconds(SKEW)
             if record.config != ring.config_digest or not (early and may_say(holder.role, holder.name, record.site)):
                 raise Untrusted(f"{info.name} says what its signer cannot say", affected=[info.name])
             return holder, record, blake3(data).digest()
@@ -244,8 +242,7 @@ class _Inventory:
             digest = names.content_digest(name)
             try:
                 assert digest is not None
-                header = read_header(self._vault.backend, PackId(digest), self._sizes[name])
-                head = self._vault.sessions.verify(header)[0].head
+                head = self._vault.sessions.in_pack(PackId(digest), self._sizes[name])[0].head
             except (AssertionError, Damaged, NotFound):
                 continue  # nobody's
             if head.sid in ended:

@@ -1,6 +1,5 @@
 """The structure of a repository: every small object, and whether what they name is there."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -26,7 +25,7 @@ from snapvault.repository.index import BlobIndex, TableBuilder, build_table
 from snapvault.repository.keysets import verify_keyset
 from snapvault.repository.loader import Entry
 from snapvault.repository.repository import Vault
-from snapvault.repository.store import FETCHERS, fetch
+from snapvault.repository.store import FETCHERS, fetch, fetch_rescue
 from snapvault.repository.trust import Untrusted
 from snapvault.repository.verdicts import PREFIXES, trusted_verdict
 
@@ -347,10 +346,11 @@ class ObjectCheck:
         for name, digest in () if keyset is None else keyset.rescue:
             if name not in self._listing:
                 self.find(f"{name} is missing", name)
-            elif not isinstance(data := self._fetch(name), bytes):
-                self.find(f"{name} cannot be read: {data.message}", name)
-            elif hashlib.sha256(data).digest() != digest:
-                self.find(f"{name} is not the file that the owner signed: do not run it", name)
+                continue
+            try:
+                fetch_rescue(self._vault.backend, name, self._listing[name].size, digest)
+            except (Damaged, NotFound) as e:
+                self.find(f"{name}: {e.message}", name)
 
     def _unknown(self) -> None:
         known = (

@@ -10,7 +10,7 @@ from snapvault.backend.protocol import Backend, Exists, NotFound, ObjectInfo
 from snapvault.format import names
 from snapvault.format.wire import FormatError, check_frame
 from snapvault.foundation.errors import Damaged, StoreDenied, StoreUnavailable
-from snapvault.repository.store import TRIES, fetch
+from snapvault.repository.store import fetch, reread
 
 
 class Outcome(enum.Enum):
@@ -58,16 +58,14 @@ class ObjectCopier:
             return self._compare(info.name, data)
 
     def _read(self, backend: Backend, name: str, size: int | None = None) -> bytes:
-        """The bytes, verified; again if they come damaged, since one bad reply must not stick."""
-        for left in range(TRIES - 1, -1, -1):
-            try:
-                data = fetch(backend, name, size)
-                verify(name, data, self._rescue)
-                return data
-            except Damaged:
-                if not left:
-                    raise
-        raise AssertionError("unreachable")
+        """The bytes, verified."""
+
+        def read() -> bytes:
+            data = fetch(backend, name, size)
+            verify(name, data, self._rescue)
+            return data
+
+        return reread(read)
 
     def _heal(self, name: str, data: bytes) -> Outcome:
         try:

@@ -2,14 +2,14 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 
 from snapvault.backend.object_lock import Lock, LockRule, lock_rule, with_locks
 from snapvault.backend.protocol import Backend, NotFound
 from snapvault.format import names
+from snapvault.foundation import clock
 from snapvault.foundation.ahead import ahead
-from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import StoreDenied
 from snapvault.foundation.events import Reporter
 from snapvault.foundation.ids import PackId
@@ -50,7 +50,7 @@ def review_locks(
     rule = lock_rule(backend)
     if rule is None:
         return None
-    now = datetime.fromtimestamp(now_ns() / 1e9, UTC)
+    now = clock.now()
     look = partial(_look, backend, rule, now, extend)
     found = dict[str, _Seen]()
     for number, (name, seen) in enumerate(zip(wanted, ahead(look, wanted, AT_ONCE), strict=True)):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 
 from snapvault.access.resolve import list_snapshots
@@ -11,7 +11,7 @@ from snapvault.backend.object_lock import Lock, lock_rule, with_locks
 from snapvault.backend.protocol import Backend, NotFound, ObjectInfo
 from snapvault.format import names
 from snapvault.foundation.ahead import ahead
-from snapvault.foundation.clock import now_ns
+from snapvault.foundation.clock import now
 from snapvault.foundation.errors import StoreDenied
 from snapvault.operations.survey import going_by
 from snapvault.repository.repository import Vault
@@ -90,7 +90,7 @@ def _lock_now(backend: Backend, name: str) -> Lock | None:
     lock = None
     with suppress(StoreDenied):
         lock = with_locks(backend, name, lambda locks: locks.of(name))
-    return lock if lock is not None and lock.until > datetime.fromtimestamp(now_ns() / 1e9, UTC) else None
+    return lock if lock is not None and lock.until > now() else None
 
 
 def _count(info: ObjectInfo, kept: Lock | StoreDenied | None) -> Reclaimed:

@@ -8,14 +8,14 @@ counts for no rule: such a snapshot is kept, and takes no other one's place.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import NamedTuple
 
+from snapvault.foundation.clock import EPOCH, nanoseconds
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.ids import HolderId, SnapshotId
 
 TOLERANCE = timedelta(hours=1)  # clocks may differ by so much before a time is of the future
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Dated(NamedTuple):
@@ -85,7 +85,7 @@ class Retention:
                 (s, name) for s in _with_siblings(self._of_periods(newest, period, getattr(self, name)), newest)
             )
         if newest and self.within:
-            limit = max(s.time_ns for s in newest) - _ns(self.within)
+            limit = max(s.time_ns for s in newest) - nanoseconds(self.within)
             yield from ((s, "within") for s in newest if s.time_ns >= limit)
         yield from ((s, "minimum") for s in _with_siblings(newest[: self.minimum], newest))
         whole = next((s for s in newest if not s.partial), None)
@@ -124,7 +124,7 @@ def believed(group: Sequence[Dated], now_ns: int) -> tuple[list[Dated], list[tup
     for s in group:
         if s.number != number:
             number, latest_before = s.number, latest
-        if s.time_ns > now_ns + _ns(TOLERANCE):
+        if s.time_ns > now_ns + nanoseconds(TOLERANCE):
             others.append((s, "its time is in the future"))
         elif s.time_ns < latest_before:
             others.append((s, "its time is before that of an earlier one"))
@@ -146,7 +146,3 @@ def _sequence(s: Dated) -> tuple[int, int, SnapshotId]:
 
 def _moment(time_ns: int) -> datetime:
     return EPOCH + timedelta(microseconds=time_ns // 1000)
-
-
-def _ns(duration: timedelta) -> int:
-    return (duration.days * 86_400 + duration.seconds) * 10**9 + duration.microseconds * 1000

@@ -20,7 +20,6 @@ from snapvault.repository.history import Reading, Slot
 from snapvault.repository.index import PackRow, Place
 from snapvault.repository.loader import IndexLoader
 from snapvault.repository.notes import NOTHING
-from snapvault.repository.packs import read_header
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.records import WIDTH
 from snapvault.repository.replica import Standing
@@ -229,7 +228,7 @@ class Survey:
         Else a writer could have packs removed by listing them as its own.
         """
         try:
-            head = self.vault.sessions.verify(read_header(self.vault.backend, row.id, row.size))[0].head
+            head = self.vault.sessions.in_pack(row.id, row.size)[0].head
         except (Damaged, NotFound):
             return False
         return (head.sid, head.domain) == (row.sid, row.domain) and head.domain == self.domain

@@ -6,12 +6,12 @@ import re
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
 from snapvault.format.tree import EMPTY, BlobType, Content, Node, NodeKind
-from snapvault.foundation.clock import now_ns
+from snapvault.foundation.clock import EPOCH, nanoseconds, now_ns
 from snapvault.foundation.errors import InvalidInput, SourceError
 from snapvault.foundation.events import Control
 from snapvault.operations.parent import KeepingTrees, Parent, find_parent, keep_trees
@@ -364,8 +364,7 @@ def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
 def _nanoseconds(time: datetime) -> int:
     if time.tzinfo is None:
         raise InvalidInput("a time without a zone is ambiguous", hint="pass an aware datetime")
-    delta = time - datetime(1970, 1, 1, tzinfo=UTC)
-    ns = (delta.days * 86_400 + delta.seconds) * 10**9 + delta.microseconds * 1000
+    ns = nanoseconds(time - EPOCH)
     if not -(2**63) <= ns < 2**63:
         raise InvalidInput(f"a snapshot cannot be of {time.isoformat()}", hint="name a time from 1678 to 2261")
     return ns

@@ -1,1 +1,1 @@
-"""The recoverability board: one view model, drawn for a terminal, a browser and Prometheus."""
+"""What is known, for people: the board for a terminal, a browser and Prometheus; the evidence as a page."""

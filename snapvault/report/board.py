@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from snapvault.access.resolve import list_snapshots
@@ -23,7 +23,7 @@ from snapvault.assurance.marks import (
 )
 from snapvault.assurance.register import read_register
 from snapvault.assurance.verdicts import Attested
-from snapvault.foundation.clock import now_ns
+from snapvault.foundation import clock
 from snapvault.foundation.errors import InvalidInput
 from snapvault.operations.attest import Attestation, attestations
 from snapvault.operations.results import DAMAGED, OK, PARTIAL
@@ -144,7 +144,7 @@ def status(repo: "Repository", *, time: datetime | None = None) -> Board:
     ``time``: as of which evidence is new enough (default: now).  InvalidInput if nothing is declared; RoleRequired for
     a key that may not read; errors of the store.  What is damaged on the way stands in ``faults``.
     """
-    now = time or datetime.fromtimestamp(now_ns() / 1e9, UTC)
+    now = time or clock.now()
     if now.tzinfo is None:
         raise InvalidInput("the time has no zone", hint="give one, like datetime.now(UTC)")
     register = read_register(repo)

@@ -8,14 +8,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
-from html import escape
 from importlib import resources
 
 from snapvault.assurance.coverage import DatasetState, PlaceState
 from snapvault.assurance.marks import BACKED_UP, LADDER, REPLICATED, Mark, day
 from snapvault.report.board import Board, Level, foremost, reason, tone, unanswered
 from snapvault.report.signs import ladder_name, symbols, tile
-from snapvault.report.words import SIGNS, STEPS, TONES, age, minute
+from snapvault.report.words import SIGNS, STEPS, TONES, age, minute, plain
 
 STYLE = resources.files("snapvault.report").joinpath("board.css").read_text()
 TEXT_MAX = 240  # characters of a reason that are shown; all of it is in the JSON
@@ -42,9 +41,9 @@ def draw(board: Board) -> Iterator[str]:
 
 
 def _head(board: Board) -> Iterator[str]:
-    yield f'<header><p class="eyebrow">Recoverability board</p><h1>{_plain(board.headline)}</h1>'
+    yield f'<header><p class="eyebrow">Recoverability board</p><h1>{plain(board.headline)}</h1>'
     if board.troubles:
-        yield f'<p class="lead">{_plain("; ".join(board.troubles))}.</p>'
+        yield f'<p class="lead">{plain("; ".join(board.troubles))}.</p>'
     made = f"{minute(board.time)} UTC"
     yield f'<p class="made">As of <time datetime="{board.time.isoformat()}">{made}</time>, '
     yield f"repository <code>{board.repository[:16]}</code>, register revision {board.revision}.</p></header>\n"
@@ -98,7 +97,7 @@ def _mosaic(board: Board) -> Iterator[str]:
     yield '</ul><p class="key">The line at the foot of a tile is as long as it is far up the ladder.</p>'
     yield '<div class="mosaic" aria-hidden="true">'
     for number, state in enumerate(board.states):
-        said = _plain(": ".join(t for t in (state.dataset.name, _clip(reason(state), 80) or STEPS[state.reached]) if t))
+        said = plain(": ".join(t for t in (state.dataset.name, _clip(reason(state), 80) or STEPS[state.reached]) if t))
         yield f'<a href="#d{number}" tabindex="-1">{tile(tone(state), 1 + LADDER.index(state.reached), said)}</a>'
     yield "</div></section>\n"
 
@@ -121,7 +120,7 @@ def _row(board: Board, state: DatasetState, number: int) -> str:
     data = "none" if state.data_of is None else age(board.time - state.data_of)
     waiting = "".join(f"{_text(site)}<small>{_since(board, since)}</small>" for site, since in unanswered(state))
     first = foremost(state)
-    command = "" if first is None else f"<code>{_plain(first.command)}</code>"
+    command = "" if first is None else f"<code>{plain(first.command)}</code>"
     said = ", ".join(f"{STEPS[s]} {state.steps[s].value}" for s in LADDER)
     why = _text(reason(state)) or f"alive on {_day(state.steps['alive'].at)}"
     cells = (
@@ -130,7 +129,7 @@ def _row(board: Board, state: DatasetState, number: int) -> str:
         f'<td class="d">{data}</td>', f'<td class="u">{waiting}</td>', f'<td class="n">{command}</td>',
     )  # fmt: skip
     small = f"<small>{_text(about)}</small>" if about else ""
-    return f'<tr class="{tone(state)}"><th scope="row">{_plain(d.name)}{small}</th>{"".join(cells)}</tr>\n'
+    return f'<tr class="{tone(state)}"><th scope="row">{plain(d.name)}{small}</th>{"".join(cells)}</tr>\n'
 
 
 def _since(board: Board, since: datetime) -> str:
@@ -147,12 +146,12 @@ def _evidence(state: DatasetState, number: int) -> str:
     lines += [f"<li>{_text(note)}</li>" for note in state.notes]
     first = foremost(state)
     others = (p for p in state.problems if first is not None and (p.kind, p.command) != (first.kind, first.command))
-    lines += [f"<li>{_text(p.why)}: <code>{_plain(p.command)}</code></li>" for p in others]
+    lines += [f"<li>{_text(p.why)}: <code>{plain(p.command)}</code></li>" for p in others]
     return f'<ul id="d{number}">{"".join(lines)}</ul>'
 
 
 def _place(place: PlaceState) -> str:
-    where = _plain(place.site) if place.site else "the repository itself"
+    where = plain(place.site) if place.site else "the repository itself"
     return f"<li><b>{where}</b>: {'; '.join(_mark(STEPS[s], m) for s, m in place.steps.items())}</li>"
 
 
@@ -168,13 +167,8 @@ def _day(time: datetime | None) -> str:
 
 def _text(text: str) -> str:
     """Escaped, and not longer than a cell bears."""
-    return _plain(_clip(text, TEXT_MAX))
+    return plain(_clip(text, TEXT_MAX))
 
 
 def _clip(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _plain(text: str) -> str:
-    """Escaped, and without what cannot be printed: it may turn the text around it."""
-    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split())))

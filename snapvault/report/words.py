@@ -1,6 +1,7 @@
-"""Words and signs that all drawings of the board share."""
+"""Words and signs that all reports share."""
 
 from datetime import UTC, datetime, timedelta
+from html import escape
 
 from snapvault.assurance.marks import ALIVE, BACKED_UP, BAD, DECLARED, GOOD, INTACT, REPLICATED, RESTORED, UNKNOWN
 from snapvault.report.board import DARK, DOWN, FINE, KEPT_NOT
@@ -27,3 +28,8 @@ def age(span: timedelta) -> str:
 def minute(time: datetime | None) -> str:
     """To the minute, in UTC."""
     return "" if time is None else time.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def plain(text: str) -> str:
+    """Escaped for HTML, and without what cannot be printed: it may turn the text around it."""
+    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split())))

@@ -3,19 +3,18 @@
 import threading
 from collections.abc import Sequence
 
-from snapvault.backend.protocol import Backend, Buffer, Exists, NotFound
-from snapvault.backend.wrapper import Wrapper
+from snapvault.backend.checked import CheckedBackend
+from snapvault.backend.protocol import Backend, Buffer, NotFound
 from snapvault.format import names
 from snapvault.format.local import decode_capabilities
 from snapvault.foundation.errors import Damaged
 from snapvault.repository.store import fetch
 
 
-class CarefulBackend(Wrapper):
-    """Looks whether a name is taken before it creates it, unless a probe saw that this store refuses by itself.
+class CarefulBackend(CheckedBackend):
+    """Looks first, unless a probe saw that this store refuses by itself.
 
-    A store that takes the condition and ignores it (rclone's S3) would overwrite a commit slot.  Looking first keeps
-    one client at a time from that; racing ones need a store that keeps the promise.
+    A store that takes the condition and ignores it (rclone's S3) would overwrite a commit slot.
     """
 
     def __init__(self, inner: Backend) -> None:
@@ -24,14 +23,10 @@ class CarefulBackend(Wrapper):
         self._promised: bool | None = None  # not known yet
 
     def put_if_absent(self, name: str, data: Sequence[Buffer]) -> None:
-        if not self._is_promised():
-            try:
-                self.inner.head(name)
-            except NotFound:
-                pass
-            else:
-                raise Exists(f"{name} is already in {self.url}", affected=[name])
-        self.inner.put_if_absent(name, data)
+        if self._is_promised():
+            self.inner.put_if_absent(name, data)
+        else:
+            super().put_if_absent(name, data)
 
     def _is_promised(self) -> bool:
         """Whether there are records of what this store does, and all of them say that it keeps this promise."""

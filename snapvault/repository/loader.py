@@ -24,11 +24,11 @@ from snapvault.foundation.ids import DomainId, HolderId, PackId, SessionId
 from snapvault.repository.cache import TABLES
 from snapvault.repository.index import BlobIndex, IndexTable, PackRow, TableBuilder, build_table, merge_tables
 from snapvault.repository.keyring import DomainKeys, Keyring
-from snapvault.repository.packs import fetch_directory, read_header
+from snapvault.repository.packs import fetch_directory
 from snapvault.repository.sealing import open_part
 from snapvault.repository.session import index_context
 from snapvault.repository.sessions import Sessions
-from snapvault.repository.store import FETCHERS, Gone, Store, fetch
+from snapvault.repository.store import FETCHERS, Gone, Store, fetch, reread
 from snapvault.repository.trust import Untrusted, signed_by, trusted_certificate
 
 log = logging.getLogger("snapvault")
@@ -62,7 +62,7 @@ class IndexLoader:
                             known.add(pack)
             for pack in self.packs_present().keys() - known:
                 with contextlib.suppress(Damaged, NotFound):
-                    session, _ = self._sessions.verify(read_header(self._store.backend, pack))
+                    session, _ = self._sessions.in_pack(pack)
                     found[session.head.sid].append(pack)
             self._by_session = found  # only once it is whole: a listing that fails raises, and is done again
         return self._by_session.get(sid, [])
@@ -134,7 +134,7 @@ class IndexLoader:
             digest, size = pack
             try:
                 if digest in ids:
-                    session, _ = self._sessions.verify(read_header(self._store.backend, digest))
+                    session, _ = self._sessions.in_pack(digest)
                     if (digest, session.head.sid) in known:
                         return None
                 return self.read_directory(digest, size)
@@ -151,10 +151,9 @@ class IndexLoader:
 
     def read_directory(self, digest: PackId, size: int) -> Entry:
         """What a pack says of itself; Damaged, NotFound."""
-        backend = self._store.backend
-        session, _ = self._sessions.verify(read_header(backend, digest))
+        session, _ = self._sessions.in_pack(digest)
         secrets = self._sessions.secrets(session.head.sid, digest)
-        segments = fetch_directory(backend, secrets, digest, size)
+        segments = reread(lambda: fetch_directory(self._store.backend, secrets, digest, size))
         return PackRow(digest, size, session.head.sid, secrets.domain), segments
 
     def _read(self, wanted: Sequence[str], sizes: Mapping[str, int], taken: set[PackId]) -> IndexTable:

@@ -17,6 +17,7 @@ from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import open_segment
 from snapvault.repository.segments import SegmentCache
 from snapvault.repository.sessions import Sessions
+from snapvault.repository.store import reread
 
 ALIGNMENT = 64 << 10
 SEGMENTS_KEPT = 8  # opened segments that a reader keeps
@@ -71,10 +72,7 @@ class BlobReader:
         cached = None if cache is None else cache.get(place.pack.id, place.start, place.sealed)
         if cached is not None:
             return self.open_segment(place, cached)
-        try:
-            sealed, opened = self._fetch_segment(place)
-        except Damaged:  # asked for once more: one bad reply is no damage
-            sealed, opened = self._fetch_segment(place)
+        sealed, opened = reread(lambda: self._fetch_segment(place), tries=2)
         if cache is not None:
             cache.put(place.pack.id, place.start, sealed)
         return opened

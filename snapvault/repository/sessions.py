@@ -18,7 +18,7 @@ from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import HolderId, PackId, SessionId
 from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import SessionSecrets, read_header, session_context
-from snapvault.repository.store import Store
+from snapvault.repository.store import Store, reread
 from snapvault.repository.trust import Untrusted, trusted_session
 
 log = logging.getLogger("snapvault")
@@ -146,10 +146,14 @@ class Sessions:
         with self._lock:
             known = self._copies.get((sid, pack))
         if known is None:
-            known = self.verify(read_header(self._store.backend, pack), sid)
+            known = self.in_pack(pack, sid=sid)
             with self._lock:
                 self._copies[sid, pack] = known
         return known
+
+    def in_pack(self, pack: PackId, size: int | None = None, *, sid: SessionId | None = None) -> Header:
+        """The header at the head of a pack, whose size may be known (and that of ``sid``); Damaged, NotFound."""
+        return reread(lambda: self.verify(read_header(self._store.backend, pack, size), sid))
 
     def secrets(self, sid: SessionId, pack: PackId | None = None, holder: HolderId | None = None) -> SessionSecrets:
         """What opens this session's objects; RoleRequired for holders that may not read, Damaged."""

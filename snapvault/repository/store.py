@@ -1,7 +1,9 @@
 """The backend together with the local cache of its immutable objects."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from snapvault.backend.names import total
 from snapvault.backend.protocol import Backend, Buffer, Exists, NotFound
@@ -11,6 +13,8 @@ from snapvault.format.wire import MAX_RECORD, FormatError, check_frame
 from snapvault.foundation.ahead import ahead
 from snapvault.foundation.errors import Conflict, Damaged, FormatTooNew, StoreUnavailable
 from snapvault.repository.cache import Cache
+
+T = TypeVar("T")
 
 TRIES = 3  # reads of an object that comes damaged
 FETCHERS = 8  # requests at once for small objects
@@ -61,6 +65,26 @@ def _is_whole(data: bytes) -> bool:
         except Damaged:
             return False
     return True
+
+
+def reread(read: Callable[[], T], tries: int = TRIES) -> T:
+    """The result of ``read``, which verifies what comes; asked again if that is damaged: a bad reply must not stick."""
+    for _ in range(tries - 1):
+        with contextlib.suppress(Damaged):
+            return read()
+    return read()
+
+
+def fetch_rescue(backend: Backend, name: str, size: int, digest: bytes) -> bytes:
+    """A rescue file, of which the keyset states the SHA-256; FormatError, NotFound."""
+
+    def read() -> bytes:
+        data = fetch(backend, name, size)
+        if hashlib.sha256(data).digest() != digest:
+            raise FormatError("it is not the file that the owner signed: do not run it", affected=[name])
+        return data
+
+    return reread(read)
 
 
 def holds(backend: Backend, name: str, parts: Sequence[Buffer]) -> bool:

@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from snapvault.format.tree import EMPTY, Node, NodeKind
+from snapvault.foundation.clock import EPOCH, nanoseconds
 from snapvault.foundation.errors import SourceError
 from snapvault.platform.remote import as_os_errors, connect, shown_url
 from snapvault.source.protocol import NOTHING_KNOWN, FileReader, Known, Listing, Problem
@@ -208,8 +209,7 @@ def _time(info: Mapping[str, Any], keys: tuple[str, ...]) -> int:
             value = _parsed(value)
         if isinstance(value, datetime):
             aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-            since = aware - datetime(1970, 1, 1, tzinfo=UTC)
-            return (since.days * 86400 + since.seconds) * 10**9 + since.microseconds * 1000
+            return nanoseconds(aware - EPOCH)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return int(value) * 10**9 if isinstance(value, int) else round(value * 1e6) * 1000
     return 0

@@ -15,8 +15,8 @@ import pytest
 
 import snapvault
 from snapvault import Repository
-from snapvault.assurance.evidence_page import write_page
 from snapvault.format.evidence import encode_evidence
+from snapvault.report.evidence_page import write_page
 from snapvault.repository.keyring import HolderKeys
 from tests.assurance.results import held
 from tests.assurance.test_evidence import forged
@@ -222,11 +222,11 @@ def test_the_page(repo: Repository) -> None:
 def test_a_page_that_tells_of_damage_and_runs_nothing(tmp_path: Path) -> None:
     repo = make(tmp_path / "repo")
     snapvault.add_key(again(repo), "reader", "<b>ada", file=tmp_path / "ada")
-    (first,) = snapvault.record_evidence(again(repo), [held("<script>alert(1)</script>", value="not-run")])
+    (first,) = snapvault.record_evidence(again(repo), [held("<script>alert(1)</script>\u202e", value="not-run")])
     snapvault.record_evidence(again(repo), [held("b&b")])
     found, text = page(repo)
     assert "<script>" not in text and "<b>" not in text and "b&b" in found.text and "<b>ada, reader" in found.text
-    assert "? not run" in found.text
+    assert "? not run" in found.text and "\u202e" not in text
     Path(repo.url, first.record).unlink()
     found, _ = page(repo)
     assert f"{first.record} is missing" in found.text and "nothing is missing" not in found.text

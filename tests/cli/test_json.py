@@ -39,6 +39,15 @@ def check(records: list[dict[str, object]], command: str, kinds: dict[str, str])
         assert given - OPTIONAL == fields - OPTIONAL and given <= fields, (command, kind)
 
 
+def test_every_code_of_an_error_is_on_the_page() -> None:
+    package = Path(snapvault.__file__).parent
+    sources = (p.read_text() for p in package.rglob("*.py"))
+    codes = {code for text in sources for code in re.findall(r'^    code\b[^=\n]*= "([a-z-]+)"', text, re.MULTILINE)}
+    assert {"error", "damaged", "cancelled"} <= codes  # else this would look at nothing
+    listed = PAGE.read_text().partition("`code` of the error that ends a command")[2].partition("\n\n")[0]
+    assert codes == set(re.findall(r"`([a-z-]+)`", listed))
+
+
 def test_every_verb(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> None:
     def run(verb: str, *argv: object, code: int = 0, **kinds: str) -> list[dict[str, object]]:
         done = cli(*verb.split(), "--json", *argv)

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import pytest
 
 import snapvault
+from snapvault.assurance.marks import LADDER
 from snapvault.assurance.probes import postgres
 from snapvault.demo import damage, incident_command
 from snapvault.demo.cast import Numbers, Part, cast
 from snapvault.demo.datasets import CAUSES, kinds
 from snapvault.demo.display import Display
-from snapvault.demo.incident import LADDER, SECOND, Act, Incident, letter
+from snapvault.demo.incident import SECOND, Act, Incident, letter
 from snapvault.foundation.errors import InvalidInput
 
 NUMBERS, SEED = Numbers(60, 20, 17, 3), "june"

@@ -16,6 +16,7 @@ from snapvault.chunking import Chunking
 from snapvault.format import names
 from snapvault.format.local import ReplicaRecord
 from snapvault.format.wire import Kind, frame
+from snapvault.foundation.clock import SKEW, nanoseconds
 from snapvault.foundation.ids import PackId, SessionId
 from snapvault.operations import attest as attest_module
 from snapvault.operations import replicate as module
@@ -287,7 +288,7 @@ def test_a_site_speaks_for_itself_alone_and_not_from_the_future(
         with pytest.raises(snapvault.InvalidInput, match="its own name"):
             snapvault.attest(site, "second")
         real = attest_module.now_ns
-        monkeypatch.setattr(attest_module, "now_ns", lambda: real() + 3 * attest_module.A_DAY)
+        monkeypatch.setattr(attest_module, "now_ns", lambda: real() + 3 * nanoseconds(SKEW))
         snapvault.attest(site, "third")
         monkeypatch.undo()
     assert snapvault.attestations(again(repo)) == []

@@ -331,7 +331,7 @@ def test_a_slot_under_another_holder(made: Lab) -> None:
 @pytest.mark.parametrize("name", ["rescue-1.py", "RESCUE-1.md"])
 def test_a_swapped_rescue_file(name: str, made: Lab) -> None:
     made.store.objects[name] += b"\nsend(the_key)\n"
-    found(made, f"{name} is not the file that the owner signed: do not run it")
+    found(made, f"{name}: it is not the file that the owner signed: do not run it")
     assert any("do not run it" in f.message for f in snapvault.scrub(made.url).problems)
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from html import escape
 from typing import TYPE_CHECKING
 
 from snapvault.assurance.evidence import Evidence, EvidenceReport, newest_first, shown, verify_evidence
 from snapvault.assurance.export import Exported
-from snapvault.foundation.clock import now_ns
+from snapvault.foundation.clock import now
 from snapvault.foundation.words import count
+from snapvault.report.words import plain
 
 if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
@@ -41,10 +41,10 @@ _COLUMNS = (
 def write_page(repo: "Repository", write: Callable[[str], object], *, dataset: str | None = None) -> Exported:
     """Write the page, piece by piece; ``dataset``: its results alone.  RoleRequired, errors of the store."""
     vault, results = repo.vault, 0
-    of = f" of {escape(dataset)}" if dataset is not None else ""
+    of = f" of {plain(dataset)}" if dataset is not None else ""
     write(f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Evidence of drills{of}</title>\n')
     write(f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>\n')
-    made = _time(datetime.fromtimestamp(now_ns() / 1e9, UTC))
+    made = _time(now())
     write(f"<h1>Evidence of drills{of}</h1><p>Repository <code>{vault.id}</code>. Written {made} UTC.</p>\n")
     _verification(verify_evidence(repo), write)
     write(f"<table><caption>What drills found, the newest first</caption><thead><tr>{_heads()}</tr></thead><tbody>\n")
@@ -65,11 +65,11 @@ def _verification(report: EvidenceReport, write: Callable[[str], object]) -> Non
 
 
 def _heads() -> str:
-    return "".join(f'<th scope="col">{escape(column)}</th>' for column in _COLUMNS)
+    return "".join(f'<th scope="col">{plain(column)}</th>' for column in _COLUMNS)
 
 
 def _items(texts: Iterable[str]) -> str:
-    return "".join(f"<li>{escape(text)}</li>" for text in texts)
+    return "".join(f"<li>{plain(text)}</li>" for text in texts)
 
 
 def _keys(repo: "Repository") -> Iterable[str]:
@@ -79,14 +79,14 @@ def _keys(repo: "Repository") -> Iterable[str]:
 
 def _row(e: Evidence) -> str:
     head, data = e.head, e.head.snapshot
-    reasons = "".join(f'<p class="why">{escape(s)}: {escape(o.why)}</p>' for s, o in head.steps.items() if o.why)
+    reasons = "".join(f'<p class="why">{plain(s)}: {plain(o.why)}</p>' for s, o in head.steps.items() if o.why)
     cells = (
-        _time(head.began), escape(e.dataset), escape(e.site or "the repository itself"), escape(e.level),
+        _time(head.began), plain(e.dataset), plain(e.site or "the repository itself"), plain(e.level),
         f'<span class="{e.outcome}">{_MARKS[e.outcome]}</span>{reasons}', _time(data.time if data else None),
         f"{count(head.files, 'file')}, {head.bytes:,} bytes" if head.files else "",
         "" if head.recovery is None else f"{head.recovery / 1000:,.1f} s",
-        "" if head.control is None else f"{escape(head.control.outcome)}, by {escape(head.control.caught_by)}",
-        f"{escape(e.by)}, record {e.number}<br><code>{escape(e.record.rpartition('/')[2][:16])}</code>",
+        "" if head.control is None else f"{plain(head.control.outcome)}, by {plain(head.control.caught_by)}",
+        f"{plain(e.by)}, record {e.number}<br><code>{plain(e.record.rpartition('/')[2][:16])}</code>",
     )  # fmt: skip
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
 
