@@ -63,7 +63,7 @@ def test_what_is_declared_says_how_far(cli: Machine, orders: Path) -> None:
         ('probe = {kind = "sqlite", rows = {t = 4}}', 22, "failed", "FAILED (alive): .*\n  probe: table t has 3 rows"),
         (f'rto = "60s"\nrpo = "60s"\n{SQLITE}', 21, "breached", "FAILED (alive): .*\n  freshness: .* 2 days old"),
         ('probe = {kind = "command", argv = ["true"]}', 3, "partial", "NOT RUN (alive): .*\n  probe: .* proves noth"),
-        ('probe = {kind = "magic"}', 3, "partial", "NOT RUN (alive): .*\n  probe: there is no probe"),
+        ('probe = {kind = "python", entry = "no.such:entry"}', 3, "partial", "NOT RUN (alive): .*\n  probe: .* import"),
     ],
     ids=["failed", "breached", "proves nothing", "no probe"],
 )  # fmt: skip
