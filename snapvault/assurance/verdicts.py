@@ -18,10 +18,7 @@ _WHOLE = ("full", "alive")  # levels that bring all of it back
 
 def drilled(standing: Standing | None, step: str) -> Mark | None:
     """What the newest drill says that says anything of this step.  A drill that could not be run says nothing."""
-    if standing is None:
-        return None
-    known = {e.began: e for e in (*standing.passed.values(), standing.failed, standing.last) if e is not None}
-    marks = (_SAYS[step](known[began]) for began in sorted(known, reverse=True))
+    marks = (_SAYS[step](e) for e in (standing.told if standing is not None else ()))
     return next((mark for mark in marks if mark is not None), None)
 
 
