@@ -28,6 +28,6 @@ def last_good(standing: Standing | None, level: str) -> datetime | None:
     if standing is None:
         return None
     enough = LEVELS[LEVELS.index(level) :]
-    told = (e for e in standing.told if e.outcome == FAIL or (e.outcome == PASS and e.level in enough))
+    told = (e for e in standing.told if e.outcome == FAIL or (e.outcome == PASS and e.level in enough and e.of_whole))
     newest = next(told, None)
     return None if newest is None or newest.outcome == FAIL else newest.began

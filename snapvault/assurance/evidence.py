@@ -58,6 +58,11 @@ class Evidence:
         return self.head.outcome
 
     @property
+    def of_whole(self) -> bool:
+        """Whether the snapshot held all of the dataset: what could not be read was not brought back, either."""
+        return self.head.snapshot is None or not self.head.snapshot.partial
+
+    @property
     def began(self) -> datetime:
         """When the drill began."""
         return self.head.began

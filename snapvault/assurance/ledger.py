@@ -190,6 +190,8 @@ class Ledger:
         return {d: n for d, n in self._seen.items() if d not in self.table.known and d not in self.table.missing}
 
     def _tell(self, there: set[bytes]) -> None:
+        if self._vault.rollback is not None:  # by an old keyset, records of removed holders would count
+            self.problems.append(self._vault.rollback)
         for digest, why in sorted(self.table.mute.items()):
             name = names.EVIDENCE + digest.hex()
             self.problems.append(FormatError(f"{name} says nothing: {why}", affected=[name]))
@@ -221,7 +223,10 @@ class Ledger:
     def _kept(self) -> _Table:
         place = self._place()
         data = None if place is None else self._vault.cache.get_sealed(*place)
-        table = _Table() if data is None else _load(data)
+        try:
+            table = _Table() if data is None else _load(data)
+        except FormatError:  # larger than what can be read again
+            return _Table()
         limit = _latest()
         # One of a clock that was ahead took for a fact what is still to come.
         known = (row for fold in table.folds.values() for _, row in fold.rows())

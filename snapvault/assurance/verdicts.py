@@ -33,7 +33,7 @@ def _restored(e: Evidence) -> Mark | None:
 
 def _alive(e: Evidence) -> Mark | None:
     if e.outcome == PASS:
-        return Mark(GOOD, at=e.began, by=e.by) if e.level == "alive" else None
+        return Mark(GOOD, at=e.began, by=e.by) if e.level == "alive" and e.of_whole else None
     objectives = ("freshness", "recovery") if e.level == "alive" else ()
     return _failed(e, (*BACK, "control", "probe", *objectives))
 
@@ -50,7 +50,7 @@ def _whole(e: Evidence) -> Mark | None:
     """A part of it, or its structure alone, is not all of it."""
     steps = e.head.steps
     passed = all(s in steps and steps[s].outcome == PASS for s in ("restored", "compared", "control"))
-    return Mark(GOOD, at=e.began, by=e.by) if passed and e.level in _WHOLE else None
+    return Mark(GOOD, at=e.began, by=e.by) if passed and e.level in _WHOLE and e.of_whole else None
 
 
 _SAYS: Mapping[str, Callable[[Evidence], Mark | None]] = {INTACT: _intact, RESTORED: _restored, ALIVE: _alive}

@@ -22,6 +22,7 @@ class Seen(msgspec.Struct, frozen=True):
 
     id: str
     time: datetime
+    partial: bool = False
 
 
 class Step(msgspec.Struct, frozen=True):

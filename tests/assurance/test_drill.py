@@ -222,6 +222,27 @@ def test_a_snapshot_of_nothing_is_no_success(repo: Repository, tmp_path: Path) -
     assert result.status == "partial" and result.steps["restored"].value == NOT_RUN
 
 
+def test_a_probe_is_asked_of_nothing_too(repo: Repository, tmp_path: Path) -> None:
+    """A source that was emptied comes back as it was, and is dead."""
+    (tmp_path / "empty").mkdir()
+    save(repo, tmp_path / "empty", dataset="orders")
+    result = hold(repo, "alive")
+    assert (result.status, result.steps["probe"].value) == ("failed", FAIL)
+
+
+def test_the_newest_that_is_whole_is_drilled(stored: Repository, source: Path) -> None:
+    """As on the board; one in part is drilled only where there is no other."""
+    whole = again(stored).snapshot("latest").id
+    with closing(again(stored)) as repo:
+        other = snapvault.backup(repo, source, source.parent / "none", dataset="orders")
+    assert other.status == "partial"
+    result = hold(stored, "full")
+    assert result.snapshot is not None and result.snapshot.id == whole
+    snapvault.forget_snapshots(again(stored), [whole])
+    result = hold(stored, "full")
+    assert result.snapshot is not None and result.snapshot.id == other.snapshot
+
+
 def test_what_was_written_is_compared(stored: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     restore = Place.restore
 

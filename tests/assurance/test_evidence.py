@@ -196,6 +196,15 @@ def test_a_table_that_somebody_altered_is_not_believed(repo: Repository, tmp_pat
     assert standing(known(repo, tmp_path)).passed == {}
 
 
+def test_a_table_that_is_none_is_made_again(repo: Repository, tmp_path: Path) -> None:
+    sign_each(repo, 2)
+    ledger = module.Ledger(repo.vault)
+    place = ledger._place()
+    assert place is not None
+    repo.vault.cache.put_sealed(*place, [b"\xc1"])
+    assert standing(known(repo, tmp_path)).drills == 2
+
+
 def test_two_who_drill_at_once(repo: Repository) -> None:
     left, right = again(repo), again(repo)
     ledgers = [module.Ledger(r.vault) for r in (left, right)]
