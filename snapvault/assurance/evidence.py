@@ -2,7 +2,7 @@
 
 import json
 import time as clock
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -193,10 +193,12 @@ def evidence(repo: "Repository", *, dataset: str | None = None) -> Iterator[Evid
         yield from (e for e in reversed(shown(vault, link)) if dataset in (None, e.dataset))
 
 
-def newest_first(vault: Vault) -> Iterator[Link]:
+def newest_first(vault: Vault, on_problem: Callable[[Damaged], object] = lambda problem: None) -> Iterator[Link]:
     """The records that count and say something, one by one."""
     ledger = Ledger(vault)
     ledger.update()
+    for problem in ledger.problems:
+        on_problem(problem)
     wanted = ledger.table.known.keys() - ledger.table.mute.keys()
     sizes = {n: s for n, s in vault.evidence.listed().items() if names.content_digest(n) in wanted}
     # Opened twice, from the cache mostly: all of them at once may be more than memory should hold.

@@ -177,8 +177,8 @@ def test_evidence_for_others(cli: Machine, orders: Path, repo: Path, tmp_path: P
     assert cli("evidence", "export", tmp_path / "a.pdf").code == 2
     record = json.loads((tmp_path / "a.json").read_text())["records"][1]["name"]
     (repo / record).unlink()
-    for verb in ("verify", "list"):
-        done = cli("evidence", verb)
+    for verb in (("verify",), ("list",), ("export", tmp_path / "b.json"), ("export", tmp_path / "b.html")):
+        done = cli("evidence", *verb)
         assert done.code == 20 and f"{record} is missing" in done.out + done.err, done
     assert cli("drill", "orders").err.startswith(f"warning: {record} is missing")
 
