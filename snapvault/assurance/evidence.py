@@ -202,7 +202,12 @@ def newest_first(vault: Vault, on_problem: Callable[[Damaged], object] = lambda 
     wanted = ledger.table.known.keys() - ledger.table.mute.keys()
     sizes = {n: s for n, s in vault.evidence.listed().items() if names.content_digest(n) in wanted}
     # Opened twice, from the cache mostly: all of them at once may be more than memory should hold.
-    order = [(k.record.time, k.number, k.name) for k in vault.evidence.each(sizes) if isinstance(k, Link)]
+    order = list[tuple[int, int, str]]()
+    for known in vault.evidence.each(sizes):
+        if isinstance(known, Link):
+            order.append((known.record.time, known.number, known.name))
+        else:
+            on_problem(known)
     newest = {name: sizes[name] for _, _, name in sorted(order, reverse=True)}
     yield from (link for link in vault.evidence.each(newest) if isinstance(link, Link))
 

@@ -214,6 +214,18 @@ def test_an_export_tells_what_is_not_in_it(tmp_path: Path, form: str) -> None:
     assert (done.records, [p.affected for p in done.problems]) == (1, [(last.record,)])
 
 
+def test_an_export_tells_of_a_record_that_was_whole_once(tmp_path: Path) -> None:
+    """The table of this machine still knows it, and the store has it no more."""
+    repo = make(tmp_path / "repo", cache=tmp_path / "cache")
+    (one,) = snapvault.record_evidence(repo, [held()])
+    path = Path(repo.url, one.record)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    for kept in [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and len(p.name) == 64]:
+        kept.unlink()
+    done = snapvault.export_evidence(again(repo, cache=tmp_path / "cache"), lambda text: None)
+    assert (done.records, [p.affected for p in done.problems]) == (0, [(one.record,)])
+
+
 def test_a_record_that_a_stranger_signed(repo: Repository, written: Export, tmp_path: Path) -> None:
     """It is in no export, and in one that somebody made it is found."""
     stranger = HolderKeys(os.urandom(32), os.urandom(32))
