@@ -302,6 +302,21 @@ def test_a_body_that_is_malformed_says_nothing(repo: Repository, body: bytes) ->
     assert [p.affected for p in snapvault.standings(repo).problems] == [(name,)], "also from the table"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recovery": 10**18}, {"recovery": -1}, {"bytes": 1 << 60}, {"age": -(1 << 60)},
+        {"began": "0001-01-01T00:00:00+14:00"}, {"snapshot": {"id": "ab", "time": "9999-12-31T23:59:59-12:00"}},
+        {"outcome": "good"}, {"began": "2026-01-01T00:00:00"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_result_that_says_what_none_can_says_nothing(repo: Repository, changes: dict[str, Any]) -> None:
+    body = encode_evidence([held().to_dict() | changes])
+    name = forged(repo, repo.vault.ring.signing, repo.vault.ring.seeds[1], body=body)
+    assert bad(verify(repo)) == {name} and snapvault.standings(again(repo)).of == {}
+
+
 def test_a_drill_of_tomorrow_says_nothing(repo: Repository) -> None:
     """Else a clock that is wrong would stand before everything that comes."""
     snapvault.record_evidence(repo, [held(days_ago=-3)])
