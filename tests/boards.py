@@ -61,14 +61,14 @@ class Fleet:
 
     def drill(
         self, name: str, site: str = "", age: float = 1, *, level: str = "alive", why: str = "it did not",
-        seconds: float = 60, **steps: str,
+        seconds: float = 60, snapshot: str = "0" * 32, partial: bool = False, **steps: str,
     ) -> None:  # fmt: skip
         """Steps that are not named pass; one that fails, or was not run, gives ``why``."""
         outcomes = {**dict.fromkeys((*STEPS[level], "freshness", "recovery"), "pass"), **steps}
         wrong = next((o for o in ("fail", "not-run") if o in outcomes.values()), "pass")
         head = Headline(
             name, site, level, wrong, "" if wrong == "pass" else why, NOW - age * DAY,
-            Seen("0" * 32, NOW - age * DAY), "seed",
+            Seen(snapshot, NOW - age * DAY, partial), "seed",
             {step: Step(o, "" if o == "pass" else why) for step, o in outcomes.items()}, 3, 3000, 3600,
             round(seconds * 1000), Planted("pass", "the tag"),
         )  # fmt: skip
@@ -150,6 +150,6 @@ def usual(datasets: int = 800) -> Fleet:
         elif i % 120 == 17:
             fleet.drill(name, age=1, probe="fail", why="the probe said no: row count of orders is 0, was 81,204")
         elif i % 140 != 23:
-            fleet.drill(name, "second" if i % 2 else "", age=1 + i % 29)
+            fleet.drill(name, "second" if i % 2 and sid in there else "", age=1 + i % 29)
     fleet.attest("second", there, read=True)
     return fleet

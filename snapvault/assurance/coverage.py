@@ -142,7 +142,7 @@ class _Judge:
         places = sorted(map(self._place, self._sites), key=lambda p: (-p.height, -p.good))
         steps = {DECLARED: Mark(GOOD, at=self._since), BACKED_UP: self._backed_up(), **self._copies(places)}
         steps |= _highest(steps[BACKED_UP], places)
-        objectives = {FRESHNESS: self._freshness(), RECOVERY: self._recovery(places[0].site)}
+        objectives = {FRESHNESS: self._freshness(places[0].site), RECOVERY: self._recovery(places[0].site)}
         promised = {name: mark for name, mark in objectives.items() if mark is not None}
         newest = self._wanted.snapshots[0] if self._wanted.snapshots else None
         problems = sorted(self._problems(steps, promised, places), key=lambda p: p.rank)
@@ -207,16 +207,31 @@ class _Judge:
 
     # -- what was promised -----------------------------------------------------------------------------------------
 
-    def _freshness(self) -> Mark | None:
+    def _freshness(self, site: str) -> Mark | None:
+        """At its highest place: what is new here and alive there is not both."""
         rpo, newest = self._dataset.rpo, next(iter(self._wanted.snapshots), None)
         if rpo is None:
             return None
         if newest is None:
             return Mark(UNKNOWN, "there is no whole snapshot")
+        there = next(iter(self._known_at(site)), None)
+        if there is not None and self._now - there.time <= rpo:
+            return Mark(GOOD, at=there.time, by=there.holder)
         if self._now - newest.time <= rpo:
-            return Mark(GOOD, at=newest.time, by=newest.holder)
+            why = f"nothing that is as new as {format_span(rpo)} (RPO) is known to be there"
+            return Mark(UNKNOWN, why, trouble="untested")
         why = f"the newest whole snapshot is of {day(newest.time)}, and {format_span(rpo)} old it may be (RPO)"
         return Mark(BAD, why, newest.time, newest.holder, "stale", newest.time + rpo)
+
+    def _known_at(self, site: str) -> list[Snapshot]:
+        """The whole snapshots that somebody signed to be at a place, newest first."""
+        if not site:
+            return list(self._wanted.snapshots)
+        attested, standing = self._facts.attested.get(site), self._facts.standings.of.get((self._dataset.name, site))
+        drills = standing.told if standing is not None else ()
+        there = {e.head.snapshot.id for e in drills if e.head.snapshot is not None}
+        there |= attested.there if attested is not None else set()
+        return [s for s in self._wanted.snapshots if s.id in there]
 
     def _recovery(self, site: str) -> Mark | None:
         """As the last drill that brought it to life at its highest place measured it."""
@@ -236,13 +251,15 @@ class _Judge:
     def _problems(
         self, steps: Mapping[str, Mark], objectives: Mapping[str, Mark], places: Sequence[PlaceState]
     ) -> Iterator[Problem]:
-        found = [("", steps[BACKED_UP]), *(("", mark) for mark in objectives.values())]
+        best_at = places[0].site
+        found = [("", steps[BACKED_UP])]
+        found += [(best_at if mark.value == UNKNOWN else "", mark) for mark in objectives.values()]
         found += [(p.site, p.steps[REPLICATED]) for p in places if p.owed]
         failed = [(p.site, next((p.steps[s] for s in PROOFS if p.steps[s].value == BAD), None)) for p in places]
         found += [(site, mark) for site, mark in failed if mark is not None]
         best = next((steps[s] for s in PROOFS if not steps[s].good), None)
         if best is not None and best.value == UNKNOWN and steps[BACKED_UP].good:
-            found.append((places[0].site, best))
+            found.append((best_at, best))
         whole = [p.site for p in places if p.steps[INTACT].good]
         for site, mark in dict.fromkeys(found):
             if mark.trouble and not mark.good:

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from snapvault.assurance.dataset import LEVELS, Dataset, DrillRule, Probe
+from snapvault.assurance.probes import check_probe
 from snapvault.assurance.spans import parse_span
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.words import count
@@ -255,11 +256,11 @@ def _probe(table: dict[str, Any]) -> Probe:
     kind, timeout = options.pop("kind", ""), options.pop("timeout", None)
     if not isinstance(kind, str) or not kind:
         raise InvalidInput("'kind' must say which probe")
-    if timeout is None:
-        return Probe(kind, options)
-    if not isinstance(timeout, str):
+    if timeout is not None and not isinstance(timeout, str):
         raise InvalidInput("timeout must be text, like '5m'")
-    return Probe(kind, options, parse_span(timeout))
+    probe = Probe(kind, options) if timeout is None else Probe(kind, options, parse_span(timeout))
+    check_probe(probe)
+    return probe
 
 
 def _drill_row(row: _Drill) -> tuple[timedelta, str]:

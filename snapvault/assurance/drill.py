@@ -20,7 +20,7 @@ from blake3 import blake3
 from snapvault.access.resolve import list_snapshots
 from snapvault.access.snapshot import Entry, Snapshot
 from snapvault.assurance.dataset import LEVELS, Dataset
-from snapvault.assurance.outcome import FAIL, NOT_RUN, PASS, PASSED, Outcome
+from snapvault.assurance.outcome import FAIL, NOT_RUN, PASSED, Outcome
 from snapvault.assurance.planted import ControlResult, Planter
 from snapvault.assurance.probes import check_probe
 from snapvault.assurance.probing import Prober
@@ -77,14 +77,14 @@ class DrillGround:
         self._snapshots: dict[str, list[Snapshot]] | None = None
         self._opened = 0  # milliseconds
         self._sandboxes: list[Sandbox] = []  # that nobody uses
-        self.problems: list[str] = []
+        self.problems: list[Damaged] = []  # snapshots that cannot be read: whose they are is not known
 
     def snapshots(self, dataset: str) -> tuple[list[Snapshot], int]:
         """Those of a dataset, oldest first; and how many milliseconds it took to see any."""
         with self._lock:
             if self._snapshots is None:
                 began, found = time.monotonic(), dict[str, list[Snapshot]]()
-                for s in list_snapshots(self.vault, on_problem=lambda e: self.problems.append(e.message)):
+                for s in list_snapshots(self.vault, on_problem=self.problems.append):
                     found.setdefault(s.dataset, []).append(s)
                 self.vault.index()
                 self._snapshots, self._opened = found, _since(began)
@@ -152,11 +152,12 @@ class _Drill:
             self._end(NOT_RUN, f"{e.filename or self._ground.scratch}: {e.strerror}")
             self._found["exit_code"] = 1
         self._times["total"] = _since(started)
+        problems = [*(p.message for p in self._ground.problems), *self._problems]
         return DrillResult(
             self._dataset, self._ground.site, shown_url(self._vault.backend.url), self._level, began,
             now(), socket.gethostname(), self._steps, self._seed,
             times=self._times, versions=versions(),
-            problems=tuple([*self._ground.problems, *self._problems][:PROBLEMS_MAX]), **self._found,
+            problems=tuple(problems[:PROBLEMS_MAX]), **self._found,
         )  # fmt: skip
 
     def _end(self, value: str, why: str) -> None:
@@ -169,7 +170,9 @@ class _Drill:
         if not snapshots:
             self._end(FAIL, f"there is no snapshot of {self._dataset.name} at this place")
             return
-        snapshot = self._found["snapshot"] = snapshots[-1]
+        # As on the board, what could not be read in full counts only where nothing else is.
+        whole = [s for s in snapshots if not s.partial]
+        snapshot = self._found["snapshot"] = (whole or snapshots)[-1]
         self._steps["freshness"] = freshness(snapshot, self._dataset.rpo, began, self._before.newest)
         if self._level == "structure":
             self._structure(snapshot)
@@ -237,7 +240,7 @@ class _Drill:
         if probe is None:
             self._steps["probe"] = Outcome(NOT_RUN, "no probe is declared")
             return
-        if self._steps["restored"].value != PASS:
+        if self._steps["restored"].value == FAIL:
             self._steps["probe"] = Outcome(NOT_RUN, "what was restored is not whole")
             return
         try:

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from snapvault.assurance.dataset import LEVELS, Dataset
 from snapvault.assurance.evidence import Standing, Standings
+from snapvault.assurance.outcome import FAIL, PASS
 
 
 def due(datasets: Iterable[Dataset], standings: Standings, site: str, now: datetime) -> list[Dataset]:
@@ -27,6 +28,6 @@ def last_good(standing: Standing | None, level: str) -> datetime | None:
     if standing is None:
         return None
     enough = LEVELS[LEVELS.index(level) :]
-    passed = max((e.began for at, e in standing.passed.items() if at in enough), default=None)
-    failed = standing.failed.began if standing.failed is not None else None
-    return None if passed is None or (failed is not None and failed > passed) else passed
+    told = (e for e in standing.told if e.outcome == FAIL or (e.outcome == PASS and e.level in enough and e.of_whole))
+    newest = next(told, None)
+    return None if newest is None or newest.outcome == FAIL else newest.began

@@ -2,13 +2,14 @@
 
 import json
 import time as clock
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from snapvault.assurance.drill import Before
 from snapvault.assurance.ledger import Fold, Ledger, Row, rows_of
+from snapvault.assurance.outcome import FAIL
 from snapvault.assurance.results import DrillResult, harmless
 from snapvault.format import names
 from snapvault.format.evidence import Headline, encode_evidence
@@ -58,6 +59,11 @@ class Evidence:
         return self.head.outcome
 
     @property
+    def of_whole(self) -> bool:
+        """Whether the snapshot held all of the dataset: what could not be read was not brought back, either."""
+        return self.head.snapshot is None or not self.head.snapshot.partial
+
+    @property
     def began(self) -> datetime:
         """When the drill began."""
         return self.head.began
@@ -85,6 +91,20 @@ class Standing:
     drills: int  # that passed or failed
     samples: Mapping[str, int]  # of these, of the level sample, by seed
     newest: datetime | None  # the time of the newest snapshot that a drill has seen here
+
+    @property
+    def told(self) -> list[Evidence]:
+        """What is kept, the newest word first; a failure is newer than a pass that stood in the chain before it.
+
+        Else a clock that was set back would let a dataset stand that does not come back any more.
+        """
+        passed, others = list(self.passed.values()), (self.failed, self.last)
+
+        def time(e: Evidence) -> tuple[datetime, bool]:
+            before = [p.began for p in passed if e.outcome == FAIL and p.number < e.number]
+            return max([e.began, *before]), e.outcome == FAIL
+
+        return sorted([*passed, *(e for e in others if e is not None)], key=time, reverse=True)
 
     def before(self, seed: str) -> Before:
         """What the next drill has to know."""
@@ -174,14 +194,21 @@ def evidence(repo: "Repository", *, dataset: str | None = None) -> Iterator[Evid
         yield from (e for e in reversed(shown(vault, link)) if dataset in (None, e.dataset))
 
 
-def newest_first(vault: Vault) -> Iterator[Link]:
+def newest_first(vault: Vault, on_problem: Callable[[Damaged], object] = lambda problem: None) -> Iterator[Link]:
     """The records that count and say something, one by one."""
     ledger = Ledger(vault)
     ledger.update()
-    wanted = ledger.table.known - ledger.table.mute.keys()
+    for problem in ledger.problems:
+        on_problem(problem)
+    wanted = ledger.table.known.keys() - ledger.table.mute.keys()
     sizes = {n: s for n, s in vault.evidence.listed().items() if names.content_digest(n) in wanted}
     # Opened twice, from the cache mostly: all of them at once may be more than memory should hold.
-    order = [(k.record.time, k.number, k.name) for k in vault.evidence.each(sizes) if isinstance(k, Link)]
+    order = list[tuple[int, int, str]]()
+    for known in vault.evidence.each(sizes):
+        if isinstance(known, Link):
+            order.append((known.record.time, known.number, known.name))
+        else:
+            on_problem(known)
     newest = {name: sizes[name] for _, _, name in sorted(order, reverse=True)}
     yield from (link for link in vault.evidence.each(newest) if isinstance(link, Link))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from snapvault.assurance.evidence import newest_first, shown
 from snapvault.format.chain import SALT_SIZE
+from snapvault.foundation.errors import Damaged
 from snapvault.repository.chain import Link
 from snapvault.repository.repository import Vault
 
@@ -24,6 +25,7 @@ class Exported:
     records: int
     disclosed: int  # records whose content is shown
     results: int  # of these records
+    problems: tuple[Damaged, ...]  # with the evidence: what is not in the export, and should be or might
 
 
 def export_evidence(repo: "Repository", write: Callable[[str], object], *, dataset: str | None = None) -> Exported:
@@ -32,16 +34,16 @@ def export_evidence(repo: "Repository", write: Callable[[str], object], *, datas
     ``dataset``: only records with a result of it show their content (all of it, since all of it was signed); the
     others come sealed, so that the chain can be followed.
     """
-    vault, count, disclosed, results = repo.vault, 0, 0, 0
+    vault, problems, count, disclosed, results = repo.vault, list[Damaged](), 0, 0, 0
     head = {"format": FORMAT, "repository": vault.id, "keys": _keys(vault)}
     write(json.dumps(head, indent=1)[:-2] + ',\n "records": [')
-    for link in newest_first(vault):
+    for link in newest_first(vault, problems.append):
         found = [e.dataset for e in shown(vault, link)]
         show = dataset is None or dataset in found
         write(("," if count else "") + "\n" + json.dumps(_record(vault, link, show=show), sort_keys=True))
         count, disclosed, results = count + 1, disclosed + show, results + (len(found) if show else 0)
     write("\n]}\n")
-    return Exported(count, disclosed, results)
+    return Exported(count, disclosed, results, tuple(problems))
 
 
 def _record(vault: Vault, link: Link, *, show: bool) -> dict[str, Any]:

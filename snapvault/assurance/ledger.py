@@ -5,7 +5,7 @@ small table, in any order; the table is kept in the cache, and only records that
 them lost, it would be made again.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,7 @@ from snapvault.repository.chain import EVIDENCE, End, Link, rolled_back
 from snapvault.repository.repository import Vault
 from snapvault.repository.trust import Untrusted
 
-VERSION = 1  # of the cached table
+VERSION = 2  # of the cached table
 Key = tuple[str, str]  # dataset and site
 
 
@@ -54,14 +54,15 @@ class Fold:
         head = row.headline
         self.last = _later(self.last, row)
         if head.outcome == FAIL:
-            self.failed = _later(self.failed, row)
+            # By its place in the chain: a clock that was set back must not let an older failure hide it.
+            self.failed = max(self.failed or row, row, key=lambda r: (r.number, *_age(r)))
         elif head.outcome == PASS:
             self.passed[head.level] = _later(self.passed.get(head.level), row)
         if head.outcome != NOT_RUN:
             self.drills += 1
             if head.level == "sample":
                 self.samples[head.seed] = self.samples.get(head.seed, 0) + 1
-        if head.snapshot is not None:
+        if head.snapshot is not None and head.snapshot.time <= head.began + SKEW:
             self.newest = max(self.newest or head.snapshot.time, head.snapshot.time)
 
     def rows(self) -> Iterator[tuple[str, Row]]:
@@ -73,19 +74,25 @@ class Fold:
 
 
 def _later(a: Row | None, b: Row) -> Row:
-    return b if a is None or (a.headline.began, a.record) < (b.headline.began, b.record) else a
+    return b if a is None or _age(a) < _age(b) else a
+
+
+def _age(row: Row) -> tuple[datetime, bytes]:
+    return row.headline.began, row.record
 
 
 @dataclass(slots=True)
 class _Table:
     """What is known of all records that were read."""
 
-    known: set[bytes] = field(default_factory=set)  # digests of those that count
+    known: dict[bytes, int] = field(default_factory=dict)  # digests of those that count, and their numbers
     missing: set[bytes] = field(default_factory=set)  # that they follow, and that are not there
     ends: dict[bytes, int] = field(default_factory=dict)  # that nothing follows, and their numbers
-    mute: dict[bytes, str] = field(default_factory=dict)  # of those that count: what says nothing, and why
     results: int = 0
     folds: dict[Key, Fold] = field(default_factory=dict)
+    # Of those that count: what says nothing, or something odd.  Never kept, since a clock that is wrong today is right
+    # tomorrow.
+    mute: dict[bytes, str] = field(default_factory=dict)
 
 
 class Ledger:
@@ -97,6 +104,7 @@ class Ledger:
         self._seen = {bytes.fromhex(digest): number for digest, number in vault.pins.site.evidence.items()}
         self.problems: list[Damaged] = []
         self.table = _Table()
+        self._prevs: dict[bytes, tuple[bytes, ...]] = {}  # of the records that were read now
 
     def update(self) -> None:
         """Read what is new.  What is wrong stands in ``problems``; errors of the store."""
@@ -104,13 +112,14 @@ class Ledger:
         self.problems, self.table = [], self._kept()
         there = {bytes.fromhex(name.removeprefix(names.EVIDENCE)) for name in sizes if names.content_digest(name)}
         new = {name: size for name, size in sizes.items() if not _is_in(name, self.table.known)}
-        if not self.table.known <= there:
+        if not self.table.known.keys() <= there:
             self.table, new = _Table(), sizes
         before = len(self.table.known)
         self._read(new)
         if len(self.table.known) != before:
             self._keep()
         self._tell(there)
+        self._tell_numbers()
 
     def pin(self) -> None:
         """Remember the ends: whoever drops the newest records from the store is found out."""
@@ -157,17 +166,17 @@ class Ledger:
         if link.digest not in table.missing:
             table.ends[link.digest] = link.number
         table.missing.discard(link.digest)
-        table.known.add(link.digest)
+        table.known[link.digest], self._prevs[link.digest] = link.number, link.record.prevs
         for prev in prevs:
             table.ends.pop(prev, None)
-        table.missing |= prevs - table.known
+        table.missing |= prevs - table.known.keys()
         try:
             self._fold(link)
         except FormatError as e:
             table.mute[link.digest] = e.message
 
     def _fold(self, link: Link) -> None:
-        limit, rows = now() + SKEW, list(rows_of(link))
+        rows, limit = list(rows_of(link)), _latest()
         if late := [row.headline.began for row in rows if row.headline.began > limit]:
             raise FormatError(f"a drill of {late[0].isoformat()} is still to come")
         for row in rows:
@@ -180,6 +189,8 @@ class Ledger:
         return {d: n for d, n in self._seen.items() if d not in self.table.known and d not in self.table.missing}
 
     def _tell(self, there: set[bytes]) -> None:
+        if self._vault.rollback is not None:  # by an old keyset, records of removed holders would count
+            self.problems.append(self._vault.rollback)
         for digest, why in sorted(self.table.mute.items()):
             name = names.EVIDENCE + digest.hex()
             self.problems.append(FormatError(f"{name} says nothing: {why}", affected=[name]))
@@ -189,6 +200,14 @@ class Ledger:
         for digest, number in sorted(self._lost().items()):
             if digest not in there:
                 self.problems += rolled_back({digest.hex(): number}, (), EVIDENCE)
+
+    def _tell_numbers(self) -> None:
+        known = self.table.known
+        for digest, prevs in sorted(self._prevs.items()):
+            if known.keys() >= set(prevs) and known[digest] != 1 + max((known[p] for p in prevs), default=0):
+                name = names.EVIDENCE + digest.hex()
+                why = f"{name} has another number than its place in the chain"
+                self.problems.append(FormatError(why, affected=[name]))
 
     # -- the cached table ----------------------------------------------------------------------------------------
 
@@ -203,12 +222,24 @@ class Ledger:
     def _kept(self) -> _Table:
         place = self._place()
         data = None if place is None else self._vault.cache.get_sealed(*place)
-        return _Table() if data is None else _load(data)
+        try:
+            table = _Table() if data is None else _load(data)
+        except FormatError:  # larger than what can be read again
+            return _Table()
+        limit = _latest()
+        # One of a clock that was ahead took for a fact what is still to come.
+        known = (row for fold in table.folds.values() for _, row in fold.rows())
+        return _Table() if any(row.headline.began > limit for row in known) else table
 
     def _keep(self) -> None:
         place = self._place()
-        if place is not None:
+        if place is not None and not self.table.mute:
             self._vault.cache.put_sealed(*place, [_dump(self.table)])
+
+
+def _latest() -> datetime:
+    """What is dated later is still to come."""
+    return now() + SKEW
 
 
 def rows_of(link: Link) -> Iterable[Row]:
@@ -217,15 +248,16 @@ def rows_of(link: Link) -> Iterable[Row]:
         yield Row(link.digest, link.number, link.record.time, link.holder, headline, text)
 
 
-def _is_in(name: str, known: set[bytes]) -> bool:
+def _is_in(name: str, known: Container[bytes | None]) -> bool:
     return names.content_digest(name) in known
 
 
 def _dump(table: _Table) -> bytes:
+    known = b"".join(digest + number.to_bytes(8, "big") for digest, number in sorted(table.known.items()))
     return pack(
         [
-            b"".join(sorted(table.known)), b"".join(sorted(table.missing)), sorted(table.ends.items()), table.mute,
-            table.results, [[*key, _dump_fold(fold)] for key, fold in table.folds.items()],
+            known, b"".join(sorted(table.missing)), sorted(table.ends.items()), table.results,
+            [[*key, _dump_fold(fold)] for key, fold in table.folds.items()],
         ]
     )  # fmt: skip
 
@@ -236,8 +268,9 @@ def _dump_fold(fold: Fold) -> list[Any]:
 
 
 def _load(data: memoryview) -> _Table:
-    known, missing, ends, mute, results, folds = unpack(data)
-    table = _Table(set(_each(known)), set(_each(missing)), dict(ends), mute, results)
+    known, missing, ends, results, folds = unpack(data)
+    numbers = {part[:32]: int.from_bytes(part[32:], "big") for part in _each(known, 40)}
+    table = _Table(numbers, set(_each(missing, 32)), dict(ends), results)
     for dataset, site, (rows, drills, samples, newest) in folds:
         fold = Fold(drills=drills, samples=samples, newest=newest and datetime.fromisoformat(newest))
         for what, record, number, time, holder, text in rows:
@@ -250,5 +283,5 @@ def _load(data: memoryview) -> _Table:
     return table
 
 
-def _each(digests: bytes) -> Iterator[bytes]:
-    return (digests[i : i + 32] for i in range(0, len(digests), 32))
+def _each(parts: bytes, size: int) -> Iterator[bytes]:
+    return (parts[i : i + size] for i in range(0, len(parts), size))

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,10 @@ class ProbeResult:
         }  # fmt: skip
 
 
+class _Moved(Exception):
+    """The folder is not where it was."""
+
+
 class Prober:
     """Runs the probe of one drill.  What was restored is of no use after ``controls``."""
 
@@ -57,38 +62,67 @@ class Prober:
         if run is None or result.outcome.value != PASS:
             return result
         seconds = min(self._probe.timeout.total_seconds(), LEAST + FACTOR * run.seconds)
-        aside = self._root.with_name(f"{self._root.name}.aside")
-        self._root.rename(aside)
-        self._root.mkdir(mode=0o700)
-        empty = self._once(seconds)
-        remove_path(self._root)
-        aside.rename(self._root)
-        mutate(self._root, seed)
-        mutated = self._once(seconds)
-        where = [
-            name for name, r in (("an empty folder", empty), ("a mutated copy", mutated)) if r.outcome.value == PASS
-        ]
-        outcome = result.outcome
-        if where:
-            outcome = Outcome(NOT_RUN, f"the probe also passes on {' and on '.join(where)}, so it proves nothing")
+        try:
+            empty, mutated = self._on_empty(seconds), self._on_mutated(seconds, seed)
+        except _Moved:
+            why = "the probe put something else in place of the folder, so it cannot be asked where it must fail"
+            return replace(result, outcome=Outcome(NOT_RUN, why))
+        outcome = _told(result.outcome, (("an empty folder", empty), ("a mutated copy", mutated)))
         return replace(
             result, outcome=outcome, on_empty=empty.outcome.value, on_mutated=mutated.outcome.value,
             control_seconds=empty.seconds + mutated.seconds,
         )  # fmt: skip
+
+    def _on_empty(self, seconds: float) -> ProbeRun:
+        self._check_place()
+        aside = self._root.with_name(f"{self._root.name}.aside")
+        self._root.rename(aside)
+        self._root.mkdir(mode=0o700)
+        run = self._once(seconds)
+        self._check_place()
+        remove_path(self._root)
+        aside.rename(self._root)
+        return run
+
+    def _on_mutated(self, seconds: float, seed: str) -> ProbeRun:
+        self._check_place()
+        mutate(self._root, seed)
+        return self._once(seconds)
+
+    def _check_place(self) -> None:
+        """What a probe put in place of the folder could lead out, to what nobody restored."""
+        if not self._root.is_dir() or self._root.resolve() != self._root:
+            raise _Moved
 
     def _once(self, seconds: float) -> ProbeRun:
         probe = self._probe
         return self._sandbox.run(probe.kind, probe.options, self._root, self._scratch, seconds, self._reporter)
 
 
+def _told(outcome: Outcome, controls: Sequence[tuple[str, ProbeRun]]) -> Outcome:
+    """The outcome, if the probe failed wherever it must."""
+    for value, said in ((PASS, "also passes"), (NOT_RUN, "could not tell")):
+        where = [name for name, run in controls if run.outcome.value == value]
+        if where:
+            return Outcome(NOT_RUN, f"the probe {said} on {' and on '.join(where)}, so it proves nothing")
+    return outcome
+
+
 def mutate(root: Path, seed: str) -> None:
-    """Overwrite parts of every file below a folder: names, sizes, modes and times stay as they are."""
-    noise = blake3(seed.encode()).digest(length=HEAD)
+    """Overwrite parts of every file below a folder: names, sizes, modes and times stay as they are.
+
+    A file that has a name elsewhere, too, is somebody else's and left alone.
+    """
+    noise, links = blake3(seed.encode()).digest(length=HEAD), dict[int, int]()
     for folder, _, files in os.walk(root):
         for name in files:
             path = os.path.join(folder, name)
             st = os.lstat(path)
-            if stat.S_ISREG(st.st_mode) and st.st_size:
+            if not stat.S_ISREG(st.st_mode) or not st.st_size:
+                continue
+            if st.st_nlink > 1:
+                links[st.st_ino] = links.get(st.st_ino, 0) + 1
+            if st.st_nlink in (1, links.get(st.st_ino)):
                 _overwrite(path, st, noise)
 
 

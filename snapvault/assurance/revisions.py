@@ -98,7 +98,7 @@ def _since(links: Sequence[Link]) -> dict[tuple[str, str], int]:
     """By all revisions, oldest first; one that cannot be read changes nothing."""
     since = dict[tuple[str, str], int]()
     for link in links:
-        with suppress(FormatError):
+        with suppress(FormatError, AttributeError, TypeError):  # what is no declaration says nothing
             declared = decode_register(link.body).declared
             if declared.get("schema") == SCHEMA:
                 since = {key: since.get(key, link.record.time) for key in _owed(declared)}

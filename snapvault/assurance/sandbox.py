@@ -1,6 +1,7 @@
 """Running probes in a process of their own, which watches them (assurance/probes/runner.py)."""
 
 import json
+import secrets
 import select
 import subprocess
 import sys
@@ -43,16 +44,18 @@ class Sandbox:
         self, kind: str, options: Mapping[str, Any], root: Path, scratch: Scratch, seconds: float, reporter: Reporter
     ) -> ProbeRun:
         """Run a probe on what was restored at ``root``, for at most so many ``seconds``.  Cancelled."""
-        work = scratch.folder("work", 0o1777)
+        work, token = scratch.folder("work", 0o1777), secrets.token_hex(16)
         task = {
+            "token": token,
             "kind": kind, "options": dict(options), "timeout": seconds, "root": str(root), "scratch": str(scratch.top),
-            "work": str(work), "output": str(scratch.top / "output"), "quota": scratch.quota,
+            "work": str(work), "output": str(scratch.top / f"output-{token}"), "quota": scratch.quota,
             "used": scratch.used,
         }  # fmt: skip
         try:
             report = self._ask(task, reporter)
         finally:
             scratch.remove("work")
+            scratch.remove(f"output-{token}")
         outcome = Outcome(report["outcome"], report["why"])
         return ProbeRun(outcome, report["facts"], report["output"], tuple(report["held"]), report["seconds"])
 
@@ -69,12 +72,16 @@ class Sandbox:
         except BaseException:
             self.close()
             raise
-        if line:
-            return dict(json.loads(line))
-        assert process.stderr is not None
-        words = process.stderr.read().strip().splitlines() or ["it said nothing"]
+        with suppress(ValueError, TypeError):
+            report = dict(json.loads(line or "null"))
+            if report.pop("token", "") == task["token"]:
+                return report
+        why = "somebody answered in place of the process that runs probes"  # which then says nothing more that counts
+        if not line:
+            assert process.stderr is not None
+            words = process.stderr.read().strip().splitlines() or ["it said nothing"]
+            why = f"the process that runs probes ended: {words[-1]}"
         self.close()
-        why = f"the process that runs probes ended: {words[-1]}"
         return {"outcome": NOT_RUN, "why": why, "facts": {}, "output": "", "held": (), "seconds": 0.0}
 
     def _start(self) -> "subprocess.Popen[str]":

@@ -18,10 +18,7 @@ _WHOLE = ("full", "alive")  # levels that bring all of it back
 
 def drilled(standing: Standing | None, step: str) -> Mark | None:
     """What the newest drill says that says anything of this step.  A drill that could not be run says nothing."""
-    if standing is None:
-        return None
-    known = {e.began: e for e in (*standing.passed.values(), standing.failed, standing.last) if e is not None}
-    marks = (_SAYS[step](known[began]) for began in sorted(known, reverse=True))
+    marks = (_SAYS[step](e) for e in (standing.told if standing is not None else ()))
     return next((mark for mark in marks if mark is not None), None)
 
 
@@ -36,7 +33,7 @@ def _restored(e: Evidence) -> Mark | None:
 
 def _alive(e: Evidence) -> Mark | None:
     if e.outcome == PASS:
-        return Mark(GOOD, at=e.began, by=e.by) if e.level == "alive" else None
+        return Mark(GOOD, at=e.began, by=e.by) if e.level == "alive" and e.of_whole else None
     objectives = ("freshness", "recovery") if e.level == "alive" else ()
     return _failed(e, (*BACK, "control", "probe", *objectives))
 
@@ -53,7 +50,7 @@ def _whole(e: Evidence) -> Mark | None:
     """A part of it, or its structure alone, is not all of it."""
     steps = e.head.steps
     passed = all(s in steps and steps[s].outcome == PASS for s in ("restored", "compared", "control"))
-    return Mark(GOOD, at=e.began, by=e.by) if passed and e.level in _WHOLE else None
+    return Mark(GOOD, at=e.began, by=e.by) if passed and e.level in _WHOLE and e.of_whole else None
 
 
 _SAYS: Mapping[str, Callable[[Evidence], Mark | None]] = {INTACT: _intact, RESTORED: _restored, ALIVE: _alive}

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +73,10 @@ def drill(
             standings = _standings(settings, home)
             wanted = _due(known, standings, site) if due else [_named(known, name, ground) for name in names]
             found = list(_hold(settings, home, ground, standings, wanted, level, seed, jobs))
+            for problem in ground.problems:
+                settings.out.error(problem)
+            if ground.problems:  # one of them may have been the newest of what was drilled
+                register = "damaged"
     return _sum_up(settings, found, register)
 
 
@@ -94,7 +98,16 @@ def _opened(
     with snapvault.open(url, **{**access, "storage_options": settings.options_for(url)}) as there:
         if there.id != home.id:
             raise InvalidInput(f"{url} holds another repository than {home.url}")
+        if _is_same(url, settings.url()):
+            raise InvalidInput(f"the site {site} is the repository itself: {url}", hint="'snapvault site list'")
         yield there
+
+
+def _is_same(place: str, other: str) -> bool:
+    """Whether a drill at the one would say nothing of another place."""
+    with suppress(OSError):
+        return os.path.samefile(place, other)
+    return place == other
 
 
 def _ground(

@@ -87,7 +87,7 @@ def verify(settings: Settings) -> int:
 @click.option("--dataset", metavar="NAME", help="Show only records with a result of this dataset.")
 @verb
 def export(settings: Settings, file: str, dataset: str | None) -> int:
-    """Write the evidence for somebody who has no key.
+    """Write the evidence for somebody who has no key.  Exit code 20: some of it is damaged or missing, and not in it.
 
     JSON: with all that it takes to verify it, by docs/verify_evidence.py and the public keys.  HTML: one page, to be
     read or printed.
@@ -108,7 +108,10 @@ def export(settings: Settings, file: str, dataset: str | None) -> int:
         with open(part, "w", encoding="utf-8") as f:
             done = writer(repository, f.write, dataset=dataset)
         os.replace(part, file)
-    content = {"file": file, "records": done.records, "disclosed": done.disclosed, "results": done.results}
+    for problem in done.problems:
+        settings.out.error(problem)
+    status, content = "damaged" if done.problems else "ok", {"file": file, "records": done.records}
+    content |= {"disclosed": done.disclosed, "results": done.results, "problems": len(done.problems)}
     line = f"{file}: {count(done.results, 'result')} in {count(done.disclosed, 'record')} of {done.records:,}"
-    settings.out.summary({**content, "status": "ok"}, [line])
-    return 0
+    settings.out.summary({**content, "status": status}, [line])
+    return status_code(status)

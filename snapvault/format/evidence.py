@@ -15,6 +15,7 @@ from snapvault.format.wire import FormatError
 
 SCHEMA = 1
 OUTCOMES = ("pass", "fail", "not-run")
+MOST = 1 << 53  # what a number may be: any reader of JSON holds it
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -22,6 +23,7 @@ class Seen(msgspec.Struct, frozen=True):
 
     id: str
     time: datetime
+    partial: bool = False
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -58,7 +60,10 @@ class Headline(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         times = (self.began, self.began if self.snapshot is None else self.snapshot.time)
-        if self.outcome not in OUTCOMES or any(t.tzinfo is None for t in times):
+        numbers = (self.files, self.bytes, abs(self.age or 0), self.recovery or 0)
+        # In the first and the last year there are, another zone is already out of range.
+        odd = any(t.tzinfo is None or not 1 < t.year < 9999 for t in times)
+        if odd or self.outcome not in OUTCOMES or not all(0 <= n <= MOST for n in numbers):
             raise ValueError("a result says what none can say")
 
 

@@ -96,6 +96,8 @@ class Board:
     @property
     def headline(self) -> str:
         """How many of how many."""
+        if not self.states:
+            return "Nothing is declared, so nothing is known"
         return f"{self.recoverable:,} of {len(self.states):,} can be brought back within their objectives"
 
     @property
@@ -119,7 +121,7 @@ class Board:
         found = {TROUBLES[p.kind] for s in self.states for p in s.problems}
         if self.faults:
             found.add(DAMAGED)
-        if self.conflicts or self.recoverable < len(self.states):
+        if self.conflicts or not self.states or self.recoverable < len(self.states):
             found.add(PARTIAL)
         return next((status for status in _STATUSES if status in found), OK)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from snapvault.assurance.evidence import Evidence, EvidenceReport, newest_first, shown, verify_evidence
 from snapvault.assurance.export import Exported
 from snapvault.foundation.clock import now
+from snapvault.foundation.errors import Damaged
 from snapvault.foundation.words import count
 from snapvault.report.words import plain
 
@@ -40,7 +41,7 @@ _COLUMNS = (
 
 def write_page(repo: "Repository", write: Callable[[str], object], *, dataset: str | None = None) -> Exported:
     """Write the page, piece by piece; ``dataset``: its results alone.  RoleRequired, errors of the store."""
-    vault, results = repo.vault, 0
+    vault, problems, results = repo.vault, list[Damaged](), 0
     of = f" of {plain(dataset)}" if dataset is not None else ""
     write(f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Evidence of drills{of}</title>\n')
     write(f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>\n')
@@ -49,12 +50,12 @@ def write_page(repo: "Repository", write: Callable[[str], object], *, dataset: s
     _verification(verify_evidence(repo), write)
     write(f"<table><caption>What drills found, the newest first</caption><thead><tr>{_heads()}</tr></thead><tbody>\n")
     records = disclosed = 0
-    for link in newest_first(vault):
+    for link in newest_first(vault, problems.append):
         rows = [e for e in reversed(shown(vault, link)) if dataset in (None, e.dataset)]
         write("".join(map(_row, rows)))
         records, disclosed, results = records + 1, disclosed + bool(rows), results + len(rows)
     write(f"</tbody></table>\n<h2>Keys</h2><ul>{_items(_keys(repo))}</ul>\n</html>\n")
-    return Exported(records, disclosed, results)
+    return Exported(records, disclosed, results, tuple(problems))
 
 
 def _verification(report: EvidenceReport, write: Callable[[str], object]) -> None:

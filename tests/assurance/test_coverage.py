@@ -236,6 +236,39 @@ def test_the_highest_place_counts_and_what_is_wrong_at_another_is_told(fleet: Fl
     assert state.problems[0].command == "snapvault check --repair-from second"
 
 
+def test_new_here_and_alive_there_is_not_both(fleet: Fleet) -> None:
+    """What comes back to life at a place has to be new there."""
+    fleet.datasets["orders"] = replace(fleet.datasets["orders"], sites=())
+    fleet.folds.clear()
+    fleet.attestations.clear()
+    fleet.drill("orders", "gone", age=20)
+    state = fleet.state("orders")
+    assert (values(state), state.places[0].site, state.recoverable) == ("gguggg", "gone", False)
+    assert (kinds(state), state.problems[0].command) == (["untested"], "snapvault drill orders --site gone")
+    assert fleet.board().status == "partial"
+    fleet.attest("gone", [fleet.back_up("orders", 0.9)])
+    assert fleet.state("orders").recoverable
+    fleet.drill("orders", age=0.5)  # here, too
+    fleet.attestations.clear()
+    assert fleet.state("orders").recoverable
+
+
+def test_what_a_drill_has_seen_at_a_place_is_there(fleet: Fleet) -> None:
+    fleet.folds.clear()
+    fleet.attestations.clear()
+    fleet.drill("orders", "second", age=0.1, snapshot=fleet.snapshots["orders"][0].id)
+    state = fleet.state("orders")
+    assert (state.recoverable, kinds(state)) == (True, ["unanswered"])
+
+
+def test_a_drill_of_a_partial_snapshot_lifts_nothing(fleet: Fleet) -> None:
+    fleet.folds.clear()
+    fleet.drill("orders", partial=True)
+    assert values(fleet.state("orders")) == "ggguuu"
+    fleet.drill("orders", age=0.5, partial=True, restored="fail")
+    assert values(fleet.state("orders")) == "gggbbb"
+
+
 def test_steps_at_two_places_do_not_add_up(fleet: Fleet) -> None:
     """Intact at one and restored at another is no dataset that was restored from where it is intact."""
     fleet.folds.clear()

@@ -33,7 +33,7 @@ rto = "90m"
 sites = ["second", "third", "second"]
 retention = {daily = 7, within = "2d", tags = ["kept"], minimum = 3}
 drill = {every = "1w", level = "sample"}
-probe = {kind = "sqlite", timeout = "30s", database = "orders.db", tables = {orders = 1}}
+probe = {kind = "sqlite", timeout = "30s", path = "orders.db", rows = {orders = 1}}
 
 [datasets."mail.archive"]
 source = ["/srv/mail", "s3://bucket/mail", "file:///srv/more"]
@@ -53,7 +53,7 @@ def test_what_a_file_comes_to(tmp_path: Path) -> None:
         "orders", ("/srv/orders",), "Ada", "1", "office", timedelta(hours=4), timedelta(minutes=90),
         ("second", "third"),
         Retention(daily=7, within=timedelta(days=2), tags=("kept",), minimum=3), DrillRule(timedelta(days=7), "sample"),
-        Probe("sqlite", {"database": "orders.db", "tables": {"orders": 1}}, timedelta(seconds=30)), "web-1",
+        Probe("sqlite", {"path": "orders.db", "rows": {"orders": 1}}, timedelta(seconds=30)), "web-1",
     )  # fmt: skip
     mail = found["mail.archive"]
     assert mail.sources == ("/srv/mail", "s3://bucket/mail", "file:///srv/more") and mail.rpo == timedelta(hours=24)
@@ -95,9 +95,13 @@ def test_the_same_in_json(tmp_path: Path) -> None:
         ({"drill": {"every": "1d", "depth": 3}}, ".drill", "unknown key 'depth'"),
         ({"drill": {"every": "1d", "level": "alive"}}, "", "no probe is declared"),
         ({"probe": {"timeout": "5m"}}, ".probe", "'kind' must say which probe"),
-        ({"probe": {"kind": "x", "timeout": 5}}, ".probe", "timeout must be text"),
-        ({"probe": {"kind": "x", "timeout": "0s"}}, ".probe", "no time at all"),
-        ({"probe": {"kind": "x", "share": 0.5}}, ".probe.share", "neither a text nor a whole number"),
+        ({"probe": {"kind": "tar", "timeout": 5}}, ".probe", "timeout must be text"),
+        ({"probe": {"kind": "tar", "timeout": "0s"}}, ".probe", "no time at all"),
+        ({"probe": {"kind": "tar", "share": 0.5}}, ".probe.share", "neither a text nor a whole number"),
+        ({"probe": {"kind": "oracle"}}, ".probe", "no probe of the kind 'oracle'"),
+        ({"probe": {"kind": "sqlite", "database": "a.db"}}, ".probe", "unknown field `database`"),
+        ({"probe": {"kind": "sqlite", "rows": {"orders": "many"}}}, ".probe", "Expected `int`"),
+        ({"probe": {"kind": "command"}}, ".probe", "`argv`"),
         ({"owner": "a\0b"}, ".owner", "what no text may hold"),
         ({"owner": "\ud800"}, ".owner", "what no text may hold"),
         ({"tier": 1 << 64}, ".tier", "too large"),

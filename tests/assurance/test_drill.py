@@ -18,6 +18,7 @@ from snapvault.assurance import planted
 from snapvault.assurance.drill import Before, level_of, root_of
 from snapvault.assurance.outcome import FAIL, NOT_RUN, PASS
 from snapvault.assurance.planted import DamagingBackend
+from snapvault.assurance.probing import mutate
 from snapvault.assurance.restoring import Place
 from snapvault.assurance.sampling import PARTS, Sample
 from snapvault.format import names
@@ -222,6 +223,27 @@ def test_a_snapshot_of_nothing_is_no_success(repo: Repository, tmp_path: Path) -
     assert result.status == "partial" and result.steps["restored"].value == NOT_RUN
 
 
+def test_a_probe_is_asked_of_nothing_too(repo: Repository, tmp_path: Path) -> None:
+    """A source that was emptied comes back as it was, and is dead."""
+    (tmp_path / "empty").mkdir()
+    save(repo, tmp_path / "empty", dataset="orders")
+    result = hold(repo, "alive")
+    assert (result.status, result.steps["probe"].value) == ("failed", FAIL)
+
+
+def test_the_newest_that_is_whole_is_drilled(stored: Repository, source: Path) -> None:
+    """As on the board; one in part is drilled only where there is no other."""
+    whole = again(stored).snapshot("latest").id
+    with closing(again(stored)) as repo:
+        other = snapvault.backup(repo, source, source.parent / "none", dataset="orders")
+    assert other.status == "partial"
+    result = hold(stored, "full")
+    assert result.snapshot is not None and result.snapshot.id == whole
+    snapvault.forget_snapshots(again(stored), [whole])
+    result = hold(stored, "full")
+    assert result.snapshot is not None and result.snapshot.id == other.snapshot
+
+
 def test_what_was_written_is_compared(stored: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     restore = Place.restore
 
@@ -350,6 +372,41 @@ def test_a_probe_that_proves_nothing_is_not_run(stored: Repository, script: str,
     result = probed(stored, Probe("command", {"argv": ["sh", "-c", script]}))
     assert (result.status, result.steps["probe"].value, result.outcome.value) == ("partial", NOT_RUN, NOT_RUN)
     assert f"passes on {where}" in result.outcome.why
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("mv {root} {root}.old; ln -s OUTSIDE {root}", "put something else in place of the folder"),
+        ("rm -r {root}; exit 0", "put something else in place of the folder"),
+        ("ls a.db || { cd ..; mv source.aside a; ln -s OUTSIDE source.aside; false; }", "put something else in place"),
+        ("d={root}; d=${d%%/restored/*}; rm -f $d/output*; mkdir $d/output; exit 0", "also passes on an empty folder"),
+        ("test -e a.db || exit 77; head -c 15 a.db | grep -q SQLite", "could not tell on an empty folder"),
+    ],
+    ids=["link", "gone", "link aside", "output", "skips"],
+)
+def test_a_probe_that_cannot_be_asked_where_it_must_fail(
+    stored: Repository, tmp_path: Path, script: str, why: str
+) -> None:
+    """And none is asked on what nobody restored."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a.db").write_text("mine" * 100)
+    result = probed(stored, Probe("command", {"argv": ["sh", "-c", script.replace("OUTSIDE", str(outside))]}))
+    assert (result.status, result.steps["probe"].value) == ("partial", NOT_RUN) and why in result.outcome.why
+    assert (outside / "a.db").read_text() == "mine" * 100
+
+
+def test_what_has_a_name_elsewhere_is_not_mutated(tmp_path: Path) -> None:
+    """Without walls a probe could link what it was not given."""
+    (tmp_path / "root").mkdir()
+    for name in ("mine", "root/one"):
+        (tmp_path / name).write_text("as it was")
+    (tmp_path / "root/linked").hardlink_to(tmp_path / "mine")
+    (tmp_path / "root/two").hardlink_to(tmp_path / "root/one")
+    mutate(tmp_path / "root", "seed")
+    assert (tmp_path / "mine").read_text() == "as it was"
+    assert (tmp_path / "root/one").read_bytes() == (tmp_path / "root/two").read_bytes() != b"as it was"
 
 
 def test_a_probe_that_tells(stored: Repository) -> None:

@@ -5,6 +5,7 @@ import os
 import random
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from blake3 import blake3
 import snapvault
 from snapvault import Dataset, DrillRule, EvidenceReport, EvidenceWriter, Repository, Standing
 from snapvault.assurance import evidence as module
-from snapvault.assurance.due import due
+from snapvault.assurance import ledger as ledger_module
+from snapvault.assurance.due import due, last_good
 from snapvault.assurance.ledger import Fold, Row
+from snapvault.assurance.verdicts import drilled
 from snapvault.format import names
 from snapvault.format.chain import ChainRecord, salted
 from snapvault.format.evidence import decode_evidence, decode_headline, encode_evidence
@@ -61,6 +64,10 @@ def standing(repo: Repository, dataset: str = "orders", site: str = "") -> Stand
 
 def verify(repo: Repository) -> EvidenceReport:
     return snapvault.verify_evidence(again(repo))
+
+
+def digest_of(name: str) -> bytes:
+    return bytes.fromhex(name.removeprefix(names.EVIDENCE))
 
 
 def bad(report: EvidenceReport) -> set[str]:
@@ -189,6 +196,15 @@ def test_a_table_that_somebody_altered_is_not_believed(repo: Repository, tmp_pat
     assert standing(known(repo, tmp_path)).passed == {}
 
 
+def test_a_table_that_is_none_is_made_again(repo: Repository, tmp_path: Path) -> None:
+    sign_each(repo, 2)
+    ledger = module.Ledger(repo.vault)
+    place = ledger._place()
+    assert place is not None
+    repo.vault.cache.put_sealed(*place, [b"\xc1"])
+    assert standing(known(repo, tmp_path)).drills == 2
+
+
 def test_two_who_drill_at_once(repo: Repository) -> None:
     left, right = again(repo), again(repo)
     ledgers = [module.Ledger(r.vault) for r in (left, right)]
@@ -286,11 +302,81 @@ def test_a_body_that_is_malformed_says_nothing(repo: Repository, body: bytes) ->
     assert [p.affected for p in snapvault.standings(repo).problems] == [(name,)], "also from the table"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recovery": 10**18}, {"recovery": -1}, {"bytes": 1 << 60}, {"age": -(1 << 60)},
+        {"began": "0001-01-01T00:00:00+14:00"}, {"snapshot": {"id": "ab", "time": "9999-12-31T23:59:59-12:00"}},
+        {"outcome": "good"}, {"began": "2026-01-01T00:00:00"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_result_that_says_what_none_can_says_nothing(repo: Repository, changes: dict[str, Any]) -> None:
+    body = encode_evidence([held().to_dict() | changes])
+    name = forged(repo, repo.vault.ring.signing, repo.vault.ring.seeds[1], body=body)
+    assert bad(verify(repo)) == {name} and snapvault.standings(again(repo)).of == {}
+
+
 def test_a_drill_of_tomorrow_says_nothing(repo: Repository) -> None:
     """Else a clock that is wrong would stand before everything that comes."""
     snapvault.record_evidence(repo, [held(days_ago=-3)])
     found = snapvault.standings(again(repo))
     assert found.of == {} and "still to come" in str(found.problems[0])
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_clock_that_was_wrong_leaves_nothing_behind(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: bool
+) -> None:
+    """What one wrong look took for past, or for future, is judged anew at the next."""
+    snapvault.record_evidence(again(repo), [held(days_ago=-5 if ahead else 5)])
+    wrong = int((NOW + timedelta(days=10 if ahead else -10)).timestamp() * 1e9)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger_module, "now_ns", lambda: wrong)
+        looked = snapvault.standings(known(repo, tmp_path))
+        assert bool(looked.of) is ahead
+    found = snapvault.standings(known(repo, tmp_path))
+    assert (bool(found.of), bool(found.problems)) == (not ahead, ahead)
+
+
+def test_a_failure_by_a_clock_that_was_set_back_is_no_old_story(repo: Repository) -> None:
+    """It stands in the chain after what passed."""
+    for days_ago, value in ((5, "fail"), (2, "pass"), (9000, "fail")):
+        snapvault.record_evidence(repo, [held(days_ago=days_ago, value=value)])
+    found = standing(repo)
+    assert (found.told[0].outcome, found.told[0].number) == ("fail", 3)
+    mark = drilled(found, "restored")
+    assert mark is not None and mark.value == "bad" and last_good(found, "full") is None
+    snapvault.record_evidence(repo, [held(days_ago=1)])
+    assert standing(repo).told[0].number == 4 and last_good(standing(repo), "full") == NOW - timedelta(days=1)
+
+
+def test_a_record_out_of_its_place(repo: Repository) -> None:
+    """Signed by whoever may; docs/verify_evidence.py says the same."""
+    (one,) = sign_each(repo, 1)
+    name = forged(repo, repo.vault.ring.signing, repo.vault.ring.seeds[1], number=7, prevs=(digest_of(one),))
+    assert bad(verify(repo)) == {name} and "its place in the chain" in verify(repo).findings[0].message
+
+
+def test_a_snapshot_of_the_future_is_not_waited_for(repo: Repository) -> None:
+    """Once it is forgotten, those of today count again."""
+    snapshots = [SimpleNamespace(id="ab", time=NOW + timedelta(days=d), host="h", holder="o", partial=False)
+                 for d in (70_000, -1)]  # fmt: skip
+    for snapshot in snapshots:
+        snapvault.record_evidence(repo, [held(snapshot=snapshot)])
+    assert standing(repo).newest == NOW - timedelta(days=1)
+
+
+def test_the_shape_of_the_kept_table_has_a_version() -> None:
+    """Whoever changes what is kept raises VERSION, and then this: a table of an older shape must not be read."""
+    table = ledger_module._Table({bytes([1]) * 32: 1}, {bytes([2]) * 32}, {bytes([1]) * 32: 1}, 1)
+    ((head, text),) = decode_evidence(encode_evidence([held().to_dict() | {"began": "2026-01-01T00:00:00.000Z"}]))
+    text = json.dumps({**json.loads(text), **dict.fromkeys(("ended", "versions"))}, sort_keys=True).encode()
+    table.folds["orders", ""] = Fold()
+    table.folds["orders", ""].add(Row(bytes([1]) * 32, 1, 5, HolderId(bytes(16)), head, text))
+    kept = ledger_module._dump(table)
+    assert ledger_module._load(memoryview(kept)) == table
+    assert (ledger_module.VERSION, blake3(kept).hexdigest()[:16]) == (2, "f95f9f02ff8bfb7d")
 
 
 def test_a_removed_reader_leaves_its_evidence_and_adds_none(repo: Repository, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
 import snapvault
 from snapvault import Repository
@@ -52,9 +53,9 @@ def export(repo: Repository, **options: Any) -> Export:
     return dict(json.loads("".join(parts)))
 
 
-def verify(given: Export, place: Path, *argv: str) -> tuple[int, str]:
+def verify(given: Export | str, place: Path, *argv: str) -> tuple[int, str]:
     """As a stranger does it, without anything of snapvault."""
-    (place / "evidence.json").write_text(json.dumps(given))
+    (place / "evidence.json").write_text(given if isinstance(given, str) else json.dumps(given))
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-P", "-X", "importtime", ROOT / "docs/verify_evidence.py", place / "evidence.json", *argv],
@@ -127,6 +128,14 @@ def let_a_writer_sign(given: Export) -> None:
     given["keys"] = [{**k, "role": "writer"} for k in given["keys"]]
 
 
+def say_that_another_signed(given: Export) -> None:
+    given["records"][2]["by"] = "owner"
+
+
+def show_it_twice(given: Export) -> None:
+    given["records"].append(given["records"][1])
+
+
 def leave_the_salt_out(given: Export) -> None:
     del given["records"][0]["salt"]
 
@@ -139,6 +148,7 @@ def leave_the_salt_out(given: Export) -> None:
         (change_the_object, "1: its bytes are not those that its name states"),
         (say_another_number, "0: it does not belong here"), (claim_another_repository, "it does not belong here"),
         (let_a_writer_sign, "not signed with a key that is trusted"), (leave_the_salt_out, "0: 'salt'"),
+        (say_that_another_signed, "2: it is not by owner"), (show_it_twice, "1: it stands in the file twice"),
     ],
     ids=lambda c: getattr(c, "__name__", ""),
 )  # fmt: skip
@@ -149,6 +159,71 @@ def test_a_cheat_is_named(written: Export, tmp_path: Path, cheat: Callable[[Expo
     at, _, sentence = named.rpartition(": ")
     where = f"{written['records'][int(at)]['name']}: " if at else ""
     assert code == 1 and f"{where}{sentence}" in said and "FAULTS" in said, said
+
+
+def test_the_newest_record_is_told_since_nobody_misses_it(written: Export, tmp_path: Path) -> None:
+    given = {**written, "records": written["records"][1:]}
+    code, said = verify(given, tmp_path)
+    assert code == 0 and "the newest record is number 3, signed 20" in said
+    assert "the newest record is number 4, signed 20" in verify(written, tmp_path)[1]
+
+
+def test_a_text_that_says_two_things(written: Export, tmp_path: Path) -> None:
+    """A reader shows the one, and what is verified is the other."""
+    text = json.dumps(written).replace('"outcome": "fail"', '"outcome": "pass", "outcome": "fail"')
+    assert text != json.dumps(written)
+    code, said = verify(text, tmp_path)
+    assert code == 1 and "a key stands in it twice" in said
+
+
+def test_a_record_that_is_no_record(written: Export, tmp_path: Path) -> None:
+    deep = b"SNPV" + bytes((18, 1, 0, 0)) + b"\x91" * 100_000
+    deep += blake3(deep).digest()
+    name = f"evidence/{blake3(deep).hexdigest()}"
+    record = {"name": name, "number": 5, "by": "owner", "object": base64.b64encode(deep).decode()}
+    code, said = verify({**written, "records": [record, *written["records"]]}, tmp_path)
+    assert code == 1 and f"{name}: " in said
+
+
+def test_a_removed_key_signs_no_more(tmp_path: Path) -> None:
+    """What it signed before is followed by others; what it makes up now is not."""
+    repo = make(tmp_path / "repo")
+    snapvault.add_key(again(repo), "reader", "ada", file=tmp_path / "ada")
+    reader = snapvault.open(repo.url, keys=snapvault.KeyFile(tmp_path / "ada"))
+    snapvault.record_evidence(reader, [held()])
+    snapvault.remove_key(again(repo), "ada")
+    given = export(repo)
+    assert verify(given, tmp_path)[0] == 0
+    name = forged(again(repo), reader.vault.ring.signing, reader.vault.ring.seeds[1])
+    assert export(repo)["records"] == given["records"]
+    data = Path(repo.url, name).read_bytes()
+    added = {"name": name, "by": "ada", "number": 1, "object": base64.b64encode(data).decode()}
+    code, said = verify({**given, "records": [added, *given["records"]]}, tmp_path)
+    assert code == 1 and f"{name} does not count" in said
+
+
+@pytest.mark.parametrize("form", ["json", "html"])
+def test_an_export_tells_what_is_not_in_it(tmp_path: Path, form: str) -> None:
+    """The newest above all, which nothing follows by which a stranger could miss it."""
+    repo = make(tmp_path / "repo", state=tmp_path / "state")
+    snapvault.record_evidence(repo, [held(days_ago=2)])
+    (last,) = snapvault.record_evidence(repo, [held(days_ago=1, value="fail")])
+    Path(repo.url, last.record).unlink()
+    write = {"json": snapvault.export_evidence, "html": write_page}[form]
+    done = write(again(repo, state=tmp_path / "state"), lambda text: None)
+    assert (done.records, [p.affected for p in done.problems]) == (1, [(last.record,)])
+
+
+def test_an_export_tells_of_a_record_that_was_whole_once(tmp_path: Path) -> None:
+    """The table of this machine still knows it, and the store has it no more."""
+    repo = make(tmp_path / "repo", cache=tmp_path / "cache")
+    (one,) = snapvault.record_evidence(repo, [held()])
+    path = Path(repo.url, one.record)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    for kept in [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and len(p.name) == 64]:
+        kept.unlink()
+    done = snapvault.export_evidence(again(repo, cache=tmp_path / "cache"), lambda text: None)
+    assert (done.records, [p.affected for p in done.problems]) == (0, [(one.record,)])
 
 
 def test_a_record_that_a_stranger_signed(repo: Repository, written: Export, tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ def faults(tmp_path: Path, data: bytes | str, before: Any = None, **options: Any
 
 ROWS = """Dataset{d}Owner{d}Source{d}Host{d}Tier{d}RPO{d}rto{d}Sites owed{d}Drill frequency{d}Drill-level{d}Probe{d}\
 Retention{d}Cost centre
-orders{d}Ada{d}/srv/orders | s3://b/o{d}web-1{d}1{d}24h{d}2h{d}second third{d}30d{d}sample{d}sqlite database=o.db \
-rows=7{d}daily=7 weekly=5{d}4711
+orders{d}Ada{d}/srv/orders | s3://b/o{d}web-1{d}1{d}24h{d}2h{d}second third{d}30d{d}sample{d}zip path=o.zip \
+members=7{d}daily=7 weekly=5{d}4711
 
 web{d}"Bob
  and Co"{d}{d}{d}{d}{d}{d}{d}2w{d}{d}{d}{d}
@@ -46,7 +46,7 @@ def test_columns_by_their_names(tmp_path: Path, delimiter: str, encoding: str) -
     assert orders.sources == ("/srv/orders", "s3://b/o") and orders.sites == ("second", "third")
     assert (orders.rpo, orders.rto) == (timedelta(hours=24), timedelta(hours=2))
     assert orders.drill == DrillRule(timedelta(days=30), "sample") and orders.retention == Retention(daily=7, weekly=5)
-    assert orders.probe == Probe("sqlite", {"database": "o.db", "rows": 7})
+    assert orders.probe == Probe("zip", {"path": "o.zip", "members": 7})
     assert web.owner == "Bob\r\n and Co" and web.sources == () and web.drill == DrillRule(timedelta(days=14), "full")
 
 
@@ -69,7 +69,7 @@ def test_a_column_says_all_of_its_field_and_nothing_of_others(tmp_path: Path) ->
         "schema": 1, "defaults": {"rpo": "24h"}, "groups": {"office": {"owner": "Ada"}},
         "datasets": {
             "orders": {
-                "owner": "Bob", "source": "/old", "drill": {"every": "1d", "level": "full"}, "probe": {"kind": "x"},
+                "owner": "Bob", "source": "/old", "drill": {"every": "1d", "level": "full"}, "probe": {"kind": "tar"},
             },
             "gone": {},
         },
@@ -78,7 +78,7 @@ def test_a_column_says_all_of_its_field_and_nothing_of_others(tmp_path: Path) ->
     assert list(found.datasets) == ["orders", "web"]  # whether gone may go is for the import to say
     orders = found.datasets["orders"]
     assert (orders.owner, orders.sources, orders.rpo) == ("Ada", ("/new",), timedelta(hours=24))
-    assert orders.drill == DrillRule(timedelta(days=2), "full") and orders.probe == Probe("x")
+    assert orders.drill == DrillRule(timedelta(days=2), "full") and orders.probe == Probe("tar")
     assert found.content["groups"] == before["groups"]
     assert read(tmp_path, "name,drill,level\norders,,\n", before).declaration.datasets["orders"].drill is None
 
@@ -108,6 +108,7 @@ def test_rows_that_cannot_be_read_are_all_listed(tmp_path: Path) -> None:
         ("row 9", "d e"),
         ("row 10, f.source", "'relative' is neither a URL nor an absolute path"),
         ("row 11, h.retention.weekly", "must be a whole number, not text"),
+        ("row 12, g.probe", "the options of a probe of the kind 'http' are wrong"),
         ("row 13", "cannot be read"),
     ]
 

@@ -343,6 +343,22 @@ def test_what_an_owner_of_a_newer_snapvault_wrote_is_not_passed_over(repo: Repos
         import_register(again(repo), declared(orders=ORDERS))
 
 
+@pytest.mark.parametrize(
+    "declared",
+    [{"datasets": {"a": 5}}, {"datasets": [1]}, {"datasets": {"a": {"sites": 5}}}, {"datasets": {"a": {"group": []}}},
+     {"defaults": 3, "datasets": {"a": {}}}],
+    ids=str,
+)  # fmt: skip
+def test_a_revision_that_is_no_declaration_is_named(repo: Repository, declared: dict[str, Any]) -> None:
+    """Whatever made it: typed, and what stood before it is not passed off as all that is declared."""
+    vault = again(repo).vault
+    body = RegisterRecord({"schema": 1, **declared}, ()).encode()
+    link = vault.register.append(body, ends(vault.register.read()[0]))
+    with pytest.raises(Damaged) as caught:
+        snapvault.read_register(again(repo))
+    assert caught.value.affected == (link.name,)
+
+
 def test_a_removed_maintainer_changes_nothing_more_and_what_it_said_stays(repo: Repository, tmp_path: Path) -> None:
     maintainer = client(repo, Role.MAINTAINER, tmp_path)
     import_register(maintainer, declared(orders=ORDERS))

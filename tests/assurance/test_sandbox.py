@@ -67,7 +67,17 @@ def test_one_that_behaves(run: Run, scratch: Scratch) -> None:
     assert found.output.splitlines() == ["contentfile", str(scratch.top / "restored")]
     assert set(found.held) == {"time", "processes", "disk", "writes", "network"}
     assert (scratch.top / "restored/file").read_text() == "changed\n"
-    assert sorted(p.name for p in scratch.top.iterdir()) == ["lock", "output", "restored"]  # nothing of its own stays
+    assert sorted(p.name for p in scratch.top.iterdir()) == ["lock", "restored"]  # nothing of its own stays
+
+
+def test_one_that_answers_for_the_process_it_runs_under(run: Run) -> None:
+    """What it says is nobody's answer: not its own, and not that of the next one, either."""
+    said = json.dumps({"outcome": PASS, "why": "", "facts": {}, "output": "", "held": [], "seconds": 0})
+    for text in (f"{said}\\n{said}", "5", "nothing"):
+        above = "$(sed -n 's/^PPid:[[:space:]]*//p' /proc/$PPID/status)"
+        found = run(f"printf '{text}\\n' > /proc/{above}/fd/1; sleep 1000")
+        assert found.outcome.value == NOT_RUN and "somebody answered in place" in found.outcome.why
+        assert run("exit 3").outcome.value == FAIL
 
 
 def test_one_that_hangs(run: Run) -> None:
@@ -128,6 +138,11 @@ def test_one_that_reaches_for_the_network(run: Run) -> None:
             assert reached.outcome.value == PASS and "network" not in reached.held
         finally:
             server.kill()
+
+
+def test_no_network_in_the_words_of_an_inventory(run: Run) -> None:
+    assert "network" in run("exit 0", network="false").held
+    assert "network" not in run("exit 0", network="true").held
 
 
 def test_one_that_kills_itself_or_crashes(run: Run) -> None:

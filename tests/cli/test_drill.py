@@ -63,7 +63,7 @@ def test_what_is_declared_says_how_far(cli: Machine, orders: Path) -> None:
         ('probe = {kind = "sqlite", rows = {t = 4}}', 22, "failed", "FAILED (alive): .*\n  probe: table t has 3 rows"),
         (f'rto = "60s"\nrpo = "60s"\n{SQLITE}', 21, "breached", "FAILED (alive): .*\n  freshness: .* 2 days old"),
         ('probe = {kind = "command", argv = ["true"]}', 3, "partial", "NOT RUN (alive): .*\n  probe: .* proves noth"),
-        ('probe = {kind = "magic"}', 3, "partial", "NOT RUN (alive): .*\n  probe: there is no probe"),
+        ('probe = {kind = "python", entry = "no.such:entry"}', 3, "partial", "NOT RUN (alive): .*\n  probe: .* import"),
     ],
     ids=["failed", "breached", "proves nothing", "no probe"],
 )  # fmt: skip
@@ -118,6 +118,25 @@ def test_at_a_site(cli: Machine, orders: Path, repo: Path, tmp_path: Path) -> No
     assert cli("drill", "orders", "--site", "third").code == 2
 
 
+def test_a_site_that_is_the_repository_itself(cli: Machine, orders: Path, repo: Path, tmp_path: Path) -> None:
+    """Else a drill here would stand as one of a copy that nobody has."""
+    (tmp_path / "link").symlink_to(repo)
+    for place in (repo, tmp_path / "link"):
+        cli("site", "add", "second", place)
+        done = cli("drill", "orders", "--site", "second")
+        assert done.code == 2 and "is the repository itself" in done.err
+    assert cli("evidence", "list").out == "0 results\n"
+
+
+def test_a_snapshot_that_cannot_be_read_may_have_been_the_newest(cli: Machine, orders: Path, repo: Path) -> None:
+    assert cli("backup", "--dataset", "orders", orders).code == 0
+    newest = cli("snapshots", "--json").records[-2]["id"]
+    path = repo / "snapshots" / newest
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    done = cli("drill", "orders", "--no-cache")
+    assert done.code == 20 and newest in done.err and "orders: passed" in done.out
+
+
 def test_damage_is_drawn_by_the_seed(cli: Machine, orders: Path) -> None:
     drawn = [cli("drill", "orders", "--seed", seed, "--json").records[-2]["control"]["store"] for seed in ("a", "b")]
     assert drawn[0] != drawn[1]
@@ -158,8 +177,8 @@ def test_evidence_for_others(cli: Machine, orders: Path, repo: Path, tmp_path: P
     assert cli("evidence", "export", tmp_path / "a.pdf").code == 2
     record = json.loads((tmp_path / "a.json").read_text())["records"][1]["name"]
     (repo / record).unlink()
-    for verb in ("verify", "list"):
-        done = cli("evidence", verb)
+    for verb in (("verify",), ("list",), ("export", tmp_path / "b.json"), ("export", tmp_path / "b.html")):
+        done = cli("evidence", *verb)
         assert done.code == 20 and f"{record} is missing" in done.out + done.err, done
     assert cli("drill", "orders").err.startswith(f"warning: {record} is missing")
 

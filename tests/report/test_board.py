@@ -58,6 +58,12 @@ def test_a_register_that_contradicts_itself_is_not_all_well() -> None:
     assert fleet.board(conflicts=("revisions 6 and 7 differ",)).status == "partial"
 
 
+def test_nothing_declared_is_not_all_well() -> None:
+    """Once everything was retired, say."""
+    board = Fleet().board()
+    assert (board.status, board.sentence) == ("partial", "Nothing is declared, so nothing is known.")
+
+
 def test_what_is_merely_unknown_is_not_good_and_no_breach() -> None:
     fleet = Fleet()
     fleet.declare("orders", sites=(), drill=None)

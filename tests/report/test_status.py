@@ -101,6 +101,18 @@ def test_evidence_that_is_gone_is_said_and_nothing_rests_on_it(repo: Repository,
     assert "which this client saw here before, is gone" in board.faults[0]
 
 
+def test_an_old_keyset_is_said(repo: Repository, tmp_path: Path) -> None:
+    """By which whoever was removed since would still be believed."""
+    snapvault.add_key(repo, "reader", "ada", file=tmp_path / "ada")
+    path = Path(repo.url, "keyset/2")
+    assert path.exists()
+    path.unlink()
+    played = snapvault.open(repo.url, keys=lambda: bytes(range(32)), state=tmp_path / "state")
+    board = snapvault.status(played)
+    assert board.status == "damaged" and any("an old state is shown" in fault for fault in board.faults)
+    assert snapvault.verify_evidence(played).status == "damaged"
+
+
 def test_a_snapshot_that_cannot_be_read_is_said(repo: Repository, source: Path) -> None:
     snapshot = save(repo, source, dataset="orders").snapshot
     path = Path(repo.url, "snapshots", snapshot)

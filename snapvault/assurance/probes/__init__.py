@@ -35,16 +35,22 @@ class Common(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     network: bool = False  # may reach other machines; else only itself
 
 
-def prepared(kind: str, options: Mapping[str, Any]) -> Callable[[Path], Facts]:
-    """The probe of this kind with these options; InvalidInput if there is none, or it does not know one of them."""
+def known(kind: str, options: Mapping[str, Any]) -> Common:
+    """The options as this kind has them; InvalidInput if there is none, or it does not know one of them."""
     if kind not in KINDS:
         raise InvalidInput(f"there is no probe of the kind {kind!r}", hint=f"kinds are {', '.join(KINDS)}")
     module = import_module(f"{__name__}.{kind}")
     try:
-        known = msgspec.convert(dict(options), module.Options, strict=False)
+        found: Common = msgspec.convert(dict(options), module.Options, strict=False)
     except msgspec.ValidationError as e:
         raise InvalidInput(f"the options of a probe of the kind {kind!r} are wrong: {e}") from e
-    return lambda root: module.run(root, known)
+    return found
+
+
+def prepared(kind: str, options: Mapping[str, Any]) -> Callable[[Path], Facts]:
+    """The probe of this kind with these options; InvalidInput as of ``known``."""
+    found, module = known(kind, options), import_module(f"{__name__}.{kind}")
+    return lambda root: dict[str, int | str](module.run(root, found))
 
 
 def check_probe(probe: Probe) -> None:

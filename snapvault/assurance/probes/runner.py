@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from snapvault.assurance.outcome import FAIL, NOT_RUN, PASS
-from snapvault.assurance.probes import NotRun, ProbeFailed, prepared
+from snapvault.assurance.probes import NotRun, ProbeFailed, known, prepared
 from snapvault.foundation.errors import InvalidInput
 from snapvault.platform.disk import Quota
 from snapvault.platform.isolation import adopt_orphans, descendants, name_of, wall_off
@@ -29,7 +29,9 @@ PATIENCE = 30.0  # seconds in which what is killed must be gone
 OUTPUT = 2000  # bytes of the end of what it wrote
 _CHILD = {signal.SIGCHLD}
 
-Task = dict[str, Any]  # kind, options, timeout (seconds); root, scratch, work, output (paths); quota, used (bytes)
+# token (comes back with the answer), kind, options, timeout (seconds); root, scratch, work, output (paths); quota, used
+# (bytes)
+Task = dict[str, Any]
 
 
 def main() -> None:
@@ -38,7 +40,8 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a caller that ignores its children passes that on
     signal.pthread_sigmask(signal.SIG_BLOCK, _CHILD)
     for line in sys.stdin:
-        print(json.dumps(_run(json.loads(line))), flush=True)
+        task = json.loads(line)
+        print(json.dumps({**_run(task), "token": task["token"]}), flush=True)
 
 
 def _run(task: Task) -> dict[str, Any]:
@@ -89,7 +92,7 @@ def _work(task: Task, say: int, *, walled: bool) -> None:
 
 def _confine(task: Task, *, walled: bool) -> Path:
     """Limits, and where it may write; where its own files go."""
-    output = os.open(task["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    output = os.open(task["output"], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     for fd, target in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(fd, target)
@@ -101,7 +104,7 @@ def _confine(task: Task, *, walled: bool) -> Path:
 
 
 def _network(task: Task) -> bool:
-    return bool(task["options"].get("network"))
+    return known(task["kind"], task["options"]).network
 
 
 _tried: dict[bool, bool] = {}  # by whether the network is to be reached
