@@ -16,6 +16,7 @@ from snapvault.format.session import READ, RECOVERY, SessionHead, SessionRecord
 from snapvault.format.snapshot import SnapshotRecord
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import HolderId, PackId, SessionId
+from snapvault.repository.failover import once_more
 from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import SessionSecrets, read_header, session_context
 from snapvault.repository.store import Store
@@ -136,7 +137,10 @@ class Sessions:
     def _read(self, sid: SessionId) -> Header | Damaged:
         name = names.session(sid)
         try:
-            return self.verify(self._store.immutable(name), sid)
+            try:
+                return self.verify(self._store.immutable(name), sid)
+            except Damaged:
+                return once_more(self._store, name, lambda fresh: self.verify(fresh, sid))
         except NotFound:
             return Damaged(f"the header of session {sid} is gone", affected=[name])
         except Damaged as e:
