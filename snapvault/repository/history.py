@@ -108,13 +108,14 @@ class History:
 
     def _slot(self, sid: SessionId, name: str, data: bytes) -> Slot:
         try:
-            return self._verify(sid, data)
+            return self.verify(sid, data)
         except Damaged:
             with suppress(NotFound):
-                return once_more(self._store, name, lambda fresh: self._verify(sid, fresh))
+                return once_more(self._store, name, lambda fresh: self.verify(sid, fresh))
             raise
 
-    def _verify(self, sid: SessionId, data: bytes) -> Slot:
+    def verify(self, sid: SessionId, data: bytes) -> Slot:
+        """The commit slot of a session, from its bytes; Untrusted, FormatError."""
         signed = decode_signed(Kind.SNAPSHOT, data)
         record = decode_snapshot(signed.payload)
         certificate = trusted_certificate(record.certificate, self._ring.config_digest, self._ring.config.owner_sign)

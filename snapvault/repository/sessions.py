@@ -121,9 +121,13 @@ class Sessions:
         for sid, data in zip(wanted, self._store.immutables([names.session(sid) for sid in wanted]), strict=True):
             with suppress(Damaged):  # told to whoever asks for it
                 if not isinstance(data, Damaged):
-                    known = self.verify(data, sid)
-                    with self._lock:
-                        self._headers.setdefault(sid, known)
+                    self.learn(sid, data)
+
+    def learn(self, sid: SessionId, data: bytes) -> None:
+        """Take the bytes of a session's object; Untrusted, FormatError."""
+        known = self.verify(data, sid)
+        with self._lock:
+            self._headers.setdefault(sid, known)
 
     def _by_object(self, sid: SessionId) -> Header | Damaged:
         with self._lock:

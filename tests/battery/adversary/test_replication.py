@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from blake3 import blake3
 
 import snapvault
 from snapvault import BackupResult, KeyFile, ReplicaResult, Repository, Site
@@ -15,7 +16,7 @@ from snapvault.backend.local import LocalBackend
 from snapvault.chunking import Chunking
 from snapvault.format import names
 from snapvault.format.local import ReplicaRecord
-from snapvault.format.wire import Kind, frame
+from snapvault.format.wire import DIGEST_SIZE, Kind, frame
 from snapvault.foundation.ids import PackId, SessionId
 from snapvault.operations import attest as attest_module
 from snapvault.operations import replicate as module
@@ -227,6 +228,35 @@ def test_junk_stops_nothing(repo: Repository, source: Path, second: Path, tmp_pa
     assert bring(repo, second).status == "ok"
     if name.startswith(names.KEYSETS):
         assert name not in {o.name for o in LocalBackend(second).list(names.KEYSETS)}
+
+
+@pytest.mark.parametrize("prefix", [names.CONFIG, names.KEYSETS, names.SESSIONS, names.SNAPSHOTS])
+def test_what_nobody_signed_does_not_come(
+    repo: Repository, source: Path, second: Path, tmp_path: Path, prefix: str
+) -> None:
+    """Though its digest is right; else the true object could not come any more, once it is back."""
+    if prefix in (names.SESSIONS, names.SNAPSHOTS):
+        bring(repo, second)
+    fill(source, 1)
+    save(again(repo), source)
+    kept = {f: f.read_bytes() for f in Path(repo.url).rglob("*") if f.is_file()}
+    for path in kept:
+        name = str(path.relative_to(repo.url))
+        if name.startswith(prefix) and not (second / name).exists():
+            body = bytearray(kept[path][:-DIGEST_SIZE])
+            body[len(body) // 2] ^= 1
+            path.write_bytes(bytes(body) + blake3(body).digest())
+    if prefix in (names.CONFIG, names.KEYSETS):
+        with pytest.raises(snapvault.Damaged):
+            bring(repo, second)
+    else:
+        result = bring(repo, second)
+        assert result.status == "damaged" and result.snapshots == (prefix != names.SNAPSHOTS)
+        assert any("forged at the source" in p.message for p in result.problems)
+    for path, data in kept.items():
+        path.write_bytes(data)
+    assert bring(repo, second).status == "ok"
+    is_whole(second, source, tmp_path)
 
 
 @pytest.mark.parametrize("spelling", ["link", "dots", "file"])
