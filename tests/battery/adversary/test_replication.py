@@ -343,15 +343,37 @@ def test_rot_is_not_forgotten_because_it_is_listed(repo: Repository, second: Pat
 def test_what_a_signer_deleted_does_not_come_back(
     repo: Repository, second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from snapvault.operations import exchange
-
     monkeypatch.setattr(attest_module, "KEPT", 3)
-    monkeypatch.setattr(exchange, "KEPT", 3)
     bring(repo, second)
     for _ in range(8):
         snapvault.attest(at(second), "second")
         snapvault.exchange_attestations(Site(repo.url), Site(str(second)))
     assert len(list(LocalBackend(second).list(names.ATTESTATIONS))) <= 4
+    assert len(list(LocalBackend(repo.url).list(names.ATTESTATIONS))) == 3
+
+
+def test_what_is_said_of_one_site_drives_out_nothing_of_another(
+    repo: Repository, second: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One key signs for all of them; that one was read, and found damaged, is remembered there, and here."""
+    monkeypatch.setattr(attest_module, "KEPT", 2)
+    third = tmp_path / "third"
+    for place in (second, third):
+        bring(repo, place)
+    pack = second / min(packs(second))
+    pack.write_bytes(bytes([pack.read_bytes()[0] ^ 1]) + pack.read_bytes()[1:])
+    assert snapvault.attest(at(second), "second", read=True).bad == 1
+    for number in range(4):
+        fill(source, number)
+        save(again(repo), source)
+        for site, place in (("third", third), ("second", second)):
+            bring(repo, place)
+            said = snapvault.attest(at(place), site, read=site == "third" and number == 0)
+            snapvault.exchange_attestations(Site(repo.url), Site(str(place)))
+        assert said.bad == 1
+    kept = snapvault.attestations(again(repo))
+    assert [a.level for a in kept if a.site == "second"] == ["present", "present", "hashed"]
+    assert [a.level for a in kept if a.site == "third"] == ["present", "present", "hashed"]
 
 
 def test_a_copy_fills_no_source_with_garbage(repo: Repository, second: Path) -> None:
