@@ -9,6 +9,7 @@ from snapvault.format import names
 from snapvault.format.snapshot import COMMIT
 from snapvault.foundation.clock import EPOCH, nanoseconds, now_ns
 from snapvault.foundation.errors import Damaged, InvalidInput
+from snapvault.foundation.words import count
 from snapvault.repository.notes import NOTHING
 from snapvault.repository.repository import Vault
 
@@ -72,8 +73,11 @@ def resolve(vault: Vault, ref: str) -> Snapshot:
     snapshots, problems = _find(vault)
     for problem in problems:
         log.warning("%s", problem)
+    unread = [p for p in problems if any(name.startswith(names.SNAPSHOTS) for name in p.affected)]
+    if unread and not snapshots:
+        raise unread[0]  # there are some, and none can be had
     if "@" in ref:
-        return _at(snapshots, *ref.split("@", 1))
+        return _at(snapshots, *ref.split("@", 1), unread=len(unread))
     if ref == "latest":
         datasets = sorted({s.dataset for s in snapshots})
         if len(datasets) > 1:
@@ -101,12 +105,13 @@ def resolve(vault: Vault, ref: str) -> Snapshot:
     )
 
 
-def _at(snapshots: list[Snapshot], dataset: str, when: str) -> Snapshot:
+def _at(snapshots: list[Snapshot], dataset: str, when: str, *, unread: int) -> Snapshot:
     mine = [s for s in snapshots if s.dataset == dataset]
     if not mine:
         known = sorted({s.dataset for s in snapshots})
         raise InvalidInput(
-            f"there is no snapshot of the dataset {dataset!r}; there are {_some(known) or 'none at all'}"
+            f"there is no snapshot of the dataset {dataset!r}; there are {_some(known) or 'none at all'}",
+            hint=f"{count(unread, 'snapshot')} cannot be read, and may be of it: 'snapvault check'" if unread else "",
         )
     if when == "latest":
         return _newest(mine)

@@ -38,7 +38,7 @@ def open_backend(
     if not isinstance(url, str) or not _URL.match(url):
         return MetricsBackend(_local(text, storage_options, create=create))
     if scheme == "file":
-        return MetricsBackend(_local(_file_path(text), storage_options, create=create))
+        return MetricsBackend(_local(file_path(text), storage_options, create=create))
     if scheme == "memory":
         if OBJECT_LOCK in (storage_options or {}):
             raise InvalidInput(f"{text}: no object can be locked there")
@@ -61,7 +61,8 @@ def _local(path: str, storage_options: Mapping[str, Any] | None, *, create: bool
     return LocalBackend(path, create=create)
 
 
-def _file_path(url: str) -> str:
+def file_path(url: str) -> str:
+    """The path of a ``file://`` URL; InvalidInput."""
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or not parts.path:
         raise InvalidInput(f"{parts.scheme} URLs name an absolute path on this machine", hint="file:///srv/backup")

@@ -114,7 +114,9 @@ class S3Driver:
             further = self._page(self._root + prefix, StartAfter=page[-1]["Key"]).get("Contents", ())
             if any(str(item["Key"]) not in keys for item in further):
                 raise StoreUnavailable(f"{self.place} ended a listing of {prefix} before its end")
-        names = {key.removeprefix(self._root): size for key, size in keys.items()}
+        # Whatever else a store sends: below another prefix it would be taken for something that it is not.
+        wanted = (key for key in keys if key.startswith(self._root + prefix))
+        names = {key.removeprefix(self._root): keys[key] for key in wanted}
         return (ObjectInfo(name, names[name]) for name in sorted(names) if is_name(name))
 
     def remove(self, name: str) -> None:

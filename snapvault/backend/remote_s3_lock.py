@@ -49,7 +49,10 @@ class S3ObjectLock:
             if s3_code(err)[0] in _NOT_LOCKED:
                 return None
             raise
-        return Lock(found["Mode"].lower(), found["RetainUntilDate"]) if found else None
+        mode, until = found.get("Mode"), found.get("RetainUntilDate")
+        if not mode or until is None:  # one without the other holds nothing
+            return None
+        return Lock(mode.lower(), until if until.tzinfo is not None else until.replace(tzinfo=UTC))
 
     def set(self, name: str, lock: Lock) -> None:
         self._driver.call(

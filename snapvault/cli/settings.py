@@ -137,8 +137,14 @@ class Settings:
 
 
 def whole_url(url: str) -> str:
-    """A path from the root, or the URL as it is."""
-    return url if "://" in url else str(Path(url).absolute())
+    """A path from the root, or a URL, each written in one way; InvalidInput for none."""
+    if not url:
+        raise InvalidInput("the place is empty")
+    if url.startswith("file://"):
+        from snapvault.backend.factory import file_path
+
+        url = file_path(url)
+    return url.rstrip("/") if "://" in url else str(Path(url).absolute())
 
 
 def _import(names: tuple[str, ...]) -> None:

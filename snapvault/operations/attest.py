@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -35,7 +36,7 @@ from snapvault.repository.trust import Untrusted, sign, signed_by
 if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
 
-KEPT = 30  # of one signer; the newest that was hashed stays, too
+KEPT = 30  # of one signer about one site; the newest that was hashed stays, too
 INDEXES_AT_ONCE = 2
 SIGNERS = (*Role.READERS, Role.SITE)
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -144,16 +145,26 @@ def _latest(vault: Vault, own: HolderId) -> tuple[AttestationRecord | None, byte
     return None, bytes(32)
 
 
+def worth_keeping(found: Mapping[str, AttestationRecord]) -> set[str]:
+    """Of one signer's, by their names: the last of each site, and the newest of it that was hashed."""
+    kept, hashed, count = set[str](), set[str](), Counter[str]()
+    for name in sorted(found, reverse=True):
+        site, read = found[name].site, found[name].level == HASHED
+        if count[site] < KEPT or (read and site not in hashed):
+            kept.add(name)
+        count[site] += 1
+        hashed |= {site} if read else set()
+    return kept
+
+
 def _thin_out(vault: Vault, own: HolderId) -> None:
     """Whoever signs deletes what it signed long ago."""
-    hashed, kept = False, 0
-    for info in sorted(vault.backend.list(names.attestations_of(own)), key=lambda o: o.name, reverse=True):
+    found = {}
+    for info in list(vault.backend.list(names.attestations_of(own))):
         with suppress(Damaged, NotFound):
-            level = read_attestation(vault.backend, vault.ring, info)[1].level
-            if kept >= KEPT and (level != HASHED or hashed):
-                discard(vault.backend, info.name)
-            hashed |= level == HASHED
-            kept += 1
+            found[info.name] = read_attestation(vault.backend, vault.ring, info)[1]
+    for name in found.keys() - worth_keeping(found):
+        discard(vault.backend, name)
 
 
 class _Inventory:

@@ -10,6 +10,7 @@ from snapvault.backend.protocol import Backend, Exists, NotFound, ObjectInfo
 from snapvault.format import names
 from snapvault.format.wire import FormatError, check_frame
 from snapvault.foundation.errors import Damaged, StoreDenied, StoreUnavailable
+from snapvault.operations.genuine import Genuine
 from snapvault.repository.store import fetch, reread
 
 
@@ -38,10 +39,15 @@ def verify(name: str, data: bytes, rescue: Mapping[str, bytes]) -> None:
 
 
 class ObjectCopier:
-    """Copies from ``source`` to ``target``; nothing that is whole there is replaced.  Thread-safe."""
+    """Copies from ``source`` to ``target``; nothing that is whole there is replaced.  Thread-safe.
 
-    def __init__(self, source: Backend, target: Backend, rescue: Mapping[str, bytes]) -> None:
-        self._source, self._target, self._rescue = source, target, rescue
+    ``genuine``: says what is invented, which then counts as damaged: once it had a name, the true one could not come.
+    """
+
+    def __init__(
+        self, source: Backend, target: Backend, rescue: Mapping[str, bytes], genuine: Genuine | None = None
+    ) -> None:
+        self._source, self._target, self._rescue, self._genuine = source, target, rescue, genuine
 
     def copy(self, info: ObjectInfo) -> Outcome:
         """Copy one object, as a listing of the source showed it; errors of both stores but those of Outcome."""
@@ -63,6 +69,8 @@ class ObjectCopier:
         def read() -> bytes:
             data = fetch(backend, name, size)
             verify(name, data, self._rescue)
+            if self._genuine is not None:
+                self._genuine.check(name, data)
             return data
 
         return reread(read)

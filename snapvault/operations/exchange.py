@@ -5,12 +5,14 @@ the source is, too.
 from collections import defaultdict
 from contextlib import suppress
 
-from snapvault.backend.protocol import Backend, NotFound, ObjectInfo
+from snapvault.backend.protocol import Backend, NotFound
+from snapvault.backend.wrapper import discard
 from snapvault.format import names
+from snapvault.format.attestation import AttestationRecord
 from snapvault.format.signed import decode_signed
 from snapvault.foundation.ahead import ahead
 from snapvault.foundation.errors import Damaged, InvalidInput
-from snapvault.operations.attest import KEPT, read_attestation
+from snapvault.operations.attest import read_attestation, worth_keeping
 from snapvault.operations.copying import ObjectCopier
 from snapvault.repository.chain import EVIDENCE
 from snapvault.repository.keyring import Keyring, public_ring
@@ -32,26 +34,28 @@ def exchange_attestations(source: Site, target: Site) -> None:
         if read_config(to)[1] != digest:
             raise InvalidInput(f"{to.url} holds another repository than {from_.url}")
         ring = public_ring(config, digest, newest_keyset(from_, config, digest)[0])
-        for begin, end in ((to, from_), (from_, to)):
-            bring_attestations(begin, end, ring)
+        bring_attestations(to, from_, ring)
+        for old in bring_attestations(from_, to, ring):  # their signers thin out what is at the site
+            discard(from_, old)
         _bring_evidence(to, from_, ring)
     finally:
         from_.close()
         to.close()
 
 
-def bring_attestations(begin: Backend, end: Backend, ring: Keyring) -> None:
-    """One way.  Older ones stay where they are: their signer may have deleted them at the other end."""
-    by_signer: dict[str, list[ObjectInfo]] = defaultdict(list)
-    for info in begin.list(names.ATTESTATIONS):
+def bring_attestations(begin: Backend, end: Backend, ring: Keyring) -> list[str]:
+    """One way.  Names of those at ``begin`` that are too old to be brought: their signer may have deleted them."""
+    by_signer: dict[str, dict[str, AttestationRecord]] = defaultdict(dict)
+    infos = {o.name: o for o in begin.list(names.ATTESTATIONS)}
+    for name, info in infos.items():
         with suppress(Damaged, NotFound):
-            read_attestation(begin, ring, info)
-            by_signer[info.name.rpartition("/")[0]].append(info)
-    newest = [info for infos in by_signer.values() for info in sorted(infos, key=lambda o: o.name)[-KEPT:]]
+            by_signer[name.rpartition("/")[0]][name] = read_attestation(begin, ring, info)[1]
+    kept = {name for found in by_signer.values() for name in worth_keeping(found)}
     there = {o.name for o in end.list(names.ATTESTATIONS)}
     copier = ObjectCopier(begin, end, {})
-    for _ in ahead(copier.copy, [info for info in newest if info.name not in there], FETCHERS):
+    for _ in ahead(copier.copy, [infos[name] for name in kept - there], FETCHERS):
         pass
+    return [name for found in by_signer.values() for name in found if name not in kept]
 
 
 def _bring_evidence(begin: Backend, end: Backend, ring: Keyring) -> None:

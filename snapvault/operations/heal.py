@@ -1,22 +1,27 @@
 """Healing (``check --repair-from``): what is damaged or missing at one place comes from another that has it whole.
 
-No key is needed: every object is verified by its name, or by the digest that it ends with.
+No key is needed: every object is verified by its name, or by the digest that it ends with and by who signed it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from snapvault.backend.control import controlled
 from snapvault.backend.protocol import Backend, NotFound
 from snapvault.format import names
+from snapvault.format.config import ConfigRecord
 from snapvault.foundation.errors import Damaged, InvalidInput
 from snapvault.foundation.events import Control, Reporter
 from snapvault.operations.copying import ObjectCopier, Outcome
-from snapvault.operations.results import DAMAGED, OK, CheckReport, Finding, Result
+from snapvault.operations.genuine import SIGNED, Genuine
+from snapvault.operations.results import DAMAGED, OK, Finding, Result
 from snapvault.operations.scrub import Scrub
 from snapvault.repository.careful import CarefulBackend
+from snapvault.repository.keyring import public_ring
 from snapvault.repository.keysets import newest_keyset, read_config
 from snapvault.repository.site import Site
+from snapvault.repository.store import fetch
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +61,12 @@ def _opened(site: Site, control: Control | None) -> Backend:
 class _Healing:
     def __init__(self, here: Backend, there: Backend, reporter: Reporter) -> None:
         self._here, self._there, self._reporter = here, there, reporter
-        config, digest = read_config(here)
-        if read_config(there)[1] != digest:
-            raise InvalidInput(f"{there.url} holds another repository than {here.url}")
+        config, digest = _config(here, there)
         try:
             keyset, _, _ = newest_keyset(here, config, digest)
         except Damaged:
             keyset, _, _ = newest_keyset(there, config, digest)
-        self._rescue = dict(keyset.rescue)
+        self._rescue, self._ring = dict(keyset.rescue), public_ring(config, digest, keyset)
 
     def run(self) -> HealResult:
         """Both ways."""
@@ -76,18 +79,39 @@ class _Healing:
 
         Again as long as something is: behind a damaged keyset or index others are found only once it is whole.
         """
-        mended = list[str]()
+        mended = self._mend_config(begin, end)
         while True:
-            report = Scrub(end, self._reporter).run()
-            more = [name for name in self._mend(report, begin, end) if name not in mended]
+            scrub = Scrub(end, self._reporter)
+            problems = scrub.run().problems
+            problems = (*problems, *self._forged(end, scrub.sizes.keys() - set(_named(problems))))
+            more = [name for name in self._mend(problems, begin, end) if name not in mended]
             mended += more
             if not more:
-                return tuple(mended), report.problems
+                return tuple(mended), problems
 
-    def _mend(self, report: CheckReport, begin: Backend, end: Backend) -> list[str]:
-        """The objects that a scrub named and that ``begin`` has whole."""
-        copier, mended = ObjectCopier(begin, end, self._rescue), []
-        for name in _named(report.problems):
+    def _mend_config(self, begin: Backend, end: Backend) -> list[str]:
+        try:
+            read_config(end)
+        except Damaged:
+            return self._mend([Finding("", (names.CONFIG,))], begin, end)
+        return []
+
+    def _forged(self, place: Backend, whole: Iterable[str]) -> Iterator[Finding]:
+        """Those of some objects with a right digest that nobody signed who may."""
+        genuine = Genuine(self._ring, place)
+        for name in sorted(n for n in whole if n.startswith(SIGNED)):
+            self._reporter.check()
+            try:
+                genuine.check(name, fetch(place, name))
+            except NotFound:
+                continue
+            except Damaged as e:
+                yield Finding(f"{name}: {e.message}", (name,))
+
+    def _mend(self, problems: Iterable[Finding], begin: Backend, end: Backend) -> list[str]:
+        """The objects that were named and that ``begin`` has whole."""
+        copier, mended = ObjectCopier(begin, end, self._rescue, Genuine(self._ring, begin)), []
+        for name in _named(problems):
             self._reporter.check()
             try:
                 outcome = copier.copy(begin.head(name))
@@ -96,6 +120,21 @@ class _Healing:
             if outcome in (Outcome.COPIED, Outcome.HEALED):
                 mended.append(name)
         return mended
+
+
+def _config(here: Backend, there: Backend) -> tuple[ConfigRecord, bytes]:
+    """That of both places, from one where it is whole; the errors of ``heal``."""
+    shown = dict[str, tuple[ConfigRecord, bytes]]()
+    for place in (here, there):
+        with suppress(Damaged):
+            shown[place.url] = read_config(place)
+    found = next(iter(shown.values()), None) or read_config(here)
+    if any(digest != found[1] for _, digest in shown.values()):
+        raise InvalidInput(f"{there.url} holds another repository than {here.url}")
+    for place in (here, there):
+        if place.url not in shown:
+            newest_keyset(place, *found)  # signed by the owner whom this config names, so it belongs there
+    return found
 
 
 def _named(findings: Iterable[Finding]) -> list[str]:

@@ -20,7 +20,9 @@ from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Conflict, Damaged, InvalidInput, RepositoryNotFound
 from snapvault.foundation.ids import SessionId
 from snapvault.operations.copying import ObjectCopier, Outcome
+from snapvault.operations.genuine import Genuine
 from snapvault.repository.create import refuse_foreign
+from snapvault.repository.keyring import public_ring
 from snapvault.repository.keysets import newest_keyset, read_config
 from snapvault.repository.replica import standing
 from snapvault.repository.session import open_sessions
@@ -127,7 +129,8 @@ def bring_keys(
     if problem is not None:
         report(problem.message, names.KEYSETS)
     _refuse_older(source, target, config, digest, keyset)
-    copier = ObjectCopier(source, target, dict(keyset.rescue))
+    genuine = Genuine(public_ring(config, digest, keyset), source)  # the source may show something else each time
+    copier = ObjectCopier(source, target, dict(keyset.rescue), genuine)
     _bring(copier, source, names.CONFIG)
     holders = {h.id.hex() for h in keyset.holders}
     slots = [o for o in source.list(names.SLOTS) if (m := _SLOT.fullmatch(o.name)) and m[1] in holders]

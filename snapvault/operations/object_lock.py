@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from snapvault.backend.object_lock import Lock, LockRule, lock_rule, with_locks
@@ -85,8 +85,11 @@ def _look(backend: Backend, rule: LockRule, now: datetime, extend: bool, name: s
     longer = Lock(lock.mode if lock is not None and lock.until > now else rule.mode, now + rule.period)
     try:
         with_locks(backend, name, lambda locks: locks.set(name, longer))
+        lock = with_locks(backend, name, lambda locks: locks.of(name))  # a store may say yes and do nothing
     except NotFound:
         return None
     except StoreDenied:
         return _Seen(until, refused=True)
-    return _Seen(longer.until, extended=True)
+    until = None if lock is None else lock.until
+    extended = until is not None and until > longer.until - timedelta(seconds=1)  # some keep whole seconds
+    return _Seen(until, extended=extended, refused=not extended)

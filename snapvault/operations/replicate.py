@@ -25,13 +25,14 @@ from snapvault.foundation.events import Control, Reporter
 from snapvault.foundation.ids import SessionId
 from snapvault.operations.copying import ObjectCopier, Outcome
 from snapvault.operations.exchange import bring_attestations
+from snapvault.operations.genuine import Genuine
 from snapvault.operations.joining import bring_keys, join
 from snapvault.operations.results import DAMAGED, OK, Finding, Result
 from snapvault.repository.cache import Cache
 from snapvault.repository.careful import CarefulBackend
 from snapvault.repository.history import History
 from snapvault.repository.keyring import public_ring
-from snapvault.repository.keysets import read_config
+from snapvault.repository.keysets import newest_keyset, read_config
 from snapvault.repository.loader import IndexLoader
 from snapvault.repository.sessions import Sessions
 from snapvault.repository.site import Site
@@ -137,6 +138,7 @@ class _Replication:
     def run(self) -> ReplicaResult:
         began = now_ns()
         config, digest = read_config(self._source)
+        newest_keyset(self._source, config, digest)  # or a config that is forged would be all that the target is told
         join(self._source, self._target, config, digest)
         self._target = CarefulBackend(self._target)  # only now: what the store does was found out
         settle(self._target, [names.KEYSETS, names.SESSIONS, names.INDEX, names.SNAPSHOTS, *_PACK_FOLDERS])
@@ -181,8 +183,9 @@ class _Replication:
         """The keys, and what verifies with them."""
         config, digest = read_config(self._source)
         keyset = bring_keys(self._source, self._target, config, digest, self._tally.find)
-        self._copier = ObjectCopier(self._source, self._target, dict(keyset.rescue))
         self._ring, store = public_ring(config, digest, keyset), Store(self._source, Cache(None))
+        genuine = Genuine(self._ring, self._source)
+        self._copier = ObjectCopier(self._source, self._target, dict(keyset.rescue), genuine)
         sessions = Sessions(store, self._ring)
         self._loader, self._history = IndexLoader(store, self._ring, sessions), History(store, self._ring, sessions)
 
@@ -333,7 +336,7 @@ class _Replication:
             t.packs += info.name.startswith(names.PACKS)
             t.healed += outcome is Outcome.HEALED
         elif outcome is Outcome.DAMAGED:
-            t.find(f"{info.name} is damaged at the source, and is not in the copy", info.name)
+            t.find(f"{info.name} is damaged or forged at the source, and is not in the copy", info.name)
         elif outcome is Outcome.REFUSED:
             t.find(f"{info.name} is damaged at the target, which lets nobody replace it", info.name)
         elif outcome is Outcome.CONFLICT:

@@ -4,6 +4,7 @@ A URL is this machine's way to a place, so it stays here, in the state directory
 repository itself.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,8 +32,11 @@ class Sites:
 
     @classmethod
     def of_home(cls, state: Path, home: str) -> "Sites | None":
-        """The sites of the repository that is at this place, or was: it is not asked.  None: no idea."""
-        for folder in sorted(state.glob("*/sites.json")):
+        """The sites of the repository that is at this place, or was: it is not asked.  None: no idea.
+
+        Where another was made in the place of one, those that were written last are meant.
+        """
+        for folder in sorted(state.glob("*/sites.json"), key=_written, reverse=True):
             sites = cls(folder.parent.parent, folder.parent.name, home)
             if sites._file.read().get("home") == home:
                 return sites
@@ -52,10 +56,15 @@ class Sites:
         return known[name]
 
     def put(self, name: str, url: str | None) -> None:
-        """Remember a site; None: forget it.  InvalidInput for a URL with credentials: they would be kept here."""
+        """Remember a site; None: forget it.
+
+        InvalidInput for a URL with credentials, which would be kept here, for a place that has another name, and for
+        a name that has another place: what is attested of a site would be said of both.
+        """
+        known = self.all()
         if url is not None:
             check_place(url)
-        known = self.all()
+            _refuse_taken(name, url, {"the repository itself": self._home, **known})
         known.pop(name, None)
         if url is not None:
             known[name] = url
@@ -76,6 +85,28 @@ class Sites:
 
     def _write(self, urls: dict[str, str], reached: list[str]) -> bool:
         return self._file.write({"urls": urls, "reached": reached, "home": self._home})
+
+
+def _refuse_taken(name: str, url: str, known: Mapping[str, str]) -> None:
+    other = next((n for n, place in known.items() if n != name and _same(place, url)), None)
+    if other is not None:
+        raise InvalidInput(f"{url} is {other}", hint="a second site is at another place, and has one name")
+    if name in known and not _same(known[name], url):
+        raise InvalidInput(
+            f"{name} is {known[name]}",
+            hint=f"a new place needs a new name; if the copy was moved, 'snapvault site remove {name}' first",
+        )
+
+
+def _same(place: str, other: str) -> bool:
+    return place == other or ("://" not in place + other and os.path.realpath(place) == os.path.realpath(other))
+
+
+def _written(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def repository_id(url: str, storage_options: Mapping[str, Any] | None = None) -> str:

@@ -13,7 +13,6 @@ from typing import TypeVar
 from snapvault.backend.protocol import Backend, Buffer, NotFound, ObjectInfo
 from snapvault.backend.wrapper import Wrapper, innermost, rewrapped
 from snapvault.format import names
-from snapvault.format.wire import check_frame
 from snapvault.foundation.errors import (
     Damaged,
     InvalidInput,
@@ -22,7 +21,7 @@ from snapvault.foundation.errors import (
     StoreDenied,
     StoreUnavailable,
 )
-from snapvault.repository.store import fetch
+from snapvault.repository.store import Store, check_whole, fetch, is_possible
 
 T = TypeVar("T")
 
@@ -155,10 +154,10 @@ class FailoverBackend:
                 return place.get(name, start, length)
             try:
                 data = place.get(name, start, length)
-                check_frame(data)
+                check_whole(name, data)
             except Damaged:  # its size may be that of another place
                 data = fetch(place, name)
-                check_frame(data)
+                check_whole(name, data)
             return data
 
         return self.first(name, read)
@@ -176,7 +175,8 @@ class FailoverBackend:
         for place in sorted(self.places, key=lambda p: p.rank(prefix)):
             try:
                 for info in place.list(prefix):
-                    found.setdefault(info.name, info)
+                    if not is_possible(found.setdefault(info.name, info)):  # another place may say it right
+                        found[info.name] = info
             except SILENT as e:
                 place.is_silent(e)
                 silent.append(e)
@@ -204,6 +204,14 @@ def first_whole(backend: Backend, name: str, read: Callable[[Backend], T]) -> T:
     if not isinstance(failover, FailoverBackend):
         return read(backend)
     return failover.first(name, lambda place: read(rewrapped(backend, place)))
+
+
+def once_more(store: Store, name: str, verify: Callable[[bytes], T]) -> T:
+    """What ``verify`` says of an object that it refused: not as it was kept, and at the first place that has it so.
+
+    Anybody can put a digest behind what they invented, so one place, or one reply, must not speak for all.
+    """
+    return first_whole(store.backend, name, lambda place: verify(Store(place, store.cache).fresh(name)))
 
 
 def _is_framed(name: str) -> bool:

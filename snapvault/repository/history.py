@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -15,6 +16,7 @@ from snapvault.format.snapshot import ABORT, COMMIT, SnapshotDetails, SnapshotRe
 from snapvault.format.wire import Kind
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import HolderId, SessionId, SnapshotId
+from snapvault.repository.failover import once_more
 from snapvault.repository.keyring import Keyring
 from snapvault.repository.sealing import open_part
 from snapvault.repository.sessions import Sessions
@@ -93,7 +95,7 @@ class History:
                 problems.append(data)  # names the object already
                 continue
             try:
-                slot = self._verify(sid, data)
+                slot = self._slot(sid, name, data)
             except Damaged as e:
                 problems.append(type(e)(f"{name}: {e.message}", affected=[name]))
                 continue
@@ -104,7 +106,16 @@ class History:
             every = [s for sid, s in self._slots.items() if sid in shown]
         return Reading(shown, every, self._accepted(every, problems), problems)
 
-    def _verify(self, sid: SessionId, data: bytes) -> Slot:
+    def _slot(self, sid: SessionId, name: str, data: bytes) -> Slot:
+        try:
+            return self.verify(sid, data)
+        except Damaged:
+            with suppress(NotFound):
+                return once_more(self._store, name, lambda fresh: self.verify(sid, fresh))
+            raise
+
+    def verify(self, sid: SessionId, data: bytes) -> Slot:
+        """The commit slot of a session, from its bytes; Untrusted, FormatError."""
         signed = decode_signed(Kind.SNAPSHOT, data)
         record = decode_snapshot(signed.payload)
         certificate = trusted_certificate(record.certificate, self._ring.config_digest, self._ring.config.owner_sign)

@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from snapvault.backend.protocol import Buffer, ObjectInfo
 from snapvault.backend.retry import RetryPolicy
 from snapvault.format import names
-from snapvault.foundation.errors import InvalidInput, SnapvaultError, StoreUnavailable
+from snapvault.foundation.errors import RepositoryNotFound, SnapvaultError, StoreUnavailable
 from snapvault.repository.failover import SILENT, FailoverBackend, Place
 from snapvault.repository.keysets import read_config
 from snapvault.repository.site import Site
@@ -70,32 +70,43 @@ class Places:
     def __init__(self, sites: Sequence[Site]) -> None:
         self._sites = sites
         self._lock = threading.Lock()
-        self._failover: FailoverBackend | None = None
+        self._answers: list[_Answer] = []
+        self._failovers: dict[bytes, FailoverBackend] = {}
 
-    def failover(self) -> FailoverBackend:
-        """They as one: sound and near ones are asked first.  InvalidInput if they hold different repositories."""
+    def failover(self, config: bytes) -> FailoverBackend:
+        """Those that hold the repository with this digest of its config, as one: sound and near ones are asked first.
+
+        One that holds another is as good as one that is gone: what somebody put there takes nothing from the others.
+        """
         with self._lock:
-            if self._failover is None:
-                self._failover = FailoverBackend([a.place for a in self._ordered()])
-            return self._failover
+            if config not in self._failovers:
+                ordered = sorted(self._asked(), key=lambda a: (a.config != config, not a.config, a.distance))
+                self._failovers[config] = FailoverBackend([_of(a, config) for a in ordered])
+            return self._failovers[config]
 
-    def _ordered(self) -> list[_Answer]:
-        answers = _ask(self._sites)
-        known = next((a for a in answers if a.config), None)
-        for answer in answers:
-            if answer.error is not None:
-                log.warning("%s is read only where no other place helps: %s", answer.place.url, answer.error.message)
-            elif known is not None and answer.config != known.config:
-                for a in answers:
-                    a.place.close()
-                raise InvalidInput(f"{answer.place.url} holds another repository than {known.place.url}")
-        return sorted(answers, key=lambda a: (not a.config, a.distance))
+    def configs(self) -> list[bytes]:
+        """Digests of the configs that the places show; more than one if somebody forged one, or named a wrong place."""
+        with self._lock:
+            return list(dict.fromkeys(a.config for a in self._asked() if a.config))
+
+    def each(self) -> list[Place]:
+        """Those that show a config, one by one: what was forged at one of them is at no other."""
+        with self._lock:
+            return [a.place for a in self._asked() if a.config]
+
+    def _asked(self) -> list[_Answer]:
+        if not self._answers:
+            self._answers = _ask(self._sites)
+            for a in self._answers:
+                if a.error is not None:
+                    log.warning("%s is read only where no other place helps: %s", a.place.url, a.error.message)
+        return self._answers
 
     def close(self) -> None:
         """Let go of connections.  Idempotent."""
         with self._lock:
-            if self._failover is not None:
-                self._failover.close()
+            for answer in self._answers:
+                answer.place.close()
 
 
 def _ask(sites: Sequence[Site]) -> list[_Answer]:
@@ -130,6 +141,19 @@ def _look(site: Site) -> _Answer:
         if isinstance(e, SILENT):
             place.is_silent(e)
         return _Answer(place, error=e)
+
+
+def _of(answer: _Answer, config: bytes) -> Place:
+    if answer.config in (b"", config):
+        return answer.place
+    other = other_repository(answer.place.url)
+    log.warning("%s, and is not read", other.message)
+    return _unreachable(Site(answer.place.url), other).place
+
+
+def other_repository(url: str) -> RepositoryNotFound:
+    """What a place says that holds another repository than the others."""
+    return RepositoryNotFound(f"{url} holds another repository", hint="is the address right? 'snapvault site list'")
 
 
 def _distance(seconds: float) -> int:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from snapvault.crypto.recovery import RecoveryKey
 from snapvault.format import names
 from snapvault.format.config import ConfigRecord
 from snapvault.format.keyset import KeysetRecord
-from snapvault.foundation.errors import Conflict, Damaged, InvalidInput, KeyRejected, RepositoryNotFound
+from snapvault.foundation.errors import Conflict, Damaged, InvalidInput, KeyRejected, RepositoryNotFound, SnapvaultError
 from snapvault.foundation.events import Control
 from snapvault.foundation.ids import DomainId, RepositoryId, SessionId
 from snapvault.repository.cache import Cache
@@ -34,7 +34,7 @@ from snapvault.repository.keysets import keyset_numbers, newest_keyset, read_con
 from snapvault.repository.loader import IndexLoader
 from snapvault.repository.notes import Notes
 from snapvault.repository.pins import Pins
-from snapvault.repository.places import Places, Unreachable
+from snapvault.repository.places import Places, Unreachable, other_repository
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.replica import Standing, standing
 from snapvault.repository.segments import segment_cache
@@ -111,7 +111,8 @@ class Vault:
             return self
         with self._lock:
             if self._reading is None:
-                failover = self._places.failover()  # shares nothing with this: what one place lacks, another may have
+                # Shares nothing with this: what one place lacks, another may have.
+                failover = self._places.failover(self.ring.config_digest)
                 self._reading = Vault(failover, self.ring, self.cache, self.pins.copy(), self.rollback)
             return self._reading
 
@@ -318,17 +319,10 @@ def open_vault(
     places = Places([Site(url, storage_options), *sites]) if sites else None
     backend = _first_place(Site(url, storage_options), needed=places is None)
     try:
-        shown = _shown_by(backend, places)
-        config, digest = read_config(shown)
-        credential = make_credential()
-        try:
-            ring, problem = _open_ring(shown, config, digest, credential)
-        except (KeyRejected, Damaged, *SILENT):
-            if places is None or shown is not backend:
-                raise
-            shown = places.failover()
-            ring, problem = _open_ring(shown, config, digest, credential)
-        folder = digest.hex()
+        ring, problem, credential = _open_keys(backend, places, make_credential)
+        if places is not None:
+            backend = _or_unreachable(backend, ring.config_digest)
+        folder = ring.config_digest.hex()
         pins = Pins(None if state is None else state / folder, backend.url)
         rollback = problem or _compare_pins(pins, ring, credential)
         return Vault(backend, ring, Cache(None if cache is None else cache / folder), pins, rollback, places)
@@ -348,14 +342,46 @@ def _first_place(site: Site, *, needed: bool) -> Backend:
         return Unreachable(site.url, e)
 
 
-def _shown_by(backend: Backend, places: Places | None) -> Backend:
-    """Where config and keys are read: here, or, if that cannot be, from all places as one."""
-    if places is not None:
+def _or_unreachable(backend: Backend, digest: bytes) -> Backend:
+    """The first place; if it shows another repository than the one that was opened elsewhere, none that is used."""
+    try:
+        if read_config(backend)[1] == digest:
+            return backend
+    except (Damaged, *SILENT):
+        return backend
+    backend.close()
+    return Unreachable(backend.url, other_repository(backend.url))
+
+
+def _open_keys(
+    backend: Backend, places: Places | None, make_credential: Callable[[], Credential]
+) -> tuple[Keyring, Damaged | None, Credential]:
+    """The keys, what is wrong with the newest keyset, and what opened them."""
+    credential: Credential | None = None
+    opened = list[tuple[Keyring, Damaged | None]]()
+    failed = list[SnapvaultError]()
+    for shown in _where_keys_are(backend, places):
         try:
-            read_config(backend)
-        except (Damaged, *SILENT):
-            return places.failover()
-    return backend
+            config, digest = read_config(shown)
+            credential = credential or make_credential()
+            opened.append(_open_ring(shown, config, digest, credential))
+            if places is None or opened[-1][1] is None:
+                break
+        except (KeyRejected, Damaged, *SILENT) as e:
+            failed.append(e)
+    if opened and credential is not None:
+        newest = max((ring for ring, _ in opened), key=lambda ring: ring.keyset.number if ring.keyset else 0)
+        return newest, opened[0][1], credential  # a problem here keeps writers out, whatever others show
+    # Of the first two: this place, and all places as one.
+    raise next((e for e in failed if isinstance(e, KeyRejected)), failed[:2][-1])
+
+
+def _where_keys_are(backend: Backend, places: Places | None) -> Iterator[Backend]:
+    """Here; else all places as one, since each may have lost another part; else one where nobody forged them."""
+    yield backend
+    if places is not None:
+        yield from map(places.failover, places.configs() or [b""])
+        yield from places.each()
 
 
 def _open_ring(

@@ -16,6 +16,7 @@ from snapvault.format.session import READ, RECOVERY, SessionHead, SessionRecord
 from snapvault.format.snapshot import SnapshotRecord
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import HolderId, PackId, SessionId
+from snapvault.repository.failover import once_more
 from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import SessionSecrets, read_header, session_context
 from snapvault.repository.store import Store, reread
@@ -120,9 +121,13 @@ class Sessions:
         for sid, data in zip(wanted, self._store.immutables([names.session(sid) for sid in wanted]), strict=True):
             with suppress(Damaged):  # told to whoever asks for it
                 if not isinstance(data, Damaged):
-                    known = self.verify(data, sid)
-                    with self._lock:
-                        self._headers.setdefault(sid, known)
+                    self.learn(sid, data)
+
+    def learn(self, sid: SessionId, data: bytes) -> None:
+        """Take the bytes of a session's object; Untrusted, FormatError."""
+        known = self.verify(data, sid)
+        with self._lock:
+            self._headers.setdefault(sid, known)
 
     def _by_object(self, sid: SessionId) -> Header | Damaged:
         with self._lock:
@@ -136,7 +141,10 @@ class Sessions:
     def _read(self, sid: SessionId) -> Header | Damaged:
         name = names.session(sid)
         try:
-            return self.verify(self._store.immutable(name), sid)
+            try:
+                return self.verify(self._store.immutable(name), sid)
+            except Damaged:
+                return once_more(self._store, name, lambda fresh: self.verify(fresh, sid))
         except NotFound:
             return Damaged(f"the header of session {sid} is gone", affected=[name])
         except Damaged as e:

@@ -5,8 +5,10 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
+from blake3 import blake3
+
 from snapvault.backend.names import total
-from snapvault.backend.protocol import Backend, Buffer, Exists, NotFound
+from snapvault.backend.protocol import Backend, Buffer, Exists, NotFound, ObjectInfo
 from snapvault.format import names
 from snapvault.format.pack import MAX_PACK
 from snapvault.format.wire import MAX_RECORD, FormatError, check_frame
@@ -40,6 +42,11 @@ def limit_of(name: str) -> int:
     return next((limit for prefix, limit in _LIMITS if name.startswith(prefix)), MAX_RECORD)
 
 
+def is_possible(info: ObjectInfo) -> bool:
+    """Whether an object of this name may have this size: the store may say anything."""
+    return 0 <= info.size <= limit_of(info.name)
+
+
 def fetch(backend: Backend, name: str, size: int | None = None) -> bytes:
     """A whole object, but no more of it than its kind may have; FormatError, NotFound.
 
@@ -48,14 +55,21 @@ def fetch(backend: Backend, name: str, size: int | None = None) -> bytes:
     """
     if size is None:
         size = backend.head(name).size
-    if size > limit_of(name):
-        raise FormatError(f"{name} has {size} bytes, more than the format allows", affected=[name])
+    if not is_possible(ObjectInfo(name, size)):
+        raise FormatError(f"{name} has {size} bytes, which the format does not allow", affected=[name])
     for _ in range(0 if name.startswith((names.PACKS, *names.RESCUE)) else TRIES - 1):
         with contextlib.suppress(Damaged):
             data = backend.get(name, 0, size)
             if _is_whole(data):
                 return data
     return backend.get(name, 0, size)
+
+
+def check_whole(name: str, data: bytes) -> None:
+    """FormatError unless these bytes end in their own digest, and are those that the name states if it states any."""
+    check_frame(data)
+    if names.content_digest(name) not in (None, blake3(data).digest()):
+        raise FormatError("its bytes are not those that its name states")
 
 
 def _is_whole(data: bytes) -> bool:
@@ -128,7 +142,7 @@ class Store:
         kept = self.cache.get("objects/" + name)
         if kept is not None:
             try:
-                check_frame(kept)
+                check_whole(name, kept)
                 return kept
             except Damaged:
                 self.cache.remove("objects/" + name)

@@ -14,7 +14,8 @@ import pytest
 from repos import again, damage, make, objects, save
 
 import snapvault
-from snapvault import Cancelled, Control, Event, InvalidInput, Limits, Repository
+from snapvault import Cancelled, Control, Damaged, Event, InvalidInput, Limits, Repository
+from snapvault.format import names
 
 
 @pytest.fixture
@@ -138,6 +139,17 @@ class TestNames:
             repo.snapshot("latest")
         with pytest.raises(InvalidInput, match="no snapshot of the dataset 'c'; there are a, b"):
             repo.snapshot("c@latest")
+
+    def test_records_that_cannot_be_read_are_not_none(self, repo: Repository, known: dict[str, str]) -> None:
+        damaged = [Path(repo.url, names.SNAPSHOTS, sid) for name, sid in sorted(known.items())]
+        for record in damaged[:-1]:
+            record.write_bytes(record.read_bytes()[:-1])
+        with pytest.raises(InvalidInput, match=f"there are b; {len(damaged) - 1} snapshots cannot be read"):
+            again(repo).snapshot("a@latest")
+        damaged[-1].write_bytes(b"")
+        for ref in ("latest", "a@latest", known["a1"]):
+            with pytest.raises(Damaged):
+                again(repo).snapshot(ref)
 
     @pytest.mark.parametrize(
         ("when", "day"),

@@ -206,3 +206,25 @@ def test_what_a_bucket_says_of_itself(stub: Stub, answer: Answer, error: type[Ex
     store.put_if_absent("local/x", [b"x"])
     assert [method for method, _ in stub.seen] == ["PUT"]  # of what is never locked nobody asks
     store.close()
+
+
+RETENTIONS = {
+    "none": ("", None),
+    "no mode": ("<RetainUntilDate>2040-01-02T03:04:05Z</RetainUntilDate>", None),
+    "no date": ("<Mode>GOVERNANCE</Mode>", None),
+    "whole": ("<Mode>GOVERNANCE</Mode><RetainUntilDate>2040-01-02T03:04:05Z</RetainUntilDate>", 2040),
+    "no time zone": ("<Mode>COMPLIANCE</Mode><RetainUntilDate>2041-01-02T03:04:05</RetainUntilDate>", 2041),
+}
+
+
+@pytest.mark.parametrize(("told", "year"), RETENTIONS.values(), ids=list(RETENTIONS))
+def test_what_a_store_says_of_a_lock(stub: Stub, told: str, year: int | None) -> None:
+    """Half a lock is none."""
+    url, options = stub.place()
+    store = FsspecBackend(url, {**options, "object_lock": RULE})
+    stub.script = [Answer(body=ENABLED), Answer(body=f"<Retention>{told}</Retention>".encode())]
+    lock = of(store, "packs/1")
+    assert (lock is None) == (year is None)
+    if lock is not None:
+        assert lock.until == datetime(year or 0, 1, 2, 3, 4, 5, tzinfo=UTC)
+    store.close()

@@ -274,6 +274,15 @@ def test_a_full_page_that_calls_itself_the_last_is_asked_about(
     assert [info.name for info in backend.list()] == ["a"] and len(stub.seen) == 1
 
 
+def test_names_that_were_not_asked_for_are_left_out(stub: Stub, backend: FsspecBackend) -> None:
+    """They would be taken for what was: a copy would get a mark, or a record, of the source's own."""
+    strange = "repo/notes", "repo/local/replica/mark", "other/notes/b", "notes/c"
+    stub.script = [page("repo/notes/a", *strange)]
+    assert [info.name for info in backend.list("notes/")] == ["notes/a"]
+    stub.script = [page("repo/notes/a", "other/notes/b", "notes/c")]
+    assert [info.name for info in backend.list()] == ["notes/a"]
+
+
 def test_a_page_that_lacks_what_it_counts(stub: Stub, backend: FsspecBackend) -> None:
     whole = page("repo/a", "repo/b")
     short = whole.body.replace(b"<IsTruncated>", b"<KeyCount>3</KeyCount><IsTruncated>")

@@ -36,6 +36,22 @@ def test_what_is_no_site(cli: Machine, repo: Path) -> None:
     assert cli("site", "remove", "second").code == 2
 
 
+def test_one_place_has_one_name(cli: Machine, copied: Path, repo: Path, tmp_path: Path) -> None:
+    """Or one copy would be counted as two, and one site's word as another's."""
+    (tmp_path / "link").symlink_to(copied)
+    for url in (copied, f"{copied}/", copied.as_uri(), tmp_path / "link"):
+        done = cli("site", "add", "third", url)
+        assert done.code == 2 and "is second" in done.err, done
+    done = cli("site", "add", "third", repo)
+    assert done.code == 2 and "is the repository itself" in done.err
+    assert cli("site", "add", "second", copied.as_uri()).code == 0  # what is known already
+    done = cli("site", "add", "second", tmp_path / "new")
+    assert done.code == 2 and f"second is {copied}" in done.err and "a new place needs a new name" in done.err
+    done = cli("site", "add", "fourth", "")
+    assert done.code == 2 and "empty" in done.err
+    assert [line.split()[0] for line in cli("site", "list").out.splitlines()[1:]] == ["second"]
+
+
 def test_a_wrong_password_copies_nothing(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> None:
     cli("backup", "--dataset", "d", source)
     cli("site", "add", "second", tmp_path / "copy")

@@ -1,5 +1,6 @@
 """What is signed about a site, who may sign, and what counts."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,3 +172,13 @@ def test_sites_are_remembered(tmp_path: Path) -> None:
     assert sites.url("b") == "s3://bucket/repo"
     with pytest.raises(snapvault.InvalidInput, match="known are: b"):
         sites.url("a")
+
+
+@pytest.mark.parametrize("newer", ["1234", "5678"])
+def test_sites_of_a_repository_that_was_made_anew(tmp_path: Path, newer: str) -> None:
+    """At the place of another one, whose sites are of no use any more."""
+    for number in ("1234", "5678"):
+        Sites(tmp_path, number, "/srv/repo").put("second", f"/mnt/{number}")
+        os.utime(tmp_path / number / "sites.json", (0, number == newer))
+    known = Sites.of_home(tmp_path, "/srv/repo")
+    assert known is not None and known.all() == {"second": f"/mnt/{newer}"}

@@ -8,13 +8,17 @@ from random import Random
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
 import snapvault
 from snapvault import Repository, RestoreResult, Site
 from snapvault.backend.limit import LimitBackend
 from snapvault.backend.local import LocalBackend
+from snapvault.backend.protocol import Backend, ObjectInfo
+from snapvault.backend.wrapper import Wrapper
 from snapvault.chunking import Chunking
 from snapvault.format import names
+from snapvault.format.wire import DIGEST_SIZE
 from snapvault.foundation.errors import StoreUnavailable
 from snapvault.repository import create, places
 from tests.repos import SEED, again, contents, make, objects, save
@@ -243,10 +247,68 @@ def test_nearness_has_classes() -> None:
     assert [places._distance(s) for s in (0.0, 0.024, 0.09, 0.2, 1.0)] == [0, 0, 0, 1, 2]
 
 
-def test_another_repository_is_refused(repo: Repository, tmp_path: Path) -> None:
-    make(tmp_path / "other")
-    with pytest.raises(snapvault.InvalidInput, match="another repository"):
-        list(both(repo, tmp_path / "other").snapshots())
+def test_another_repository_at_the_second_hides_nothing(
+    repo: Repository, copy: Path, source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.rmtree(copy)
+    make(copy)
+    result = restored(both(repo, copy), source, tmp_path)
+    assert [bool(place.bytes) for place in result.came_from] == [True, False]
+    said = f"{copy} holds another repository"
+    assert result.came_from[1].silent == said and said in caplog.text
+
+
+def test_another_repository_at_the_first_hides_nothing(
+    repo: Repository, copy: Path, source: Path, tmp_path: Path
+) -> None:
+    """And nothing is written there with the keys of the one that was opened."""
+    shutil.rmtree(repo.url)
+    snapvault.init(repo.url, keys=lambda: bytes(32))
+    opened = both(repo, copy)
+    assert opened.id == repo.id
+    restored(opened, source, tmp_path)
+    with pytest.raises(snapvault.RepositoryNotFound, match="another repository"):
+        snapvault.backup(opened, source, dataset="d")
+
+
+FORGED = (names.CONFIG, names.KEYSETS, names.SLOTS, names.SESSIONS, names.INDEX, names.SNAPSHOTS, "")
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("prefix", FORGED)
+def test_what_somebody_invented_at_one_place(
+    repo: Repository, copy: Path, source: Path, tmp_path: Path, prefix: str, *, first: bool
+) -> None:
+    """Its digest is right, for anybody can make one; only who signed it, or what it opens to, tells."""
+    lying, sound = (Path(repo.url), copy) if first else (copy, Path(repo.url))
+    wanted = [n for n in objects(repo) if n.startswith(prefix) and not n.startswith((names.PACKS, names.LOCAL))]
+    framed = [n for n in wanted if not n.startswith(names.RESCUE)]
+    assert framed
+    for name in framed:
+        body = bytearray((lying / name).read_bytes()[:-DIGEST_SIZE])
+        body[len(body) // 2] ^= 1
+        (lying / name).write_bytes(bytes(body) + blake3(body).digest())
+    known = both(repo, copy) if first else snapvault.open(copy, keys=lambda: SEED, sites=[Site(repo.url)])
+    restored(known, source, tmp_path)
+    restored(snapvault.open(sound, keys=lambda: SEED, sites=[Site(str(lying))]), source, tmp_path)
+
+
+@pytest.mark.parametrize("size", [-5, 1 << 40])
+def test_a_place_that_lists_impossible_sizes(
+    repo: Repository, copy: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    class Lying(Wrapper):
+        def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+            return (ObjectInfo(o.name, size) for o in self.inner.list(prefix))
+
+    opens = Site.open
+
+    def opened(site: Site, **options: Any) -> Backend:
+        place = opens(site, **options)
+        return Lying(place) if site.url == str(copy) else place
+
+    monkeypatch.setattr(Site, "open", opened)
+    restored(snapvault.open(copy, keys=lambda: SEED, sites=[Site(repo.url)]), source, tmp_path)
 
 
 def test_a_wrong_key_is_wrong_everywhere(repo: Repository, copy: Path) -> None:

@@ -5,11 +5,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from blake3 import blake3
 
 import snapvault
 from snapvault import HealResult, Repository, Site
 from snapvault.chunking import Chunking
 from snapvault.format import names
+from snapvault.format.wire import DIGEST_SIZE
 from snapvault.repository import create
 from tests.repos import SEED, back, contents, make, objects, save
 
@@ -104,3 +106,45 @@ def test_another_repository_mends_nothing(repo: Repository, tmp_path: Path) -> N
     make(tmp_path / "copy")
     with pytest.raises(snapvault.InvalidInput, match="another repository"):
         healed(repo)
+
+
+def forge(path: Path) -> None:
+    """Other bytes, with a right digest, as anybody can make them."""
+    body = bytearray(path.read_bytes()[:-DIGEST_SIZE])
+    body[len(body) // 2] ^= 1
+    path.write_bytes(bytes(body) + blake3(body).digest())
+
+
+@pytest.mark.parametrize("prefix", [names.CONFIG, names.KEYSETS, names.SESSIONS, names.SNAPSHOTS])
+def test_what_the_other_place_invented_does_not_come(
+    repo: Repository, source: Path, tmp_path: Path, prefix: str
+) -> None:
+    """Else what a third one has whole could not come any more.  What was invented at one place is mended there."""
+    snapvault.replicate(repo.url, str(tmp_path / "third"))
+    forged = [n for n in objects(repo) if n.startswith(prefix)]
+    for name in forged:
+        flip(Path(repo.url, name))
+        forge(tmp_path / "copy" / name)
+    if prefix in (names.CONFIG, names.KEYSETS):  # nobody could say any more what is whose
+        with pytest.raises(snapvault.Damaged):
+            healed(repo)
+    else:
+        result = healed(repo)
+        assert result.status == "damaged" and not result.mended_here + result.mended_there
+        assert {n for f in result.remaining_here for n in f.objects} == set(forged)
+        assert {n for f in result.remaining_there for n in f.objects} == set(forged)
+    third = snapvault.heal(Site(repo.url), Site(str(tmp_path / "third")))
+    assert third.status == "ok" and set(third.mended_here) == set(forged)
+    if prefix != names.CONFIG:
+        assert set(healed(repo).mended_there) == set(forged)
+        whole(tmp_path / "copy", source, tmp_path)
+    whole(Path(repo.url), source, tmp_path)
+
+
+def test_a_damaged_config_beside_another_repository(repo: Repository, tmp_path: Path) -> None:
+    make(tmp_path / "other")
+    flip(Path(repo.url, names.CONFIG))
+    before = Path(repo.url, names.CONFIG).read_bytes()
+    with pytest.raises(snapvault.Damaged):
+        snapvault.heal(Site(repo.url), Site(str(tmp_path / "other")))
+    assert Path(repo.url, names.CONFIG).read_bytes() == before

@@ -126,6 +126,21 @@ def test_which_locks_are_extended(mode: str, days: int | None, then: str, extend
     assert (lock.until - datetime.now(UTC) > timedelta(days=29)) == (extended or days == 30)
 
 
+@pytest.mark.parametrize("days", [None, -1, 14])
+def test_a_store_that_says_yes_and_locks_nothing(days: int | None) -> None:
+    class Deaf(LockingStore):
+        def set(self, name: str, lock: Lock) -> None:
+            pass
+
+    store = Deaf(MemoryBackend())
+    store.put("packs/1", [b"x"])
+    until = None if days is None else datetime.now(UTC) + timedelta(days=days)
+    store.locks = {} if until is None else {"packs/1": Lock("governance", until)}
+    done = review_locks(store, ["packs/1"], Reporter("test"), extend=True)
+    assert done is not None and (done.extended, done.refused, done.examples) == (0, 1, ("packs/1",))
+    assert (done.until, done.unlocked, done.status) == ((until, 0, "partial") if days == 14 else (None, 1, "partial"))
+
+
 def test_what_is_not_known_is_not_good() -> None:
     store = LockingStore(MemoryBackend())
     for name in ("packs/1", "packs/2"):

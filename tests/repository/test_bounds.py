@@ -62,7 +62,7 @@ class Huge(Wrapper):
 def test_no_object_is_read_that_is_larger_than_any_may_be(tmp_path: Path, name: str) -> None:
     vault = make(tmp_path / "repo").vault
     vault.store.backend = Huge(vault.store.backend)
-    with pytest.raises(FormatError, match="more than the format allows"):
+    with pytest.raises(FormatError, match="which the format does not allow"):
         vault.store.fresh(name)
     (found,) = vault.store.immutables([name], {name: 1 << 40})
     assert isinstance(found, Damaged)
@@ -216,4 +216,4 @@ def test_a_pack_that_claims_to_be_huge_is_not_read(tmp_path: Path) -> None:
         with open(path, "wb") as file:
             file.truncate(MAX_PACK + 1)
         report = snapvault.check(repo, read_data=True)
-    assert report.bytes_read == 0 and any("more than the format allows" in f.message for f in report.problems)
+    assert report.bytes_read == 0 and any("which the format does not allow" in f.message for f in report.problems)

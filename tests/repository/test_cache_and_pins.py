@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 import snapvault
+from snapvault.format.wire import DIGEST_SIZE
 from snapvault.foundation.ids import SessionId
 from snapvault.repository.cache import Cache
 from snapvault.repository.pins import Pins
+from tests.repos import again, make, save
 
 KEY = b"k" * 32
 
@@ -32,6 +35,26 @@ def test_an_altered_entry_is_not_believed(tmp_path: Path, position: int) -> None
     (tmp_path / "x").write_bytes(data)
     assert cache.get_sealed("x", KEY) is None
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("invented", [True, False])
+def test_entries_that_somebody_replaced(tmp_path: Path, *, invented: bool) -> None:
+    """By what ends in a right digest: an invention, or another object of the kind.  The store is asked then."""
+    (tmp_path / "file").write_bytes(b"content")
+    repo = make(tmp_path / "repo", cache=tmp_path / "cache")
+    wanted = [save(repo, tmp_path / "file").snapshot for _ in range(3)]
+    again(repo, cache=tmp_path / "cache").snapshot("latest")
+    for kind in ("snapshots", "sessions"):
+        kept = sorted((tmp_path / "cache").glob(f"*/objects/{kind}/*"))
+        contents = [path.read_bytes() for path in kept]
+        assert len(kept) == 3
+        for path, data in zip(kept, contents[1:] + contents[:1], strict=True):
+            body = bytearray(data[:-DIGEST_SIZE])
+            body[-1] ^= invented
+            path.write_bytes(bytes(body) + blake3(body).digest())
+    with again(repo, cache=tmp_path / "cache") as anew:
+        assert {snapshot.id for snapshot in anew.snapshots()} == set(wanted)
+        assert snapvault.check(anew, read_data=True).status == "ok"
 
 
 def test_another_key_opens_nothing(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from blake3 import blake3
 
 import snapvault
 from snapvault import BackupResult, KeyFile, ReplicaResult, Repository, Site
@@ -15,7 +16,7 @@ from snapvault.backend.local import LocalBackend
 from snapvault.chunking import Chunking
 from snapvault.format import names
 from snapvault.format.local import ReplicaRecord
-from snapvault.format.wire import Kind, frame
+from snapvault.format.wire import DIGEST_SIZE, Kind, frame
 from snapvault.foundation.clock import SKEW, nanoseconds
 from snapvault.foundation.ids import PackId, SessionId
 from snapvault.operations import attest as attest_module
@@ -230,6 +231,35 @@ def test_junk_stops_nothing(repo: Repository, source: Path, second: Path, tmp_pa
         assert name not in {o.name for o in LocalBackend(second).list(names.KEYSETS)}
 
 
+@pytest.mark.parametrize("prefix", [names.CONFIG, names.KEYSETS, names.SESSIONS, names.SNAPSHOTS])
+def test_what_nobody_signed_does_not_come(
+    repo: Repository, source: Path, second: Path, tmp_path: Path, prefix: str
+) -> None:
+    """Though its digest is right; else the true object could not come any more, once it is back."""
+    if prefix in (names.SESSIONS, names.SNAPSHOTS):
+        bring(repo, second)
+    fill(source, 1)
+    save(again(repo), source)
+    kept = {f: f.read_bytes() for f in Path(repo.url).rglob("*") if f.is_file()}
+    for path in kept:
+        name = str(path.relative_to(repo.url))
+        if name.startswith(prefix) and not (second / name).exists():
+            body = bytearray(kept[path][:-DIGEST_SIZE])
+            body[len(body) // 2] ^= 1
+            path.write_bytes(bytes(body) + blake3(body).digest())
+    if prefix in (names.CONFIG, names.KEYSETS):
+        with pytest.raises(snapvault.Damaged):
+            bring(repo, second)
+    else:
+        result = bring(repo, second)
+        assert result.status == "damaged" and result.snapshots == (prefix != names.SNAPSHOTS)
+        assert any("forged at the source" in p.message for p in result.problems)
+    for path, data in kept.items():
+        path.write_bytes(data)
+    assert bring(repo, second).status == "ok"
+    is_whole(second, source, tmp_path)
+
+
 @pytest.mark.parametrize("spelling", ["link", "dots", "file"])
 def test_one_place_under_two_names(repo: Repository, source: Path, tmp_path: Path, spelling: str) -> None:
     (tmp_path / "link").symlink_to(repo.url)
@@ -314,15 +344,37 @@ def test_rot_is_not_forgotten_because_it_is_listed(repo: Repository, second: Pat
 def test_what_a_signer_deleted_does_not_come_back(
     repo: Repository, second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from snapvault.operations import exchange
-
     monkeypatch.setattr(attest_module, "KEPT", 3)
-    monkeypatch.setattr(exchange, "KEPT", 3)
     bring(repo, second)
     for _ in range(8):
         snapvault.attest(at(second), "second")
         snapvault.exchange_attestations(Site(repo.url), Site(str(second)))
     assert len(list(LocalBackend(second).list(names.ATTESTATIONS))) <= 4
+    assert len(list(LocalBackend(repo.url).list(names.ATTESTATIONS))) == 3
+
+
+def test_what_is_said_of_one_site_drives_out_nothing_of_another(
+    repo: Repository, second: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One key signs for all of them; that one was read, and found damaged, is remembered there, and here."""
+    monkeypatch.setattr(attest_module, "KEPT", 2)
+    third = tmp_path / "third"
+    for place in (second, third):
+        bring(repo, place)
+    pack = second / min(packs(second))
+    pack.write_bytes(bytes([pack.read_bytes()[0] ^ 1]) + pack.read_bytes()[1:])
+    assert snapvault.attest(at(second), "second", read=True).bad == 1
+    for number in range(4):
+        fill(source, number)
+        save(again(repo), source)
+        for site, place in (("third", third), ("second", second)):
+            bring(repo, place)
+            said = snapvault.attest(at(place), site, read=site == "third" and number == 0)
+            snapvault.exchange_attestations(Site(repo.url), Site(str(place)))
+        assert said.bad == 1
+    kept = snapvault.attestations(again(repo))
+    assert [a.level for a in kept if a.site == "second"] == ["present", "present", "hashed"]
+    assert [a.level for a in kept if a.site == "third"] == ["present", "present", "hashed"]
 
 
 def test_a_copy_fills_no_source_with_garbage(repo: Repository, second: Path) -> None:
