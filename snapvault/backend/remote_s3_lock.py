@@ -1,6 +1,7 @@
 """S3's object lock: a date up to which a version of an object cannot be removed."""
 
 from collections.abc import Mapping
+from datetime import UTC
 from typing import Any, Protocol
 
 from snapvault.backend.object_lock import Lock, LockRule

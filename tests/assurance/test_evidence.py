@@ -330,9 +330,9 @@ def test_a_clock_that_was_wrong_leaves_nothing_behind(
 ) -> None:
     """What one wrong look took for past, or for future, is judged anew at the next."""
     snapvault.record_evidence(again(repo), [held(days_ago=-5 if ahead else 5)])
-    wrong = int((NOW + timedelta(days=10 if ahead else -10)).timestamp() * 1e9)
+    wrong = NOW + timedelta(days=10 if ahead else -10)
     with monkeypatch.context() as patch:
-        patch.setattr(ledger_module, "now_ns", lambda: wrong)
+        patch.setattr(ledger_module, "now", lambda: wrong)
         looked = snapvault.standings(known(repo, tmp_path))
         assert bool(looked.of) is ahead
     found = snapvault.standings(known(repo, tmp_path))
