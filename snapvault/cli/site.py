@@ -65,18 +65,20 @@ def list_(settings: Settings) -> int:
     """
     from snapvault.operations.sites import site_states
 
-    sites = known_sites(settings).all()
+    known = known_sites(settings)
+    sites = known.all()
     with settings.open("attestations") as repository:
         states = site_states(repository, sites)
     if settings.out.as_json:
         for s in states:
-            settings.out.item({**s.to_dict(), "url": sites[s.name]}, "")
+            settings.out.item({**s.to_dict(), "url": sites[s.name], "here": known.is_home(s.name)}, "")
     rows = []
     for s in states:
         last = (local_time(s.newest.time), printable(s.newest.by), s.newest.level) if s.newest else ("never", "", "")
         whole = local_time(s.hashed.time) if s.hashed else "never"
         covered = f"{s.snapshots} of {s.snapshots + s.unanswered}"
         since = f"unanswered since {local_time(s.unanswered_since)}" if s.unanswered_since else ""
+        since = "is this place" if known.is_home(s.name) else since
         rows.append((s.name, printable(sites[s.name]), *last, covered, whole, since))
     settings.out.summary(
         {"sites": len(states), "status": "ok"}, table(HEADER, rows) if rows else ["There are no sites."]

@@ -71,6 +71,10 @@ class Sites:
         if not self._write(known, [n for n in self._reached() if n != name]):
             raise InvalidInput("the state directory cannot be written", hint="see --state-dir")
 
+    def is_home(self, name: str) -> bool:
+        """Whether this site is the very place: a copy that was promoted, seen from itself, owes itself nothing."""
+        return _same(self.url(name), self._home)
+
     def _reached(self) -> list[str]:
         found = self._file.read().get("reached")
         return found if isinstance(found, list) else []

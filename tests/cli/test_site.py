@@ -103,3 +103,14 @@ def test_only_a_scrub_is_attested(cli: Machine, repo: Path) -> None:
 def test_a_site_that_is_gone(cli: Machine, copied: Path) -> None:
     assert cli("site", "remove", "second").code == 0
     assert copied.is_dir() and "There are no sites." in cli("site", "list").out
+
+
+def test_a_copy_that_was_promoted_owes_itself_nothing(cli: Machine, copied: Path, source: Path) -> None:
+    assert cli("-r", copied, "site", "promote").code == 0
+    assert cli("-r", copied, "backup", "--dataset", "d", source).code == 0
+    told = cli("-r", copied, "site", "list")
+    assert "is this place" in told.out and "unanswered" not in told.out
+    (listed, _) = cli("-r", copied, "site", "list", "--json").records
+    assert (listed["here"], listed["unanswered"]) == (True, 1)
+    (listed, _) = cli("site", "list", "--json").records
+    assert listed["here"] is False
