@@ -65,6 +65,7 @@ class Machine:
                     patch.delenv(name)
             for name, value in self.env.items():
                 patch.setenv(name, value)
+            patch.setattr(os, "nice", lambda by: by)  # a prune gives way, and would so for the rest of this process
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
             self._capture.readouterr()
             code = run([os.fspath(a) if isinstance(a, os.PathLike) else str(a) for a in argv])
