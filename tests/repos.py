@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 from typing import Any
+
+import pytest
 
 import snapvault
 from snapvault import BackupResult, Chunking, Repository
@@ -12,6 +15,7 @@ from snapvault.backend.trace import TraceBackend
 from snapvault.format import names
 from snapvault.format.tree import ID_SIZE
 from snapvault.foundation.ids import BlobId
+from snapvault.repository import create
 from snapvault.repository.session import Session
 
 SEED = bytes(range(32))
@@ -21,6 +25,29 @@ SMALL = Chunking(64, 128, 256)  # so that a small file has many chunks
 def make(place: Path | str, **options: Any) -> Repository:
     """A new repository, opened with SEED."""
     return snapvault.init(str(place), keys=lambda: SEED, **options).repository
+
+
+def small_packs(monkeypatch: pytest.MonkeyPatch, *, segment: int = 4096, pack: int = 16384) -> None:
+    """Repositories made from now on have packs of few segments of few files; bytes."""
+    monkeypatch.setattr(create, "SEGMENT_SIZE", segment)
+    monkeypatch.setattr(create, "PACK_SIZE", pack)
+
+
+def varied(root: Path) -> Path:
+    """A folder of 30 files, each larger than the one before it, that share nothing."""
+    root.mkdir()
+    for i in range(30):
+        (root / f"{i}").write_bytes(bytes([i]) * 50 + Random(i).randbytes(300 * (i + 1)))
+    return root
+
+
+def with_copy(source: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """``place/repo`` with one snapshot of many small packs, and a copy of it at ``place/copy``."""
+    small_packs(monkeypatch, segment=2048, pack=8192)
+    made = make(place / "repo", chunking=SMALL)
+    save(made, source)
+    snapvault.replicate(made.url, str(place / "copy"))
+    return made
 
 
 def again(repo: Repository, **options: Any) -> Repository:

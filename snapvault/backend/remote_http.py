@@ -14,10 +14,11 @@ from fsspec.core import url_to_fs
 
 from snapvault.backend.protocol import ObjectInfo
 from snapvault.backend.remote_asyn import run
-from snapvault.backend.remote_readonly import CONNECT_TIMEOUT, HEADERS, READ_TIMEOUT, WHOLE, ReadOnlyDriver, Reply
+from snapvault.backend.remote_readonly import HEADERS, WHOLE, ReadOnlyDriver, Reply
 from snapvault.backend.walk import Entry, walk
 from snapvault.backend.web_index import read_index
 from snapvault.foundation.errors import InvalidInput, StoreUnavailable
+from snapvault.platform.remote import CONNECT_TIMEOUT, READ_TIMEOUT
 
 AT_ONCE = 4  # requests for the sizes of a listing; Python's web server drops the sixth connection that waits
 

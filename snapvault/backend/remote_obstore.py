@@ -17,8 +17,9 @@ from snapvault.backend.object_lock import LockRule
 from snapvault.backend.protocol import Buffer
 from snapvault.backend.remote_asyn import run
 from snapvault.backend.remote_errors import s3_code
-from snapvault.backend.remote_s3 import CONNECT_TIMEOUT, READ_TIMEOUT, S3Driver
+from snapvault.backend.remote_s3 import S3Driver
 from snapvault.foundation.errors import Damaged, InvalidInput
+from snapvault.platform.remote import CONNECT_TIMEOUT, READ_TIMEOUT
 
 # What both libraries can be told.  Whatever else s3fs understands would be ignored for the objects.
 OPTIONS = frozenset({"key", "secret", "token", "profile", "endpoint_url", "client_kwargs"})

@@ -15,7 +15,6 @@ from snapvault.backend.remote_errors import kind_of_status
 from snapvault.backend.walk import Entry
 from snapvault.foundation.errors import Damaged, RepositoryNotFound, StoreDenied
 
-CONNECT_TIMEOUT, READ_TIMEOUT = 5, 30  # seconds; the second is between two bytes, not of the whole transfer
 WHOLE = 1 << 30  # bytes of an object that is taken whole from a server without ranges
 # What came compressed has another length than what was asked for; what a cache on the way keeps may be old.
 HEADERS = {"Accept-Encoding": "identity", "Cache-Control": "no-cache"}

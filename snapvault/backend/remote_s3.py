@@ -19,8 +19,8 @@ from snapvault.backend.remote_asyn import run
 from snapvault.backend.remote_errors import s3_code
 from snapvault.backend.remote_s3_lock import S3ObjectLock
 from snapvault.foundation.errors import InvalidInput, StoreUnavailable
+from snapvault.platform.remote import CONNECT_TIMEOUT, READ_TIMEOUT
 
-CONNECT_TIMEOUT, READ_TIMEOUT = 5, 30  # seconds; the second is between two bytes, not of the whole transfer
 MAX_PUT = 5 * 2**30  # bytes, of one PUT request
 PAGE = 1000  # names of a listing in one reply; the most that S3 gives
 

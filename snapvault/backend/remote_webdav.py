@@ -12,9 +12,10 @@ import httpx
 from fsspec.core import url_to_fs
 
 from snapvault.backend.protocol import ObjectInfo
-from snapvault.backend.remote_readonly import CONNECT_TIMEOUT, HEADERS, READ_TIMEOUT, WHOLE, ReadOnlyDriver, Reply
+from snapvault.backend.remote_readonly import HEADERS, WHOLE, ReadOnlyDriver, Reply
 from snapvault.backend.walk import Entry, walk
 from snapvault.foundation.errors import InvalidInput, StoreUnavailable
+from snapvault.platform.remote import CONNECT_TIMEOUT, READ_TIMEOUT
 
 _WANTED = b'<propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/></prop></propfind>'
 _DAV = "{DAV:}"

@@ -76,21 +76,8 @@ def forget(
     snapvault forget --all
     """
     ruled = any((last, hourly, daily, weekly, monthly, yearly, keep_within, tags))
-    if everything and (ruled or snapshots or dataset is not None):
-        raise InvalidInput("--all takes its rules from the register", hint="leave out other rules and names")
-    if ruled and snapshots:
-        raise InvalidInput("rules and names of snapshots do not go together", hint="do one after the other")
-    if not ruled and dataset is not None:
-        raise InvalidInput("--dataset needs a rule", hint="such as --keep-daily 7; or name the snapshots")
+    _refuse_contradictions(snapshots, dataset, ruled=ruled, everything=everything, prune=then_prune, dry_run=dry_run)
     problems, lines = 0, list[str]()
-    if not ruled and given("keep_minimum"):
-        raise InvalidInput("--keep-minimum belongs to rules", hint="what is named is forgotten")
-    if then_prune and dry_run:
-        raise InvalidInput("what a prune would free is known only once this is forgotten", hint="leave --prune out")
-    if not then_prune and given("wait", "lease", "exclusive", *TRANSFER):
-        raise InvalidInput(
-            "nothing is removed by this", hint="--wait, --lease, --exclusive and limits belong to --prune"
-        )
     with settings.open("plan_forget", "plan_prune") as repository:
         if then_prune:
             require_safe(repository.vault, exclusive=exclusive)  # before anything is forgotten
@@ -119,6 +106,25 @@ def forget(
         lines += result_lines(pruned)
     settings.out.summary(content, lines)
     return status_code(status)
+
+
+def _refuse_contradictions(
+    snapshots: tuple[str, ...], dataset: str | None, *, ruled: bool, everything: bool, prune: bool, dry_run: bool
+) -> None:
+    if everything and (ruled or snapshots or dataset is not None):
+        raise InvalidInput("--all takes its rules from the register", hint="leave out other rules and names")
+    if ruled and snapshots:
+        raise InvalidInput("rules and names of snapshots do not go together", hint="do one after the other")
+    if not ruled and dataset is not None:
+        raise InvalidInput("--dataset needs a rule", hint="such as --keep-daily 7; or name the snapshots")
+    if not ruled and given("keep_minimum"):
+        raise InvalidInput("--keep-minimum belongs to rules", hint="what is named is forgotten")
+    if prune and dry_run:
+        raise InvalidInput("what a prune would free is known only once this is forgotten", hint="leave --prune out")
+    if not prune and given("wait", "lease", "exclusive", *TRANSFER):
+        raise InvalidInput(
+            "nothing is removed by this", hint="--wait, --lease, --exclusive and limits belong to --prune"
+        )
 
 
 def _declared_policies(settings: Settings, repository: "snapvault.Repository") -> dict[str, "snapvault.Retention"]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from snapvault.foundation.errors import InvalidInput
 
+CONNECT_TIMEOUT, READ_TIMEOUT = 5, 30  # seconds; the second is between two bytes, not of the whole transfer
 OBJECT_LOCK = "object_lock"  # a storage option of repositories, and none of fsspec's
 # Of a URL inside a text: user and password, and the query.
 _SECRET_PARTS = re.compile(r"(?<=://)[^/@\s]*@|(://[^\s?'\"]*)\?[^\s'\"]*")

@@ -32,11 +32,7 @@ if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
 
 FINE, KEPT_NOT, DOWN, DARK = TONES = ("fine", "breach", "down", "unknown")
-_UNTOLD = (
-    "unanswered",
-    "overdue",
-    "untested",
-)  # troubles for which something is not known, rather than known to be bad
+_UNTOLD = ("unanswered", "overdue", "untested")  # troubles by which something is not known, and not known to be bad
 _STATUSES = (DAMAGED, FAILED, BREACHED, PARTIAL)  # the gravest first
 _SAYS = {
     "never-backed-up": "{} never backed up", "lost": "{} partly lost to damage",

@@ -24,10 +24,9 @@ from snapvault.assurance.sampling import PARTS, Sample
 from snapvault.format import names
 from snapvault.foundation.errors import Cancelled, InvalidInput, RoleRequired, StoreUnavailable
 from snapvault.foundation.events import Control, Event
-from snapvault.repository import create
 from snapvault.repository.store import Store
 from snapvault.testing.faults import Fault, FaultyBackend
-from tests.repos import SEED, SMALL, again, damage, make, objects, save, traced
+from tests.repos import SEED, SMALL, again, damage, make, objects, save, small_packs, traced
 
 ORDERS = Dataset("orders", rpo=timedelta(hours=1), rto=timedelta(hours=1), probe=Probe("sqlite", {"rows": {"t": 500}}))
 NOW = datetime.now(UTC)
@@ -35,8 +34,7 @@ NOW = datetime.now(UTC)
 
 @pytest.fixture
 def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    monkeypatch.setattr(create, "SEGMENT_SIZE", 4096)
-    monkeypatch.setattr(create, "PACK_SIZE", 65536)
+    small_packs(monkeypatch, pack=65536)
     return make(tmp_path / "repo", chunking=SMALL)
 
 

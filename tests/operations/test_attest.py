@@ -15,10 +15,9 @@ from snapvault.format.signed import decode_signed
 from snapvault.format.wire import Kind
 from snapvault.operations import attest as module
 from snapvault.operations.sites import Sites, site_states
-from snapvault.repository import create
 from snapvault.repository.keyring import HolderKeys
 from snapvault.repository.trust import sign
-from tests.repos import again, make, objects, save
+from tests.repos import again, make, objects, save, small_packs
 
 
 @pytest.fixture
@@ -30,8 +29,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    monkeypatch.setattr(create, "SEGMENT_SIZE", 4096)
-    monkeypatch.setattr(create, "PACK_SIZE", 16384)
+    small_packs(monkeypatch)
     return make(tmp_path / "repo", chunking=Chunking(64, 128, 256))
 
 

@@ -16,32 +16,23 @@ from snapvault.backend.limit import LimitBackend
 from snapvault.backend.local import LocalBackend
 from snapvault.backend.protocol import Backend, ObjectInfo
 from snapvault.backend.wrapper import Wrapper
-from snapvault.chunking import Chunking
 from snapvault.format import names
 from snapvault.format.wire import DIGEST_SIZE
 from snapvault.foundation.errors import StoreUnavailable
-from snapvault.repository import create, places
-from tests.repos import SEED, again, contents, make, objects, save
+from snapvault.repository import places
+from tests.repos import SEED, again, contents, make, objects, save, varied, with_copy
 from tests.servers import moto_s3
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    (tmp_path / "source").mkdir()
-    for i in range(30):
-        (tmp_path / "source" / f"{i}").write_bytes(bytes([i]) * 50 + Random(i).randbytes(300 * (i + 1)))
-    return tmp_path / "source"
+    return varied(tmp_path / "source")
 
 
 @pytest.fixture
 def repo(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     """With a copy beside it; many small packs."""
-    monkeypatch.setattr(create, "SEGMENT_SIZE", 2048)
-    monkeypatch.setattr(create, "PACK_SIZE", 8192)
-    made = make(tmp_path / "repo", chunking=Chunking(64, 128, 256))
-    save(made, source)
-    snapvault.replicate(made.url, str(tmp_path / "copy"))
-    return made
+    return with_copy(source, tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -2,37 +2,26 @@
 
 import shutil
 from pathlib import Path
-from random import Random
 
 import pytest
 from blake3 import blake3
 
 import snapvault
 from snapvault import HealResult, Repository, Site
-from snapvault.chunking import Chunking
 from snapvault.format import names
 from snapvault.format.wire import DIGEST_SIZE
-from snapvault.repository import create
-from tests.repos import SEED, back, contents, make, objects, save
+from tests.repos import SEED, back, contents, make, objects, varied, with_copy
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    (tmp_path / "source").mkdir()
-    for i in range(30):
-        (tmp_path / "source" / f"{i}").write_bytes(bytes([i]) * 50 + Random(i).randbytes(300 * (i + 1)))
-    return tmp_path / "source"
+    return varied(tmp_path / "source")
 
 
 @pytest.fixture
 def repo(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     """With a copy beside it."""
-    monkeypatch.setattr(create, "SEGMENT_SIZE", 2048)
-    monkeypatch.setattr(create, "PACK_SIZE", 8192)
-    made = make(tmp_path / "repo", chunking=Chunking(64, 128, 256))
-    save(made, source)
-    snapvault.replicate(made.url, str(tmp_path / "copy"))
-    return made
+    return with_copy(source, tmp_path, monkeypatch)
 
 
 def healed(repo: Repository) -> HealResult:

@@ -20,10 +20,10 @@ from snapvault.operations import check_data
 from snapvault.operations import prune as prune_module
 from snapvault.operations.object_lock import review_locks
 from snapvault.operations.prune import PruneLimits, plan_prune
-from snapvault.repository import create, session
+from snapvault.repository import session
 from snapvault.repository.credentials import Password
 from snapvault.repository.store import fetch
-from tests.repos import SEED, SMALL, again, damage, make, open_session
+from tests.repos import SEED, SMALL, again, damage, make, open_session, small_packs
 
 NOW = timedelta(0)
 
@@ -31,8 +31,7 @@ NOW = timedelta(0)
 @pytest.fixture
 def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     """In a store that locks for 30 days, with small packs."""
-    monkeypatch.setattr(create, "SEGMENT_SIZE", 4096)
-    monkeypatch.setattr(create, "PACK_SIZE", 16384)
+    small_packs(monkeypatch)
     made = make(tmp_path / "repo", chunking=SMALL)
     store = LockingStore(made.vault.backend)
     made.vault.store.backend = store

@@ -16,9 +16,8 @@ from snapvault.operations.collect import GarbageCollection
 from snapvault.operations.pending import Pending
 from snapvault.operations.prune import PruneLimits, PruneResult, plan_prune
 from snapvault.operations.reclaim import NOTHING
-from snapvault.repository import create
 from snapvault.repository.session import revoke
-from tests.repos import again, back, contents, damage, make, objects, open_session, save
+from tests.repos import again, back, contents, damage, make, objects, open_session, save, small_packs
 
 NOW = timedelta(0)
 
@@ -32,8 +31,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     """Packs of few segments of few files."""
-    monkeypatch.setattr(create, "SEGMENT_SIZE", 4096)
-    monkeypatch.setattr(create, "PACK_SIZE", 16384)
+    small_packs(monkeypatch)
     return make(tmp_path / "repo", chunking=Chunking(64, 128, 256))
 
 

@@ -12,8 +12,7 @@ from snapvault import CheckReport, RepairResult, Repository
 from snapvault.format import names
 from snapvault.foundation.errors import RoleRequired
 from snapvault.operations.repair import plan_repair
-from snapvault.repository import create
-from tests.repos import SMALL, again, back, contents, damage, make, objects, open_session, save
+from tests.repos import SMALL, again, back, contents, damage, make, objects, open_session, save, small_packs
 
 NOW = timedelta(0)
 
@@ -32,8 +31,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     """Packs of few segments of few files."""
-    monkeypatch.setattr(create, "SEGMENT_SIZE", 4096)
-    monkeypatch.setattr(create, "PACK_SIZE", 16384)
+    small_packs(monkeypatch)
     return make(tmp_path / "repo", chunking=SMALL)
 
 

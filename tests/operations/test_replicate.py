@@ -24,11 +24,10 @@ from snapvault.foundation.events import Control, Event
 from snapvault.operations import replicate as module
 from snapvault.operations.copying import ObjectCopier, Outcome
 from snapvault.operations.prune import PruneLimits, plan_prune
-from snapvault.repository import create
 from snapvault.repository.keyring import HolderKeys
 from snapvault.repository.session import revoke
 from snapvault.repository.trust import sign
-from tests.repos import SEED, again, back, contents, make, objects, open_session, save
+from tests.repos import SEED, again, back, contents, make, objects, open_session, save, small_packs
 
 NOW = timedelta(0)
 
@@ -41,8 +40,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    monkeypatch.setattr(create, "SEGMENT_SIZE", 4096)
-    monkeypatch.setattr(create, "PACK_SIZE", 16384)
+    small_packs(monkeypatch)
     return make(tmp_path / "repo", chunking=Chunking(64, 128, 256))
 
 

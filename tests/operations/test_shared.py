@@ -14,9 +14,9 @@ import snapvault
 from snapvault import BackupResult, Control, Event, Repository
 from snapvault.format import names
 from snapvault.operations import run
-from snapvault.repository import create, packer
+from snapvault.repository import packer
 from snapvault.source.filesystem import FilesystemReader
-from tests.repos import SMALL, again, back, contents, make, objects, open_session, python, save
+from tests.repos import SMALL, again, back, contents, make, objects, open_session, python, save, small_packs
 
 
 @pytest.fixture
@@ -30,8 +30,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    monkeypatch.setattr(create, "SEGMENT_SIZE", 4096)
-    monkeypatch.setattr(create, "PACK_SIZE", 16384)
+    small_packs(monkeypatch)
     monkeypatch.setattr(packer, "SHARED_SECONDS", 0.0)
     return make(tmp_path / "repo", chunking=SMALL)
 
@@ -167,8 +166,7 @@ def test_a_large_file_that_is_cut_short_meanwhile(
 
 def test_four_processes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same source, begun at the same moment: far less is stored than four times all of it."""
-    monkeypatch.setattr(create, "SEGMENT_SIZE", 1 << 16)
-    monkeypatch.setattr(create, "PACK_SIZE", 1 << 19)
+    small_packs(monkeypatch, segment=1 << 16, pack=1 << 19)
     source, go = tmp_path / "source", tmp_path / "go"
     for i in range(200):
         (source / f"{i % 20}").mkdir(parents=True, exist_ok=True)

@@ -24,10 +24,9 @@ from snapvault.operations import replicate as module
 from snapvault.operations.prune import PruneLimits, plan_prune
 from snapvault.operations.run import Run
 from snapvault.operations.sites import site_states
-from snapvault.repository import create
 from snapvault.repository.index import PackRow
 from snapvault.repository.session import Session, encode_index
-from tests.repos import SEED, again, back, contents, make, save
+from tests.repos import SEED, again, back, contents, make, save, small_packs
 
 NOW = timedelta(0)
 
@@ -40,8 +39,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def repo(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    monkeypatch.setattr(create, "SEGMENT_SIZE", 4096)
-    monkeypatch.setattr(create, "PACK_SIZE", 16384)
+    small_packs(monkeypatch)
     made = make(tmp_path / "repo", chunking=Chunking(64, 128, 256))
     fill(source, 0)
     save(made, source)
