@@ -15,7 +15,7 @@ import pytest
 import snapvault
 from snapvault import Dataset, DrillGround, DrillResult, DrillRule, Probe, Repository
 from snapvault.assurance import planted
-from snapvault.assurance.drill import Before, level_of, root_of
+from snapvault.assurance.drill import Before, freshness, level_of, recovery, root_of
 from snapvault.assurance.outcome import FAIL, NOT_RUN, PASS
 from snapvault.assurance.planted import DamagingBackend
 from snapvault.assurance.probing import mutate
@@ -336,6 +336,15 @@ def test_nothing_promised_is_nothing_breached(stored: Repository) -> None:
 def test_what_takes_too_long(stored: Repository) -> None:
     result = hold(stored, "full", Dataset("orders", rto=timedelta(microseconds=1)))
     assert (result.status, result.breached) == ("breached", ("recovery",)) and "(RTO)" in result.outcome.why
+
+
+@pytest.mark.parametrize(("over", "value"), [(0, PASS), (1, FAIL)], ids=["at the limit", "just over"])
+def test_an_objective_is_met_at_its_limit(stored: Repository, over: int, value: str) -> None:
+    snapshot, hour = again(stored).snapshot("latest"), timedelta(hours=1)
+    assert freshness(snapshot, hour, snapshot.time + hour + timedelta(microseconds=over), None).value == value
+    assert recovery({"open": 1, "restore": 3_599_000, "probe": 999 + over}, hour).value == value
+    ahead = freshness(snapshot, hour, snapshot.time - timedelta(days=1, microseconds=over), None)
+    assert ahead.value == value
 
 
 def test_failure_stands_before_a_breach(repo: Repository, source: Path) -> None:
