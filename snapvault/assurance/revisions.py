@@ -88,6 +88,10 @@ def newest(vault: Vault) -> Newest:
         except Damaged as e:
             problems.append(e)
             lost.append(e)
+    for link, missing in _left_out(links):
+        who = f"revision {link.number} by {vault.ring.name_of(link.holder)}"
+        why = f"{who} leaves out, without a reason: {some(missing)}"
+        problems.append(Damaged(why, hint="import it again; retire it if that is meant", affected=[link.name]))
     gone = rolled_back(pinned, links)
     if not gone:
         vault.pins.site.register = {link.digest.hex(): link.record.number for link in last}
@@ -103,6 +107,22 @@ def _since(links: Sequence[Link]) -> dict[tuple[str, str], int]:
             if declared.get("schema") == SCHEMA:
                 since = {key: since.get(key, link.record.time) for key in _owed(declared)}
     return since
+
+
+def _left_out(links: Sequence[Link]) -> Iterator[tuple[Link, list[str]]]:
+    """The revisions by which something dropped out that was neither declared nor retired since."""
+    said, missing = dict[bytes, set[str]](), dict[str, bytes]()
+    for link in links:
+        with suppress(FormatError, AttributeError, TypeError):
+            record = decode_register(link.body)
+            declared = set(record.declared.get("datasets", {}))
+            kept, said[link.digest] = declared | {row.name for row in record.retired}, declared
+            before = set[str]().union(*(said.get(prev, ()) for prev in link.record.prevs))
+            missing |= dict.fromkeys(sorted(before - kept), link.digest)
+            missing = {name: by for name, by in missing.items() if name not in kept}
+    for link in links:
+        if dropped := [name for name, by in missing.items() if by == link.digest]:
+            yield link, dropped
 
 
 def _owed(declared: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
