@@ -1,6 +1,7 @@
 """Evidence: what drills found, signed and chained, for those who may read (docs/format/evidence.md)."""
 
 import json
+import logging
 import time as clock
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from snapvault.repository.repository import Vault
 
 if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
+
+log = logging.getLogger("snapvault")
 
 AT_ONCE = 500  # results in a record: far below what an object may have
 WAIT = 300.0  # seconds that a result may wait for others
@@ -187,14 +190,19 @@ class EvidenceWriter:
         self._sign()
 
 
-def evidence(repo: "Repository", *, dataset: str | None = None) -> Iterator[Evidence]:
-    """All results that count, newest record first.  RoleRequired, errors of the store."""
+def evidence(
+    repo: "Repository", *, dataset: str | None = None, on_problem: Callable[[Damaged], object] | None = None
+) -> Iterator[Evidence]:
+    """All results that count, newest record first.  RoleRequired, errors of the store.
+
+    ``on_problem`` is told what is damaged or missing; without it, a warning is logged.
+    """
     vault = repo.vault
-    for link in newest_first(vault):
+    for link in newest_first(vault, on_problem or (lambda problem: log.warning("%s", problem))):
         yield from (e for e in reversed(shown(vault, link)) if dataset in (None, e.dataset))
 
 
-def newest_first(vault: Vault, on_problem: Callable[[Damaged], object] = lambda problem: None) -> Iterator[Link]:
+def newest_first(vault: Vault, on_problem: Callable[[Damaged], object]) -> Iterator[Link]:
     """The records that count and say something, one by one."""
     ledger = Ledger(vault)
     ledger.update()

@@ -88,21 +88,40 @@ def newest(vault: Vault) -> Newest:
         except Damaged as e:
             problems.append(e)
             lost.append(e)
+    since, dropped = _history(links)
+    for name in dict.fromkeys(by.name for by in dropped.values()):
+        problems.append(_left_out(vault, name, dropped))
     gone = rolled_back(pinned, links)
     if not gone:
         vault.pins.site.register = {link.digest.hex(): link.record.number for link in last}
-    return Newest(revisions, problems + gone, lost + gone, _since(links))
+    return Newest(revisions, problems + gone, lost + gone, since)
 
 
-def _since(links: Sequence[Link]) -> dict[tuple[str, str], int]:
-    """By all revisions, oldest first; one that cannot be read changes nothing."""
-    since = dict[tuple[str, str], int]()
+def _history(links: Sequence[Link]) -> tuple[dict[tuple[str, str], int], dict[str, Link]]:
+    """Since when what is owed; and what dropped out, neither declared nor retired since, with the revision that did it.
+
+    By all revisions, oldest first; one that cannot be read, or is no declaration, changes nothing.
+    """
+    since, said, dropped = dict[tuple[str, str], int](), dict[bytes, set[str]](), dict[str, Link]()
     for link in links:
-        with suppress(FormatError, AttributeError, TypeError):  # what is no declaration says nothing
-            declared = decode_register(link.body).declared
-            if declared.get("schema") == SCHEMA:
-                since = {key: since.get(key, link.record.time) for key in _owed(declared)}
-    return since
+        with suppress(FormatError, AttributeError, TypeError):
+            record = decode_register(link.body)
+            if record.declared.get("schema") == SCHEMA:
+                since = {key: since.get(key, link.record.time) for key in _owed(record.declared)}
+            declared = set(record.declared.get("datasets", {}))
+            kept, said[link.digest] = declared | {row.name for row in record.retired}, declared
+            before = set[str]().union(*(said.get(prev, ()) for prev in link.record.prevs))
+            dropped |= dict.fromkeys(sorted(before - kept), link)
+            dropped = {name: by for name, by in dropped.items() if name not in kept}
+    return since, dropped
+
+
+def _left_out(vault: Vault, revision: str, dropped: Mapping[str, Link]) -> Damaged:
+    names_of = {name: by for name, by in dropped.items() if by.name == revision}
+    link = next(iter(names_of.values()))
+    who = f"revision {link.number} by {vault.ring.name_of(link.holder)}"
+    why = f"{who} leaves out, without a reason: {some(list(names_of))}"
+    return Damaged(why, hint="import it again; retire it if that is meant", affected=[revision])
 
 
 def _owed(declared: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

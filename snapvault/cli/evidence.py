@@ -39,17 +39,18 @@ def list_(settings: Settings, dataset: str | None, last: bool) -> int:
 
     with settings.open() as repository:
         standings = module.standings(repository)
+        problems = {p.message: p for p in standings.problems}
         known = (s.last for s in standings.of.values() if s.last is not None and dataset in (None, s.dataset))
-        every = module.evidence(repository, dataset=dataset)
+        every = module.evidence(repository, dataset=dataset, on_problem=lambda p: problems.setdefault(p.message, p))
         found = sorted(known, key=lambda e: e.began, reverse=True) if last else list(every)
     if settings.out.as_json:
         for item in found:
             settings.out.item(item.to_dict(), "")
-    for problem in standings.problems:
+    for problem in problems.values():
         settings.out.error(problem)
-    status = "damaged" if standings.problems else "ok"
+    status = "damaged" if problems else "ok"
     lines = table(HEADER, [_row(e) for e in found], right=(6,)) if found else []
-    content = {"results": len(found), "records": standings.records, "problems": len(standings.problems)}
+    content = {"results": len(found), "records": standings.records, "problems": len(problems)}
     settings.out.summary({**content, "status": status}, [*lines, count(len(found), "result")])
     return status_code(status)
 

@@ -78,6 +78,18 @@ def test_freshness_is_by_the_newest_whole_snapshot(fleet: Fleet) -> None:
     assert any("partial" in note for note in state.notes)
 
 
+@pytest.mark.parametrize(("over", "good"), [(0, True), (1, False)], ids=["at the limit", "just over"])
+def test_an_objective_is_met_at_its_limit(fleet: Fleet, over: int, good: bool) -> None:
+    """Age and time at the very limit are as promised; a step further they are not."""
+    fleet.snapshots.clear()
+    fleet.folds.clear()
+    fleet.attestations.clear()
+    fleet.back_up("orders", (DAY + timedelta(microseconds=over)) / DAY)
+    fleet.drill("orders", seconds=4 * 3600 + over / 1000)
+    marks = fleet.state("orders").objectives
+    assert [mark.good for mark in marks.values()] == [good, good] and len(marks) == 2
+
+
 def test_a_snapshot_of_the_future_makes_nothing_fresh(fleet: Fleet) -> None:
     fleet.snapshots.clear()
     fleet.back_up("orders", -30)

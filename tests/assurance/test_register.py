@@ -13,7 +13,7 @@ from snapvault.assurance.declaration import Declaration, declare
 from snapvault.assurance.register import import_register, read_register, retire
 from snapvault.format import names
 from snapvault.format.keyset import Role
-from snapvault.format.register import RegisterRecord
+from snapvault.format.register import RegisterRecord, RetiredRow
 from snapvault.foundation.errors import Conflict, Damaged, InvalidInput, KeyRejected, RoleRequired
 from snapvault.repository.chain import ends
 from snapvault.repository.trust import Untrusted
@@ -341,6 +341,29 @@ def test_what_an_owner_of_a_newer_snapvault_wrote_is_not_passed_over(repo: Repos
         read_register(again(repo))
     with pytest.raises(Damaged, match="newer snapvault"):
         import_register(again(repo), declared(orders=ORDERS))
+
+
+def test_a_row_that_a_revision_leaves_out_is_missed(repo: Repository, tmp_path: Path) -> None:
+    """Whoever writes one with other software than this: until the row is back, or retired with a reason."""
+    import_register(repo, declared(orders=ORDERS, web=WEB))
+    maintainer = client(repo, "maintainer", tmp_path)
+
+    def put(*datasets: str, retired: tuple[RetiredRow, ...] = ()) -> str:
+        links, _ = again(repo).vault.register.read()
+        content = {"schema": 1, "datasets": {name: {} for name in datasets}}
+        body = RegisterRecord(content, retired).encode()
+        return maintainer.vault.register.append(body, ends(links)).name
+
+    left_out = put("web")
+    found = read(repo)
+    assert (found.status, [p.affected for p in found.damage]) == ("damaged", [(left_out,)])
+    assert "revision 2 by maintainer leaves out, without a reason: orders" in str(found.damage[0])
+    put("web", "more")
+    assert [p.affected for p in read(repo).damage] == [(left_out,)], "the next one does not make it good"
+    import_register(again(repo), declared(orders=ORDERS, web=WEB, more={}))
+    assert read(repo).status == "ok"
+    put("web", "more", retired=(RetiredRow("orders", "moved", "maintainer", 1),))
+    assert read(repo).status == "ok"
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,17 @@ def test_evidence_for_others(cli: Machine, orders: Path, repo: Path, tmp_path: P
     assert cli("drill", "orders").err.startswith(f"warning: {record} is missing")
 
 
+def test_a_result_that_was_whole_once_is_not_left_out_unsaid(cli: Machine, orders: Path, repo: Path) -> None:
+    """The table in the cache still knows it; its object is gone from there, and damaged in the store."""
+    cli("drill", "orders", "--level", "structure")
+    (record,) = (repo / "evidence").iterdir()
+    record.write_bytes(record.read_bytes()[:-1] + b"?")
+    for kept in [p for p in cli.home.rglob(record.name) if repo not in p.parents]:
+        kept.unlink()
+    done = cli("evidence", "list")
+    assert done.code == 20 and record.name in done.err and done.out == "0 results\n"
+
+
 def started(cli: Machine, *argv: object) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [*PYTHON, *map(str, argv)], env={**os.environ, **cli.env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
