@@ -336,7 +336,7 @@ class _Replication:
             t.packs += info.name.startswith(names.PACKS)
             t.healed += outcome is Outcome.HEALED
         elif outcome is Outcome.DAMAGED:
-            t.find(f"{info.name} is damaged or forged at the source, and is not in the copy", info.name)
+            t.find(f"{info.name} is damaged at the source, or forged, and is not in the copy", info.name)
         elif outcome is Outcome.REFUSED:
             t.find(f"{info.name} is damaged at the target, which lets nobody replace it", info.name)
         elif outcome is Outcome.CONFLICT:

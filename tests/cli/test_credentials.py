@@ -145,7 +145,7 @@ def test_where_credentials_come_from(make: Any, request: pytest.FixtureRequest, 
     at = ["-r", way.url]
     said = command(
         home, way,
-        [*at, "init"], [*at, "backup", "--dataset", "d", tmp_path / "file"], [*at, "site", "add", "here", way.url],
+        [*at, "init"], [*at, "backup", "--dataset", "d", tmp_path / "file"], [*at, "site", "add", "b", f"{way.url}-2"],
         [*at, "site", "list"], [*at, "backup", "--dataset", "d", f"{way.url}-nothing-there"],
     )  # fmt: skip
     assert said.codes == [0, 0, 0, 0, 1], said.text
