@@ -203,6 +203,9 @@ class ObjectCheck:
         known.update(sid for sid, _, _ in predecessors(self.slots))
         known = {sid for sid in known - self.began.shown if names.snapshot(sid) not in self._listing}
         self._hidden = set(hidden(self._vault.backend, known))
+        if self._hidden:  # or filled since everything was listed
+            shown = {o.name for o in self._vault.backend.list(names.SNAPSHOTS)}
+            self._hidden = {sid for sid in self._hidden if names.snapshot(sid) not in shown}
         for sid in sorted(self._hidden):
             self.find(
                 f"{names.snapshot(sid)} is there, but the store leaves it out of its listings", names.snapshot(sid)

@@ -299,6 +299,25 @@ def test_a_check_says_what_listings_leave_out(scene: Scene) -> None:
     assert said.keys() == {newest, pack} and all("leaves it out" in text for text in said.values())
 
 
+def test_a_check_beside_a_commit(scene: Scene) -> None:
+    """What was committed after everything was listed is in no listing yet."""
+    store = scene.copy().store
+    with model.opened(store) as other:
+        writer = other.writer("late")
+        writer.__enter__()
+        with writer.open("/file") as file:
+            file.write(b"late" * 10_000)
+
+        def commit(shown: list[str]) -> set[str]:
+            if names.CONFIG in shown and writer.result is None:
+                writer.__exit__(None, None, None)
+            return set()
+
+        with model.opened(Omitting(store, commit)) as repo:
+            report = snapvault.check(repo)
+        assert writer.result is not None and report.status == "ok", report.problems
+
+
 def test_a_predecessor_that_is_gone_stops_a_prune_until_it_is_forgotten(scene: Scene, tmp_path: Path) -> None:
     """Nobody saw it here before but the snapshot after it.  It can be forgotten though there is no record of it."""
     copy = scene.copy()
