@@ -38,15 +38,20 @@ class Fault(Exception):
 def main() -> int:
     """Verify, and tell."""
     parser = argparse.ArgumentParser(description="Verify an export of evidence.")
-    parser.add_argument("file")
-    parser.add_argument("--key", action="append", default=[], metavar="HEX", help="a public key that you trust")
+    parser.add_argument("file", help="what 'snapvault evidence export FILE.json' wrote")
+    parser.add_argument(
+        "--key", action="append", type=public_key, default=[], metavar="HEX", help="a public key that you trust"
+    )
     options = parser.parse_args()
-    with open(options.file, encoding="utf-8") as f:
-        try:
+    try:
+        with open(options.file, encoding="utf-8") as f:
             export = json.load(f, object_pairs_hook=unique)
-        except (Fault, ValueError, RecursionError) as e:
-            print(f"this cannot be read: {e}")
-            return 1
+    except (Fault, OSError, ValueError, RecursionError) as e:
+        print(f"this cannot be read: {e}")
+        return 1
+    if not isinstance(export, dict):
+        print("this is no export: it is no table")
+        return 1
     if export.get("format") != FORMAT or not {"repository", "keys", "records"} <= export.keys():
         print(f"this is no export that this program knows: {export.get('format')!r}")
         return 1
@@ -66,6 +71,11 @@ def main() -> int:
         f"{len(export['records'])} records, the content of {shown} shown: " + ("FAULTS" if faults else "all verified")
     )
     return 1 if faults else 0
+
+
+def public_key(text: str) -> str:
+    """As the file writes it; ValueError."""
+    return bytes.fromhex(text).hex()
 
 
 def verify(export: dict, keys: list) -> tuple:

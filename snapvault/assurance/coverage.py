@@ -220,7 +220,7 @@ class _Judge:
         if self._now - newest.time <= rpo:
             why = f"nothing that is as new as {format_span(rpo)} (RPO) is known to be there"
             return Mark(UNKNOWN, why, trouble="untested")
-        why = f"the newest whole snapshot is of {day(newest.time)}, and {format_span(rpo)} old it may be (RPO)"
+        why = f"the newest whole snapshot is of {day(newest.time)}, and may be {format_span(rpo)} old (RPO)"
         return Mark(BAD, why, newest.time, newest.holder, "stale", newest.time + rpo)
 
     def _known_at(self, site: str) -> list[Snapshot]:

@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 SCHEMA = 1
 SHORTEST = timedelta(minutes=1)  # of an objective: nobody backs up, or brings back, faster than that
+_UNKNOWN = "unknown key"
 _SHOWN = 5  # faults in the message of the error; all of them are in ``faults``
 _DEEPEST = 8  # tables and lists inside one another
 _WORDS = {"str": "text", "int": "a whole number", "array": "a list", "object": "a table", "bool": "true or false"}
@@ -113,7 +114,7 @@ def read_declaration(path: str | Path) -> Declaration:
     except OSError as e:
         raise InvalidInput(f"{name} cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
-        raise InvalidInput(f"{name} is no UTF-8 (byte {e.start})", hint="save it in UTF-8") from e
+        raise InvalidInput(f"{name} is no UTF-8 (byte {e.start})", hint="save it as text in UTF-8") from e
     except (ValueError, RecursionError) as e:
         raise InvalidInput(f"{name} cannot be read: {e}") from e
     return declare(content, name)
@@ -169,7 +170,7 @@ class _Reading:
         try:
             return Dataset(checked_dataset(name), **{**said, "drill": _drill(said)})
         except InvalidInput as e:
-            self._fault(place, e.message)
+            self._fault(place, str(e))
             return Dataset(name)
 
     def _said(self, place: str, table: Mapping[str, Any], kind: type[_Shared]) -> dict[str, Any]:
@@ -183,7 +184,7 @@ class _Reading:
                 try:
                     said["sources" if field == "source" else field] = _PARSERS[field](value)
                 except InvalidInput as e:
-                    self._fault(f"{place}.{field}", e.message)
+                    self._fault(f"{place}.{field}", str(e))
         return said
 
     def _convert(self, place: str, value: Any, kind: type[T]) -> T | None:
@@ -191,6 +192,8 @@ class _Reading:
             return msgspec.convert(value, kind)
         except msgspec.ValidationError as e:
             at, message = _explained(str(e))
+            if message.startswith(_UNKNOWN) and not at and issubclass(kind, msgspec.Struct):
+                message += f"; keys are {', '.join(kind.__struct_encode_fields__)}"
             self._fault(f"{place}{at}".lstrip(".") or "the file", message)
         return None
 
@@ -199,9 +202,11 @@ def _explained(text: str) -> tuple[str, str]:
     """The place below the table, and what is wrong, from msgspec's words."""
     message, _, at = text.partition(" - at ")
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", message):
-        message = f"unknown key {unknown[1]!r}"
+        message = f"{_UNKNOWN} {unknown[1]!r}"
     elif missing := re.fullmatch(r"Object missing required field `(.*)`", message):
         message = f"the key {missing[1]!r} is missing"
+        if missing[1] == "schema":
+            message += f": write schema = {SCHEMA}"
     elif kinds := re.fullmatch(r"Expected `(.*)`, got `(.*)`", message):
         wanted, got = (" or ".join(_WORDS.get(k, k) for k in part.split(" | ")) for part in kinds.groups())
         message = f"must be {wanted}, not {got}"
@@ -239,7 +244,7 @@ def _sources(value: str | list[str]) -> tuple[str, ...]:
 def _objective(text: str) -> timedelta:
     span = parse_span(text)
     if span < SHORTEST:
-        raise InvalidInput(f"{text!r} is an objective that nothing can meet")
+        raise InvalidInput(f"{text!r} is an objective that nothing can meet; a minute is the least")
     return span
 
 

@@ -59,7 +59,7 @@ def read_inventory(
             try:
                 new[name] = _row(dict(old.get(name, {})), said)
             except InvalidInput as e:
-                faults.append(Issue(f"row {number}", f"{name}: {e.message}"))
+                faults.append(Issue(f"row {number}", f"{name}: {e}"))
     if not numbers and not faults:
         raise InvalidInput(f"{where} declares nothing: it has no rows")
     declaration = _declared({**known, "datasets": new}, where, lambda name: f"row {numbers[name]}, {name}", faults)

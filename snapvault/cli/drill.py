@@ -52,7 +52,7 @@ def drill(
     fails if that is not noticed.
 
     Exit code 21: too old, or it took too long; 22: it did not come back to life; 20: stored data is damaged; 3:
-    something that should tell was not run.
+    something that should tell was not run; 1: it could not be held, as where the disk or --quota does not suffice.
 
     \b
     snapvault drill orders
@@ -64,7 +64,7 @@ def drill(
     place = Path(scratch or os.environ.get("SNAPVAULT_SCRATCH_DIR") or SCRATCH)
     access = settings.access()
     with (
-        snapvault.open(settings.url(), **access) as home,
+        settings.open_with(access) as home,
         long_operation(settings.out, limits=settings.limits()) as control,
     ):
         home.require_signing()

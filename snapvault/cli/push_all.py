@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-import snapvault
 from snapvault.cli.common import gravest, status_code, status_of
 from snapvault.cli.declared import declared
 from snapvault.cli.replication import push_to
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 def push_all(settings: Settings, no_attest: bool) -> int:
     """Push to every site that is owed a copy of something; the gravest exit code of all of them."""
     access = settings.access()  # the register needs a key
-    with snapvault.open(settings.url(), **access) as repository:
+    with settings.open_with(access) as repository:
         register = declared(settings, repository)
         if not no_attest:
             repository.require_signing()

@@ -37,7 +37,16 @@ def import_(settings: Settings, file: str, columns: tuple[str, ...], encoding: s
     """Declare what FILE says, from now on: TOML, JSON or CSV, by the end of its name.
 
     It stands in place of what was declared before.  A dataset that is no longer in it is refused until it was retired
-    with a reason.  If anything in FILE cannot be read, all faults are named and nothing is imported.
+    with a reason.  If anything in FILE cannot be read, all faults are named and nothing is imported.  A small FILE, of
+    which only the first line has to be there:
+
+    \b
+    schema = 1
+    [datasets.orders]
+    source = "/srv/orders"
+    rpo = "24h"
+    sites = ["second"]
+    probe = {kind = "sqlite"}
 
     \b
     snapvault register import snapvault.toml

@@ -2,7 +2,8 @@
 
 import os
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import snapvault
 from snapvault.cli.output import Output
 from snapvault.cli.secrets import Password, ask, password_source
-from snapvault.foundation.errors import InvalidInput
+from snapvault.foundation.errors import InvalidInput, RepositoryNotFound
 
 PASSWORD, NEW_PASSWORD = "SNAPVAULT_PASSWORD", "SNAPVAULT_NEW_PASSWORD"
 
@@ -61,7 +62,8 @@ class Settings:
         """That of the repository, which needs no key; RepositoryNotFound."""
         from snapvault.operations.sites import repository_id
 
-        return repository_id(self.url(), self.options_for(self.url()))
+        with self._naming_copies():
+            return repository_id(self.url(), self.options_for(self.url()))
 
     def has_key(self) -> bool:
         """Whether a key file or a password is given, so that nobody would be asked."""
@@ -102,20 +104,37 @@ class Settings:
         """
         access = self.access()
         if anywhere:
-            access["sites"] = self._known_sites()
+            access["sites"] = [snapvault.Site(url, self.options_for(url)) for url in self._copies().values()]
         if access["password"] is not None:
             threading.Thread(target=_import, args=(used,), name="snapvault-import", daemon=True).start()
-        return snapvault.open(self.url(), **access)
+        return self.open_with(access)
+
+    def open_with(self, access: dict[str, Any]) -> "snapvault.Repository":
+        """The same, with what ``access`` gave."""
+        with self._naming_copies():
+            return snapvault.open(self.url(), **access)
 
     def limits(self) -> "snapvault.Limits":
         """What an operation may use of the line to a store."""
         return snapvault.Limits(upload=self.upload, download=self.download, connections=self.connections)
 
-    def _known_sites(self) -> "list[snapvault.Site]":
+    @contextmanager
+    def _naming_copies(self) -> Iterator[None]:
+        """Where a repository was, nobody shall make a new one while copies of the old one are known: say where."""
+        try:
+            yield
+        except RepositoryNotFound as e:
+            if copies := self._copies():
+                known = ", ".join(f"{name} at {url}" for name, url in copies.items())
+                e.hint = f"check the URL; copies that are known: {known}; 'snapvault -r URL' reads there"
+            raise
+
+    def _copies(self) -> dict[str, str]:
+        """URLs by name of the sites that this machine knows of the repository that is, or was, at this place."""
         from snapvault.operations.sites import Sites
 
         sites = Sites.of_home(self.state(), self.home())
-        return [snapvault.Site(url, self.options_for(url)) for url in sites.all().values()] if sites else []
+        return sites.all() if sites else {}
 
     def _folder(self, kind: str, given: str | None) -> Path:
         """A private folder; one that cannot be made is no error: what it holds can be done without."""

@@ -35,6 +35,8 @@ def join(source: Backend, target: Backend, config: ConfigRecord, digest: bytes) 
     known = _is_known(target, digest)
     now = standing(target, digest, config.owner_sign)
     if now.promoted:
+        if source.url == target.url:
+            raise _same(source, target)
         raise Conflict(
             f"{target.url} was made a source of its own", hint="replicate from there instead, or to another place"
         )
@@ -77,7 +79,11 @@ def _refuse_same(source: Backend, target: Backend) -> None:
         return
     finally:
         discard(target, name)
-    raise InvalidInput(f"{source.url} is to be copied onto itself: {target.url} is the same place")
+    raise _same(source, target)
+
+
+def _same(source: Backend, target: Backend) -> InvalidInput:
+    return InvalidInput(f"{source.url} is to be copied onto itself: {target.url} is the same place")
 
 
 def _mark(source: Backend, target: Backend, digest: bytes, owner_sign: bytes) -> None:

@@ -246,6 +246,17 @@ def test_what_is_no_export(tmp_path: Path) -> None:
     for given in ({"format": "something else"}, {"format": "snapvault evidence 1"}, {}):
         code, said = verify(given, tmp_path)
         assert code == 1 and "no export" in said
+    assert verify("[]", tmp_path) == (1, "this is no export: it is no table\n")
+
+
+def test_an_export_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "evidence.json").mkdir()
+    program = [sys.executable, ROOT / "docs/verify_evidence.py"]
+    for name in ("evidence.json", "nothing.json"):
+        done = subprocess.run([*program, name], capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (1, "") and name in done.stdout
+    done = subprocess.run([*program, "nothing.json", "--key", "xyz"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "argument --key" in done.stderr and "Traceback" not in done.stderr
 
 
 class Page(HTMLParser):

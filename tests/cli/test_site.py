@@ -36,6 +36,23 @@ def test_what_is_no_site(cli: Machine, repo: Path) -> None:
     assert cli("site", "remove", "second").code == 2
 
 
+def test_where_the_repository_was_copies_are_named(cli: Machine, copied: Path, repo: Path, tmp_path: Path) -> None:
+    """Nobody who has lost it is told to make a new one."""
+    repo.rename(tmp_path / "away")
+    for words in ("snapshots", "status", "drill d --site second", "site push second", "site push --all", "site list"):
+        done = cli(*words.split())
+        assert done.code == 10 and f"copies that are known: second at {copied};" in done.err, done
+        assert "init" not in done.err
+    done = cli("-r", tmp_path / "elsewhere", "snapshots")
+    assert done.code == 10 and "init" in done.err and "second" not in done.err
+
+
+def test_a_push_to_the_place_itself_once_it_was_promoted(cli: Machine, copied: Path) -> None:
+    assert cli("-r", copied, "site", "promote").code == 0
+    done = cli("-r", copied, "site", "push", "second")
+    assert done.code == 2 and "is the same place" in done.err, done
+
+
 def test_one_place_has_one_name(cli: Machine, copied: Path, repo: Path, tmp_path: Path) -> None:
     """Or one copy would be counted as two, and one site's word as another's."""
     (tmp_path / "link").symlink_to(copied)
