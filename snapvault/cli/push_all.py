@@ -21,7 +21,7 @@ def push_all(settings: Settings, no_attest: bool) -> int:
         register = declared(settings, repository)
         if not no_attest:
             repository.require_signing()
-    sites, owed = Sites(settings.state(), repository.id), _owed(register)
+    sites, owed = Sites(settings.state(), repository.id, settings.home()), _owed(register)
     done = [_push(settings, sites, name, owing, None if no_attest else access) for name, owing in owed.items()]
     if idle := [name for name in sites.all() if name not in owed]:
         settings.out.note(f"no dataset is owed at {', '.join(idle)}")

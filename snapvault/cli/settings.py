@@ -46,13 +46,13 @@ class Settings:
         return whole_url(self.url())
 
     def options_for(self, url: str) -> dict[str, Any] | None:
-        """fsspec's options for this URL."""
+        """fsspec's options for this URL; also what is said of a folder, which takes none, for that to be told."""
         path = self.storage_options or os.environ.get("SNAPVAULT_STORAGE_OPTIONS")
-        if not path or "://" not in url:
+        if not path:
             return None
         from snapvault.cli.storage import load_options, options_for
 
-        return options_for(load_options(path), url)
+        return options_for(load_options(path), url if "://" in url else f"file://{Path(url).absolute()}")
 
     def state(self) -> Path:
         """The folder for what this machine alone knows."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Sites:
     """Names and URLs, kept for one repository in one state directory."""
 
-    def __init__(self, state: Path, repository: str, home: str = "") -> None:
+    def __init__(self, state: Path, repository: str, home: str) -> None:
         """``repository``: its id; ``home``: where it is, to be remembered with its sites."""
         self._file = StateFile(state / repository, "sites", repository)
         self._home = home

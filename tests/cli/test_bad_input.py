@@ -261,6 +261,18 @@ def test_credentials_that_fail(cli: Machine, seaweedfs: servers.Fresh, source: P
     assert cli("snapshots", "--storage-options", options_file, "--json").summary["snapshots"] == 1
 
 
+def test_a_folder_that_storage_options_are_said_of(cli: Machine, repo: Path, tmp_path: Path) -> None:
+    """Or somebody takes for locked what is not."""
+    file = tmp_path / "options.toml"
+    file.write_text(f'schema = 1\n["file://{tmp_path}"]\nobject_lock = {{mode = "governance", days = 30}}\n')
+    for url in (repo, f"file://{repo}"):
+        done = cli("-r", url, "--storage-options", file, "snapshots")
+        assert done.code == 2 and "takes no storage options" in done.err, done
+    file.unlink()
+    done = cli("--storage-options", file, "snapshots")
+    assert done.code == 2 and "cannot be read" in done.err, done
+
+
 def test_the_longest_name_of_storage_options_wins() -> None:
     tables = {"s3://": {"a": 1}, "s3://bucket": {"a": 2}, "s3://bucket/x/": {"a": 3}}
     found = {url: options_for(tables, url) for url in ("s3://bucket/x/y", "s3://bucket", "s3://bucket2", "gs://bucket")}

@@ -47,6 +47,19 @@ def test_where_the_repository_was_copies_are_named(cli: Machine, copied: Path, r
     assert done.code == 10 and "init" in done.err and "second" not in done.err
 
 
+def test_after_a_push_to_all_sites_a_restore_still_finds_them(
+    cli: Machine, copied: Path, repo: Path, source: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "register.toml").write_text('schema = 1\n[datasets.d]\nsites = ["second"]\n')
+    assert cli("register", "import", tmp_path / "register.toml").code == 0
+    shutil.rmtree(copied)  # so that it is made, and remembered, by this push
+    assert cli("site", "remove", "second").code == 0 and cli("site", "add", "second", copied).code == 0
+    assert cli("site", "push", "--all").code == 0
+    repo.rename(tmp_path / "away")
+    done = cli("restore", "d@latest", "--target", tmp_path / "back")
+    assert done.code == 0 and f"read at {copied}" in done.err + done.out, done
+
+
 def test_a_push_to_the_place_itself_once_it_was_promoted(cli: Machine, copied: Path) -> None:
     assert cli("-r", copied, "site", "promote").code == 0
     done = cli("-r", copied, "site", "push", "second")

@@ -141,7 +141,7 @@ def test_old_ones_go_but_for_the_last_that_was_read(
 
 
 def test_what_is_owed(repo: Repository, source: Path, tmp_path: Path) -> None:
-    sites = Sites(tmp_path / "state", repo.id)
+    sites = Sites(tmp_path / "state", repo.id, repo.url)
     sites.put("here", "/somewhere")
     first = save(repo, source)
     (state,) = site_states(again(repo), sites.all())
@@ -161,11 +161,11 @@ def test_what_is_owed(repo: Repository, source: Path, tmp_path: Path) -> None:
 
 
 def test_sites_are_remembered(tmp_path: Path) -> None:
-    sites = Sites(tmp_path, "1234")
+    sites = Sites(tmp_path, "1234", "/srv/repo")
     sites.put("b", "s3://bucket/repo")
     sites.put("a", "/mnt/a")
-    assert list(Sites(tmp_path, "1234").all().items()) == [("a", "/mnt/a"), ("b", "s3://bucket/repo")]
-    assert Sites(tmp_path, "5678").all() == {}
+    assert list(Sites(tmp_path, "1234", "/srv/repo").all().items()) == [("a", "/mnt/a"), ("b", "s3://bucket/repo")]
+    assert Sites(tmp_path, "5678", "/srv/repo").all() == {}
     sites.put("a", None)
     assert sites.url("b") == "s3://bucket/repo"
     with pytest.raises(snapvault.InvalidInput, match="known are: b"):
