@@ -120,10 +120,11 @@ def test_at_a_site(cli: Machine, orders: Path, repo: Path, tmp_path: Path) -> No
 
 def test_a_site_that_is_the_repository_itself(cli: Machine, orders: Path, repo: Path, tmp_path: Path) -> None:
     """Else a drill here would stand as one of a copy that nobody has."""
-    (tmp_path / "link").symlink_to(repo)
-    for place in (repo, tmp_path / "link"):
-        cli("site", "add", "second", place)
-        done = cli("drill", "orders", "--site", "second")
+    link = tmp_path / "link"
+    assert cli("site", "add", "second", link).code == 0  # which would refuse it if it were the repository already
+    link.symlink_to(repo)
+    for place in (repo, link):
+        done = cli("-r", place, "drill", "orders", "--site", "second")
         assert done.code == 2 and "is the repository itself" in done.err
     assert cli("evidence", "list").out == "0 results\n"
 
