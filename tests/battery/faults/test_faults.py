@@ -33,8 +33,11 @@ def new_life(seaweedfs: servers.Fresh, tmp_path: Path) -> Iterator[NewLife]:
         yield make
 
 
-def live_through(cases: Sequence[Case], life: Life, new_life: NewLife) -> None:
-    """Each case in turn; AssertionError that names the last ones if the oracle does not hold after them."""
+def live_through(cases: Sequence[Case], life: Life, new_life: NewLife) -> Counter[str]:
+    """Each case in turn, and how often each kind happened.
+
+    AssertionError that names the last ones if the oracle does not hold after them.
+    """
     fired = Counter[str]()
     for number, case in enumerate(cases, 1):
         try:
@@ -47,8 +50,7 @@ def live_through(cases: Sequence[Case], life: Life, new_life: NewLife) -> None:
             raise AssertionError(f"seed {SEED}: after {said}") from e
         if number % CASES_PER_LIFE == 0 and number < len(cases):
             life = new_life()
-    assert set(fired) == {case.kind for case in cases} and all(fired.values()), f"never happened: {fired}"
-    assert fired.total() > 0.9 * len(cases), f"{fired.total()} of {len(cases)} cases happened"
+    return fired
 
 
 @pytest.mark.server
@@ -57,9 +59,15 @@ def test_each_kind(new_life: NewLife) -> None:
     """At methods and objects, how often, and in operations that are chosen anew each time."""
     print(f"seed {SEED}")
     life = new_life()
-    cases = sample(every_case(life, random.Random(SEED)))
+    found = every_case(life, random.Random(SEED))
+    cases = sample(found)
     assert len(cases) > 25
-    live_through(cases, life, new_life)
+    fired = live_through(cases, life, new_life)
+    # What could be spoilt in a look at each operation may be in a cache by now; then another case of that kind.
+    for case in found:
+        if not fired[case.kind]:
+            fired += live_through([case], new_life(), new_life)
+    assert all(fired[case.kind] for case in found), f"never happened: {fired}"
 
 
 @pytest.mark.long
@@ -70,7 +78,9 @@ def test_each_kind_at_each_call(new_life: NewLife) -> None:
     life = new_life()
     cases = every_case(life, random.Random(SEED))
     assert len(cases) > 1500
-    live_through(cases, life, new_life)
+    fired = live_through(cases, life, new_life)
+    assert all(fired[case.kind] for case in cases), f"never happened: {fired}"
+    assert fired.total() > 0.9 * len(cases), f"{fired.total()} of {len(cases)} cases happened"
 
 
 def random_rules(choose: random.Random) -> list[faultproxy.Rule]:
