@@ -6,10 +6,10 @@
 
 Run it as peers.py, whose corpora it uses, in an environment with snapvault's extras `s3` and `test` (for rclone and
 SeaweedFS). The repository goes to another folder, and to SeaweedFS through a relay that adds the latency, by `site
-pull` and `site push --no-attest`, and by `rclone copy` with its defaults, in turns. snapvault verifies every object by
-its hash and, in folders, syncs it to disk; rclone does neither (to S3 it sends an MD5 that the server verifies).
-Restores are compared with the source. Nothing to do: a place with so many objects (packs of one block beside the real
-ones), of which a second one has them all.
+pull` and `site push --no-attest` (to S3 through s3fs, and through obstore), and by `rclone copy` with its defaults, in
+turns. snapvault verifies every object by its hash and, in folders, syncs it to disk; rclone does neither (to S3 it
+sends an MD5 that the server verifies). Restores are compared with the source. Nothing to do: a place with so many
+objects (packs of one block beside the real ones), of which a second one has them all.
 """
 
 import argparse
@@ -130,16 +130,20 @@ class Bench:
     def store(self, port: int, latency: int, rounds: int) -> None:
         """To an S3 server."""
         for number in range(rounds):
-            buckets = {name: f"{name}-{latency}-{number}" for name in ("snapvault", "rclone")}
-            target = f"s3://{buckets['snapvault']}/repository"
-            self._must([*self._tool.program, "-q", "site", "add", f"s{latency}-{number}", target], port)
-            self._must([self._rclone, "mkdir", f"relay:{buckets['rclone']}"], port)
-            commands = {
-                "snapvault": [*self._tool.program, "-q", "site", "push", "--no-attest", f"s{latency}-{number}"],
-                "rclone": [self._rclone, "copy", self._source, f"relay:{buckets['rclone']}/repository"],
-            }
+            commands = {name: self._push(f"{name}-{latency}-{number}", port) for name in ("snapvault", "obstore")}
+            bucket = f"relay:rclone-{latency}-{number}"
+            self._must([self._rclone, "mkdir", bucket], port)
+            commands["rclone"] = [self._rclone, "copy", self._source, f"{bucket}/repository"]
             for name in in_turns(commands, number):
                 self._measure(f"S3, {latency} ms", name, commands[name], port=port)
+
+    def _push(self, bucket: str, port: int) -> list[str]:
+        """The command, once the site is known."""
+        options = self._folder / "options.toml"
+        options.write_text('schema = 1\n["s3://obstore"]\ndriver = "obstore"\n')
+        program = [*self._tool.program, "-q", "--storage-options", str(options)]
+        self._must([*program, "site", "add", bucket, f"s3://{bucket}/repository"], port)
+        return [*program, "site", "push", "--no-attest", bucket]
 
     def nothing_to_do(self, objects: int, rounds: int) -> None:
         """A second replication where both ends have the same many objects."""
