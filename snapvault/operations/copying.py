@@ -11,7 +11,7 @@ from snapvault.format import names
 from snapvault.format.wire import FormatError, check_frame
 from snapvault.foundation.errors import Damaged, StoreDenied, StoreUnavailable
 from snapvault.operations.genuine import Genuine
-from snapvault.repository.store import fetch, reread
+from snapvault.repository.store import fetch_once, reread
 
 
 class Outcome(enum.Enum):
@@ -67,7 +67,7 @@ class ObjectCopier:
         """The bytes, verified."""
 
         def read() -> bytes:
-            data = fetch(backend, name, size)
+            data = fetch_once(backend, name, size)
             verify(name, data, self._rescue)
             if self._genuine is not None:
                 self._genuine.check(name, data)

@@ -47,22 +47,29 @@ def is_possible(info: ObjectInfo) -> bool:
     return 0 <= info.size <= limit_of(info.name)
 
 
-def fetch(backend: Backend, name: str, size: int | None = None) -> bytes:
-    """A whole object, but no more of it than its kind may have; FormatError, NotFound.
+def fetch_once(backend: Backend, name: str, size: int | None = None) -> bytes:
+    """A whole object as it comes, but no more of it than its kind may have; FormatError, NotFound.
 
-    ``size``: what a listing said of it, which saves a request.  What comes damaged is asked for again, since one bad
-    reply must not stick; what still is comes as it is.  Packs and rescue files have no frame that tells.
+    ``size``: what a listing said of it, which saves a request.  For whoever verifies it in a ``reread``.
     """
     if size is None:
         size = backend.head(name).size
     if not is_possible(ObjectInfo(name, size)):
         raise FormatError(f"{name} has {size} bytes, which the format does not allow", affected=[name])
+    return backend.get(name, 0, size)
+
+
+def fetch(backend: Backend, name: str, size: int | None = None) -> bytes:
+    """The same; what comes damaged is asked for again, since one bad reply must not stick, and what still is comes as
+    it is.  Packs and rescue files have no frame that tells.
+    """
+    size = backend.head(name).size if size is None else size
     for _ in range(0 if name.startswith((names.PACKS, *names.RESCUE)) else TRIES - 1):
         with contextlib.suppress(Damaged):
-            data = backend.get(name, 0, size)
+            data = fetch_once(backend, name, size)
             if _is_whole(data):
                 return data
-    return backend.get(name, 0, size)
+    return fetch_once(backend, name, size)
 
 
 def check_whole(name: str, data: bytes) -> None:
@@ -93,7 +100,7 @@ def fetch_rescue(backend: Backend, name: str, size: int, digest: bytes) -> bytes
     """A rescue file, of which the keyset states the SHA-256; FormatError, NotFound."""
 
     def read() -> bytes:
-        data = fetch(backend, name, size)
+        data = fetch_once(backend, name, size)
         if hashlib.sha256(data).digest() != digest:
             raise FormatError("it is not the file that the owner signed: do not run it", affected=[name])
         return data

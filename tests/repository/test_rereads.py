@@ -7,9 +7,12 @@ import pytest
 
 import snapvault
 from snapvault import Repository
+from snapvault.backend.memory import MemoryBackend
 from snapvault.format import names
 from snapvault.foundation.events import Reporter
+from snapvault.operations.copying import ObjectCopier, Outcome
 from snapvault.operations.scrub import Scrub
+from snapvault.repository.store import TRIES
 from snapvault.testing.faults import Fault, FaultyBackend, Kind
 from tests.assurance.results import held
 from tests.repos import again, make, save
@@ -66,3 +69,15 @@ def test_an_export_of_evidence(repo: Repository) -> None:
     assert json.loads(whole)["records"]
     spoil(repo, *(Fault(at=at, method="get", prefix=names.EVIDENCE, kind=Kind.FLIP) for at in range(1, 20, 2)))
     assert export() == whole
+
+
+@pytest.mark.parametrize("prefix", [names.PACKS, names.SNAPSHOTS, names.RESCUE[0]])
+def test_a_copy_asks_three_times_for_what_stays_damaged(repo: Repository, tmp_path: Path, prefix: str) -> None:
+    """Whoever verifies what came decides how often it is asked for, and nobody below does so once more."""
+    source, target = repo.vault.backend, MemoryBackend("rereads")
+    keyset = repo.vault.ring.current
+    name = next(o.name for o in source.list(prefix))
+    faulty = FaultyBackend(source, [Fault(method="get", prefix=prefix, kind=Kind.FLIP, times=None)])
+    copier = ObjectCopier(faulty, target, dict(keyset.rescue))
+    assert copier.copy(source.head(name)) is Outcome.DAMAGED
+    assert [call for call in faulty.log if call[0] == "get"] == [("get", name)] * TRIES
