@@ -22,6 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from peerbench.measure import bytes_of, machine, run
+from peerbench.options import bench_parser
 
 import snapvault
 from snapvault.assurance.declaration import declare
@@ -59,10 +60,7 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    described, _, rest = str(__doc__).partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=described, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bench_parser(__doc__)
     parser.add_argument("--datasets", type=int, default=800, metavar="N")
     parser.add_argument("--snapshots", type=int, default=1, metavar="N", help="of each dataset (default: 1)")
     parser.add_argument("--drilled-every", type=int, default=7, metavar="DAYS", help="(default: 7)")

@@ -22,6 +22,7 @@ from pathlib import Path
 from peerbench import corpora
 from peerbench.install import tools, versions
 from peerbench.measure import machine, run
+from peerbench.options import bench_parser
 from peerbench.tools import Case, Tool
 
 
@@ -45,10 +46,7 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    described, _, rest = str(__doc__).partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=described, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bench_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
     parser.add_argument("--corpora", type=lambda s: s.split(","), default=["small", "image"], help="small,image,media")
     parser.add_argument("--scale", type=float, default=1.0, metavar="X")

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from peerbench.measure import machine
+from peerbench.options import bench_parser
 from peerbench.store import KEY, REGION, SECRET, relay, seaweedfs
 
 DRIVERS = ("s3fs", "obstore")
@@ -159,10 +160,7 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    described, _, rest = str(__doc__).partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=described, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bench_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--latency", type=lambda s: [int(n) for n in s.split(",")], default=[0, 50], metavar="MS[,MS]")
     parser.add_argument("--packs", type=int, default=24, metavar="N")

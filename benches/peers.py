@@ -27,6 +27,7 @@ from peerbench.chart import chart
 from peerbench.contest import Result, contest, need
 from peerbench.install import tools, versions
 from peerbench.measure import machine, own_peak
+from peerbench.options import bench_parser
 from peerbench.tools import ALL
 
 
@@ -66,10 +67,7 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    described, _, rest = str(__doc__).partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=described, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bench_parser(__doc__)
     parser.add_argument(
         "--rounds",
         type=int,

@@ -27,6 +27,7 @@ from peerbench import corpora
 from peerbench.contest import difference
 from peerbench.install import tools, versions
 from peerbench.measure import bytes_of, machine, run, warm
+from peerbench.options import bench_parser
 from peerbench.tools import PASSWORD, Case, Restic, Snapvault, Tool
 
 WRITERS = 4
@@ -55,10 +56,7 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    described, _, rest = str(__doc__).partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=described, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bench_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
     parser.add_argument("--corpora", type=lambda s: s.split(","), default=["small", "image"], help="small,image,dump")
     parser.add_argument("--scale", type=float, default=1.0, metavar="X")

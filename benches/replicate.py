@@ -29,6 +29,7 @@ from peerbench import corpora
 from peerbench.contest import difference
 from peerbench.install import tools, versions
 from peerbench.measure import Sample, bytes_of, files_of, machine, run
+from peerbench.options import bench_parser
 from peerbench.store import KEY, REGION, SECRET, relay, seaweedfs
 from peerbench.tools import Case, Tool
 
@@ -63,10 +64,7 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    described, _, rest = str(__doc__).partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=described, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bench_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
     parser.add_argument("--latency", type=lambda s: [int(n) for n in s.split(",")], default=[0, 50], metavar="MS[,MS]")
     parser.add_argument("--corpora", type=lambda s: s.split(","), default=["image", "media"], help="small,image,media")

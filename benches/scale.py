@@ -25,6 +25,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from peerbench.measure import bytes_of, machine, run
+from peerbench.options import bench_parser
 
 PASSWORD = "scale"
 IN_FOLDER = 200
@@ -63,10 +64,7 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    described, _, rest = str(__doc__).partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=described, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = bench_parser(__doc__)
     parser.add_argument("--files", type=_numbers, default=[2_000_000], metavar="N[,N...]", help="default 2000000")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp/snapvault-scale"), metavar="DIR")
     parser.add_argument(
