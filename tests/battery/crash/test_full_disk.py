@@ -3,10 +3,8 @@
 import gc
 import os
 import random
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,16 +39,8 @@ def _mount(at: Path, options: str) -> None:
 
 
 @pytest.fixture
-def ram() -> Iterator[Path]:
-    """A folder in memory for each test: on a busy disk the commands spend minutes in fsync."""
-    place = Path(tempfile.mkdtemp(prefix="snapvault-", dir="/dev/shm"))
-    yield place
-    shutil.rmtree(place)
-
-
-@pytest.fixture
-def source(ram: Path) -> Path:
-    root = ram / "source"
+def source(own_ram: Path) -> Path:
+    root = own_ram / "source"
     root.mkdir()
     for i in range(3):
         (root / f"first {i}").write_bytes(random.Random(i).randbytes(500_000))
@@ -74,10 +64,10 @@ def command(*argv: object, place: Path) -> "subprocess.CompletedProcess[str]":
     return done
 
 
-def test_backup_by_the_library(source: Path, ram: Path) -> None:
+def test_backup_by_the_library(source: Path, own_ram: Path) -> None:
     """What came into the index before the disk was full is not uploaded again when there is room."""
     ledger = Ledger(source)
-    with disk(ram / "disk", 6 * MB) as small:
+    with disk(own_ram / "disk", 6 * MB) as small:
         repo = snapvault.init(str(small / "repo"), keys=model.key, chunking=model.CHUNKING).repository
         first = ledger.backup(repo)
         add_much(source)
@@ -86,39 +76,39 @@ def test_backup_by_the_library(source: Path, ram: Path) -> None:
         assert caught.value.exit_code == 1 and str(small) in caught.value.message
         assert [s.id for s in repo.snapshots()] == [first.snapshot]
         grow(small, 30 * MB)
-        ledger.verify(repo, ram)
+        ledger.verify(repo, own_ram)
         before = model.indexed(LocalBackend(small / "repo"))
         assert sum(model.lengths(repo, before)) > first.bytes_new + MB, "nothing was indexed before the disk was full"
         second = ledger.backup(repo)
         uploaded = model.indexed(LocalBackend(small / "repo")) - before
         assert uploaded and not set(uploaded) & set(before)
         assert second.bytes_new < 8 * MB
-        ledger.verify(repo, ram)
+        ledger.verify(repo, own_ram)
 
 
-def test_backup_by_the_command(source: Path, ram: Path) -> None:
+def test_backup_by_the_command(source: Path, own_ram: Path) -> None:
     """The source lies on the full disk, too, and none of its files is called unreadable."""
-    with disk(ram / "disk", 6 * MB) as small:
+    with disk(own_ram / "disk", 6 * MB) as small:
         here = small / "source"
         here.mkdir()
         (here / "file").write_bytes(random.Random(1).randbytes(3 * MB))
-        made = command("init", "-r", small / "repo", "--recovery-key-file", ram / "recovery", place=ram)
+        made = command("init", "-r", small / "repo", "--recovery-key-file", own_ram / "recovery", place=own_ram)
         assert made.returncode == 0, made.stderr
-        done = command("backup", "-r", small / "repo", "--dataset", "a", source, place=ram)
+        done = command("backup", "-r", small / "repo", "--dataset", "a", source, place=own_ram)
         assert done.returncode == 0, done.stderr
-        done = command("backup", "-r", small / "repo", "--dataset", "b", here, place=ram)
+        done = command("backup", "-r", small / "repo", "--dataset", "b", here, place=own_ram)
         assert done.returncode == 1 and "No space left" in done.stderr and "read" not in done.stderr, done.stderr
-        assert command("snapshots", "-r", small / "repo", "--json", place=ram).stdout.count('"dataset": "b"') == 0
-        assert command("check", "-r", small / "repo", place=ram).returncode == 0
+        assert command("snapshots", "-r", small / "repo", "--json", place=own_ram).stdout.count('"dataset": "b"') == 0
+        assert command("check", "-r", small / "repo", place=own_ram).returncode == 0
         grow(small, 16 * MB)
-        assert command("backup", "-r", small / "repo", "--dataset", "b", here, place=ram).returncode == 0
-        target = ram / "restored"
-        done = command("restore", "-r", small / "repo", f"b@latest:{here}", "--target", target, place=ram)
+        assert command("backup", "-r", small / "repo", "--dataset", "b", here, place=own_ram).returncode == 0
+        target = own_ram / "restored"
+        done = command("restore", "-r", small / "repo", f"b@latest:{here}", "--target", target, place=own_ram)
         assert done.returncode == 0 and remember(target) == remember(here)
 
 
-def test_init(ram: Path) -> None:
-    with disk(ram / "disk", 64 << 10) as small:
+def test_init(own_ram: Path) -> None:
+    with disk(own_ram / "disk", 64 << 10) as small:
         (small / "ballast").write_bytes(bytes(48 << 10))
         with pytest.raises(snapvault.StoreFull):
             snapvault.init(str(small / "repo"), keys=model.key)
@@ -127,20 +117,20 @@ def test_init(ram: Path) -> None:
         snapvault.init(str(small / "repo"), keys=model.key).repository.close()
 
 
-def test_cache_and_state(source: Path, ram: Path) -> None:
+def test_cache_and_state(source: Path, own_ram: Path) -> None:
     """They are conveniences: where they cannot be written, the backup is as good."""
     ledger = Ledger(source)
-    with disk(ram / "disk", 64 << 10) as small:
+    with disk(own_ram / "disk", 64 << 10) as small:
         (small / "ballast").write_bytes(bytes(64 << 10))
-        made = snapvault.init(str(ram / "repo"), keys=model.key, cache=small / "cache", state=small / "state")
+        made = snapvault.init(str(own_ram / "repo"), keys=model.key, cache=small / "cache", state=small / "state")
         with made.repository as repo:
             for _ in range(2):
                 ledger.backup(repo)
-            ledger.verify(repo, ram)
+            ledger.verify(repo, own_ram)
 
 
 @pytest.mark.parametrize("kind", ["one large file", "small files", "folders"])
-def test_restore_into_a_full_target(ram: Path, source: Path, kind: str) -> None:
+def test_restore_into_a_full_target(own_ram: Path, source: Path, kind: str) -> None:
     if kind == "one large file":
         (source / "large").write_bytes(random.Random(5).randbytes(4 * MB))
     elif kind == "small files":
@@ -150,10 +140,10 @@ def test_restore_into_a_full_target(ram: Path, source: Path, kind: str) -> None:
         for i in range(2_000):
             (source / f"folder {i}").mkdir()
     ledger = Ledger(source)
-    with snapvault.init(str(ram / "repo"), keys=model.key).repository as repo:
+    with snapvault.init(str(own_ram / "repo"), keys=model.key).repository as repo:
         ledger.backup(repo)
         options = 3 * MB if kind != "folders" else 2 * MB
-        with disk(ram / "disk", options) as small:
+        with disk(own_ram / "disk", options) as small:
             if kind == "folders":
                 _mount(small, "remount,nr_inodes=500,size=20m")
             with pytest.raises(snapvault.SourceError) as caught:
@@ -166,4 +156,4 @@ def test_restore_into_a_full_target(ram: Path, source: Path, kind: str) -> None:
             _mount(small, "remount,nr_inodes=5000,size=20m")
             assert snapvault.restore(repo, "model@latest", small / "target", path=str(source)).status == "ok"
             assert remember(small / "target") == remember(source)
-            ledger.verify(repo, ram)
+            ledger.verify(repo, own_ram)
