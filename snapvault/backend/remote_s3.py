@@ -4,6 +4,7 @@ One request a call, so that a lost reply is seen by whoever retries (botocore's 
 own success into a refusal), and no multipart uploads, so that nothing is left half-written.
 """
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from snapvault.foundation.errors import InvalidInput, StoreUnavailable
 from snapvault.platform.remote import CONNECT_TIMEOUT, READ_TIMEOUT
 
 MAX_PUT = 5 * 2**30  # bytes, of one PUT request
+ASKED_FROM = 1 << 20  # bytes; a smaller body is sent at once, a larger one when the server said "100 Continue"
 PAGE = 1000  # names of a listing in one reply; the most that S3 gives
 
 
@@ -32,6 +34,14 @@ class _OneRequest(AIOHTTPSession):  # type: ignore[misc]
         session = await super()._get_session(proxy_url)
         session._retry_connection = False  # aiohttp has no public switch; a test counts the requests
         return session
+
+
+def _without_asking(params: dict[str, Any], **_: Any) -> None:
+    """botocore asks the server before each body, which is a round trip more."""
+    if "Expect" in params["headers"]:
+        if params["body"].seek(0, io.SEEK_END) < ASKED_FROM:
+            del params["headers"]["Expect"]
+        params["body"].seek(0)
 
 
 _CONFIG = {
@@ -64,6 +74,7 @@ class S3Driver:
         self.hides_deleted = False  # seen: the bucket has versions
         self.locks = S3ObjectLock(rule, self) if rule else None
         self._fs.connect()  # no request yet, but options that do not exist show here
+        self._fs.s3.meta.events.register_last("before-call.s3", _without_asking)
         if create:
             self._make_bucket()
 

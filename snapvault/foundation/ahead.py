@@ -3,11 +3,13 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 def ahead(call: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
@@ -26,3 +28,19 @@ def ahead(call: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[
         finally:
             for future in coming:
                 future.cancel()
+
+
+def both(first: Callable[[], R], second: Callable[[], S]) -> tuple[R, S]:
+    """The results of two calls that wait, made side by side; if both fail, what the first one raises."""
+    with ThreadPoolExecutor(1, thread_name_prefix="snapvault-fetch") as pool:
+        other = pool.submit(second)
+        return first(), other.result()
+
+
+@contextmanager
+def beside(call: Callable[[], object]) -> Iterator[None]:
+    """``call`` in a thread, while the body of the ``with`` goes on; raises what it raised, unless the body did."""
+    with ThreadPoolExecutor(1, thread_name_prefix="snapvault-beside") as pool:
+        other = pool.submit(call)
+        yield
+        other.result()

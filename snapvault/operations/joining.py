@@ -3,19 +3,18 @@
 Everything here is verified with public keys alone.
 """
 
-import os
 import re
 import secrets
 from collections.abc import Callable
 
 from snapvault.backend.probe import PREFIX as PROBES
-from snapvault.backend.probe import probe
 from snapvault.backend.protocol import Backend, Exists, NotFound
 from snapvault.backend.wrapper import discard
 from snapvault.format import names
 from snapvault.format.config import ConfigRecord
 from snapvault.format.keyset import KeysetRecord
-from snapvault.format.local import CapabilitiesRecord, ReplicaRecord
+from snapvault.format.local import ReplicaRecord
+from snapvault.foundation.ahead import ahead, both
 from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Conflict, Damaged, InvalidInput, RepositoryNotFound
 from snapvault.foundation.ids import SessionId
@@ -26,13 +25,14 @@ from snapvault.repository.keyring import public_ring
 from snapvault.repository.keysets import newest_keyset, read_config
 from snapvault.repository.replica import standing
 from snapvault.repository.session import open_sessions
+from snapvault.repository.store import FETCHERS
 
 _SLOT = re.compile(rf"{names.SLOTS}([0-9a-f]{{32}})/[0-9a-f]{{16}}")
 
 
 def join(source: Backend, target: Backend, config: ConfigRecord, digest: bytes) -> None:
     """See to it that the target is marked as a copy of this repository; the errors of ``replicate``."""
-    known = _is_known(target, digest)
+    known = _is_known(target, digest)  # first: a copy that is being made is marked before it has a config
     now = standing(target, digest, config.owner_sign)
     if now.promoted:
         if source.url == target.url:
@@ -42,7 +42,6 @@ def join(source: Backend, target: Backend, config: ConfigRecord, digest: bytes) 
         )
     if now.replica:
         return
-    _refuse_same(source, target)
     if known and standing(source, digest, config.owner_sign).replica:
         raise Conflict(
             f"{source.url} is a copy, and {target.url} is a source",
@@ -87,18 +86,12 @@ def _same(source: Backend, target: Backend) -> InvalidInput:
 
 
 def _mark(source: Backend, target: Backend, digest: bytes, owner_sign: bytes) -> None:
-    collected = [
-        SessionId(o.name.removeprefix(names.SNAPSHOTS))
-        for o in target.list(names.SNAPSHOTS + names.GC_PREFIX)
-        if names.is_session_id(o.name.removeprefix(names.SNAPSHOTS))
-    ]
-    _refuse_busy(source, target)
-    if not any(True for _ in target.list(names.CAPABILITIES)):
-        found = probe(target)
-        capabilities = CapabilitiesRecord(found.put_if_absent, found.range_read, found.list_after_put)
-        target.put_if_absent(names.CAPABILITIES + os.urandom(8).hex(), [capabilities.encode()])
+    _, (collected, _) = both(
+        lambda: _refuse_same(source, target),
+        lambda: both(lambda: _collected(target), lambda: _refuse_busy(source, target)),
+    )
     try:
-        target.put_if_absent(names.REPLICA_MARK, [ReplicaRecord(digest, now_ns(), tuple(collected)).encode()])
+        target.put_if_absent(names.REPLICA_MARK, [ReplicaRecord(digest, now_ns(), collected).encode()])
     except Exists:
         if standing(target, digest, owner_sign).replica:
             return  # by another replication, which looks as we do
@@ -110,12 +103,18 @@ def _mark(source: Backend, target: Backend, digest: bytes, owner_sign: bytes) ->
         raise
 
 
+def _collected(target: Backend) -> tuple[SessionId, ...]:
+    """GCs that have ended there."""
+    slots = (o.name.removeprefix(names.SNAPSHOTS) for o in target.list(names.SNAPSHOTS + names.GC_PREFIX))
+    return tuple(SessionId(sid) for sid in slots if names.is_session_id(sid))
+
+
 def _refuse_busy(source: Backend, target: Backend) -> None:
     """Conflict if somebody uses the target as a source right now: sessions that the source does not know."""
-    begun = open_sessions(target)
+    begun, collecting = both(lambda: open_sessions(target), lambda: [o.name for o in target.list(names.GC)])
     if begun:
         begun -= {SessionId(o.name.removeprefix(names.SESSIONS)) for o in source.list(names.SESSIONS)}
-    busy = sorted(begun) + [o.name for o in target.list(names.GC)]
+    busy = sorted(begun) + collecting
     if busy:
         raise Conflict(
             f"backups or prunes at {target.url} have not ended: {', '.join(busy[:5])}",
@@ -137,12 +136,13 @@ def bring_keys(
     _refuse_older(source, target, config, digest, keyset)
     genuine = Genuine(public_ring(config, digest, keyset), source)  # the source may show something else each time
     copier = ObjectCopier(source, target, dict(keyset.rescue), genuine)
-    _bring(copier, source, names.CONFIG)
     holders = {h.id.hex() for h in keyset.holders}
     slots = [o for o in source.list(names.SLOTS) if (m := _SLOT.fullmatch(o.name)) and m[1] in holders]
     rescue = [o for name, _ in keyset.rescue for o in source.list(name) if o.name == name]
-    for info in (*slots, *rescue):
-        if copier.copy(info) in (Outcome.DAMAGED, Outcome.CONFLICT, Outcome.REFUSED):
+    _bring(copier, source, names.CONFIG)
+    others = [*slots, *rescue]
+    for info, outcome in zip(others, ahead(copier.copy, others, FETCHERS), strict=True):
+        if outcome in (Outcome.DAMAGED, Outcome.CONFLICT, Outcome.REFUSED):
             report(f"{info.name} is damaged at one of the places, or has other bytes at each", info.name)
     for number in range(1, keyset.number + 1):  # each after the one that it names
         _bring(copier, source, names.keyset(number))

@@ -12,7 +12,6 @@ from snapvault.backend.object_lock import hides_deleted, lock_rule
 from snapvault.backend.protocol import NotFound, ObjectInfo
 from snapvault.format import names
 from snapvault.format.keyset import Role
-from snapvault.format.local import decode_capabilities
 from snapvault.foundation.ahead import ahead
 from snapvault.foundation.errors import Conflict, Damaged
 from snapvault.foundation.events import Control, Reporter, limits_of
@@ -22,6 +21,7 @@ from snapvault.operations.object_lock import must_stay, review_locks
 from snapvault.operations.reclaim import leftovers, reclaim, still_locked
 from snapvault.operations.results import DAMAGED, OK, PARTIAL, LockReport, Result
 from snapvault.operations.survey import Survey, Use, survey
+from snapvault.repository.capabilities import recorded_capabilities
 from snapvault.repository.repository import Vault
 from snapvault.repository.store import FETCHERS, fetch
 
@@ -326,10 +326,5 @@ def require_safe(vault: Vault, *, exclusive: bool) -> None:
 
 def _is_safe(vault: Vault) -> bool:
     """Whether a probe found what the protocol needs; unknown is not yes."""
-    found = []
-    for info in list(vault.backend.list(names.CAPABILITIES)):
-        try:
-            found.append(decode_capabilities(fetch(vault.backend, info.name, info.size)))
-        except (Damaged, NotFound):
-            return False
+    found = recorded_capabilities(vault.backend)
     return bool(found) and all(c.put_if_absent and c.list_after_put for c in found)

@@ -6,6 +6,7 @@ snapshot needs is there before the snapshot is.  Deletions are never mirrored.
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from blake3 import blake3
@@ -18,7 +19,7 @@ from snapvault.format.index import IndexRecord
 from snapvault.format.signed import decode_signed
 from snapvault.format.snapshot import COMMIT, decode_snapshot
 from snapvault.format.wire import Kind
-from snapvault.foundation.ahead import ahead
+from snapvault.foundation.ahead import ahead, beside, both
 from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Conflict, Damaged, RepositoryNotFound
 from snapvault.foundation.events import Control, Reporter
@@ -29,6 +30,7 @@ from snapvault.operations.genuine import Genuine
 from snapvault.operations.joining import bring_keys, join
 from snapvault.operations.results import DAMAGED, OK, Finding, Result
 from snapvault.repository.cache import Cache
+from snapvault.repository.capabilities import record_capabilities
 from snapvault.repository.careful import CarefulBackend
 from snapvault.repository.history import History
 from snapvault.repository.keyring import public_ring
@@ -139,17 +141,13 @@ class _Replication:
         began = now_ns()
         config, digest = read_config(self._source)
         newest_keyset(self._source, config, digest)  # or a config that is forged would be all that the target is told
-        join(self._source, self._target, config, digest)
-        self._target = CarefulBackend(self._target)  # only now: what the store does was found out
-        settle(self._target, [names.KEYSETS, names.SESSIONS, names.INDEX, names.SNAPSHOTS, *_PACK_FOLDERS])
-        for attempt in range(ATTEMPTS):
-            try:
-                self._pull(last=attempt + 1 == ATTEMPTS)
-                break
-            except _Vanished:
-                continue
-        else:
-            raise Conflict("prunes at the source removed what was to be copied, time after time", hint="run it again")
+        bare = self._target
+        join(self._source, bare, config, digest)
+        settle(bare, [names.KEYSETS, names.SESSIONS, names.INDEX, names.SNAPSHOTS, *_PACK_FOLDERS])
+        self._target = careful = CarefulBackend(bare)
+        # A probe takes seconds; until it is written down what the store does, everybody looks before anything is put.
+        with nullcontext() if careful.recorded() else beside(lambda: record_capabilities(bare)):
+            self._pull_again()
         bring_attestations(self._source, self._target, self._ring)  # the other way only who may write there
         t = self._tally
         return ReplicaResult(
@@ -158,6 +156,15 @@ class _Replication:
         )  # fmt: skip
 
     # -- one pass, in the order of a writer ------------------------------------------------------------------------
+
+    def _pull_again(self) -> None:
+        """Until no prune at the source comes between."""
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._pull(last=attempt + 1 == ATTEMPTS)
+            except _Vanished:
+                continue
+        raise Conflict("prunes at the source removed what was to be copied, time after time", hint="run it again")
 
     def _pull(self, *, last: bool) -> None:
         """Bring everything that the slots need which are listed first."""
@@ -174,10 +181,10 @@ class _Replication:
         self._copy([ObjectInfo(names.tombstone(_sid(n)), forgotten[_sid(n)]) for n in never if n not in here])
         coming = {n: new[n] for n in wanted if _sid(n) not in forgotten}
         self._copy(_infos(coming))
-        self._tally.snapshots += sum(self._is_commit(n) for n in coming)
+        self._tally.snapshots += sum(ahead(self._is_commit, coming, SMALL_AT_ONCE))
         self._copy(_infos({n: size for n, size in new.items() if _is_gc(n)}))  # last: they let a GC here remove
-        for prefix in (names.NOTES, names.REGISTER, names.EVIDENCE):
-            self._copy(self._missing(prefix))
+        for missing in list(ahead(self._missing, (names.NOTES, names.REGISTER, names.EVIDENCE), SMALL_AT_ONCE)):
+            self._copy(missing)
 
     def _open_source(self) -> None:
         """The keys, and what verifies with them."""
@@ -191,17 +198,18 @@ class _Replication:
 
     def _announce(self, slots: Iterable[str]) -> None:
         """W1: from here on a GC that the target begins once it is promoted waits for these."""
-        at_source, here = (self._there(b, names.SESSIONS) for b in (self._source, self._target))
         coming = [names.session(_sid(n)) for n in slots]
+        if not coming:
+            return
+        at_source, here = self._at_both(names.SESSIONS)
         self._copy(_infos({n: at_source[n] for n in coming if n in at_source and n not in here}))
 
     def _bring_data(self, slots: Mapping[str, int], *, last: bool) -> None:
         """W2 to W4: the packs that index objects name and the target lacks; then those index objects that are whole."""
-        indexes, have = self._there(self._source, names.INDEX), self._there(self._target, names.INDEX)
+        (indexes, have), here = both(lambda: self._at_both(names.INDEX), lambda: self._there(self._target, names.PACKS))
         fresh = {n: size for n, size in indexes.items() if have.get(n) != size}
         found = self._read(fresh)
-        # In this order: what is named was put before.
-        at_source, here = (self._there(b, names.PACKS) for b in (self._source, self._target))
+        at_source = self._there(self._source, names.PACKS)  # after the indexes: what is named was put before
         lacking = {n: size for n, size in at_source.items() if here.get(n) != size}
         named = set[str]().union(*found.packs.values())
         unnamed = lacking.keys() - named
@@ -311,9 +319,13 @@ class _Replication:
             found[info.name] = info.size
         return found
 
+    def _at_both(self, prefix: str) -> tuple[dict[str, int], dict[str, int]]:
+        """Of the source, and of the target."""
+        return both(lambda: self._there(self._source, prefix), lambda: self._there(self._target, prefix))
+
     def _missing(self, prefix: str) -> list[ObjectInfo]:
-        have = self._there(self._target, prefix)
-        return _infos({n: size for n, size in self._there(self._source, prefix).items() if have.get(n) != size})
+        there, have = self._at_both(prefix)
+        return _infos({n: size for n, size in there.items() if have.get(n) != size})
 
     def _copy(self, wanted: list[ObjectInfo], at_once: int = SMALL_AT_ONCE, *, again: bool = False) -> None:
         """Copy objects, several in flight.  ``again``: _Vanished if one has gone; else it is passed over."""

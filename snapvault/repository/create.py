@@ -10,7 +10,6 @@ from typing import Any
 from blake3 import blake3
 
 from snapvault.backend.factory import open_backend
-from snapvault.backend.probe import probe
 from snapvault.backend.protocol import Backend, Exists, NotFound
 from snapvault.chunking import Chunking
 from snapvault.crypto.kdf import SECRET_SIZE
@@ -18,10 +17,10 @@ from snapvault.crypto.recovery import RecoveryKey
 from snapvault.format import names
 from snapvault.format.config import ConfigRecord
 from snapvault.format.keyset import KeysetRecord, Role
-from snapvault.format.local import CapabilitiesRecord
 from snapvault.format.wire import Kind
 from snapvault.foundation.errors import Conflict, InvalidInput, KeyRejected
 from snapvault.foundation.ids import DomainId
+from snapvault.repository.capabilities import record_capabilities
 from snapvault.repository.credentials import Credential
 from snapvault.repository.keyring import HolderKeys, KeysetEditor, recovery_key_pair
 from snapvault.repository.keysets import read_config
@@ -61,9 +60,7 @@ def create(
         keys, digest = _take_up(backend, credential) or _begin(backend, credential)
         recovery = RecoveryKey(os.urandom(SECRET_SIZE), digest)
         put_slot(backend, keys, recovery, digest)
-        found = probe(backend)
-        capabilities = CapabilitiesRecord(found.put_if_absent, found.range_read, found.list_after_put)
-        backend.put_if_absent(names.CAPABILITIES + os.urandom(8).hex(), [capabilities.encode()])
+        record_capabilities(backend)
         rescue = _put_rescue(backend)
         _put_keyset(backend, keys, digest, chunking, recovery, rescue)
         return Created(digest, recovery)

@@ -491,3 +491,11 @@ def test_bodies_are_sent_as_they_are(stub: Stub, backend: FsspecBackend) -> None
     body = bytes(range(256)) * 100
     backend.put("a", [memoryview(body)[:100], bytearray(body[100:200]), body[200:]])
     assert stub.objects["/bucket/repo/a"] == body
+
+
+def test_only_a_large_body_waits_for_the_server(stub: Stub, through_s3fs: FsspecBackend) -> None:
+    """To be asked costs a round trip, and spares a body that would be refused."""
+    for size in (0, remote_s3.ASKED_FROM - 1, remote_s3.ASKED_FROM):
+        through_s3fs.put(f"{size}", [bytes(size)])
+        assert len(stub.objects[f"/bucket/repo/{size}"]) == size
+    assert [h.get("Expect") for h in stub.headers] == [None, None, "100-continue"]

@@ -24,6 +24,7 @@ from snapvault.foundation.events import Control, Event
 from snapvault.operations import replicate as module
 from snapvault.operations.copying import ObjectCopier, Outcome
 from snapvault.operations.prune import PruneLimits, plan_prune
+from snapvault.repository import capabilities
 from snapvault.repository.keyring import HolderKeys
 from snapvault.repository.session import revoke
 from snapvault.repository.trust import sign
@@ -195,6 +196,31 @@ def test_a_run_that_was_cut_off_goes_on(repo: Repository, source: Path, second: 
     result = copied(repo, second)
     assert result.objects < len(objects(repo))
     holds(second, made, source, tmp_path)
+
+
+def test_what_the_store_does_is_found_out_once(repo: Repository, source: Path, second: Path) -> None:
+    """A run that was killed beside its probe leaves a copy of a store that nobody knows; the next one looks again."""
+    save(repo, source)
+    copied(repo, second)
+    (record,) = (second / names.CAPABILITIES).iterdir()
+    record.unlink()
+    for _ in range(2):
+        copied(repo, second)
+        (known,) = (second / names.CAPABILITIES).iterdir()
+        assert known.read_bytes() and known != record
+        record = second
+
+
+def test_a_probe_that_gets_no_answer_fails_the_run(
+    repo: Repository, source: Path, second: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(backend: object) -> None:
+        raise StoreUnavailable("it says nothing")
+
+    monkeypatch.setattr(capabilities, "probe", silent)
+    save(repo, source)
+    with pytest.raises(StoreUnavailable, match="it says nothing"):
+        snapvault.replicate(repo.url, str(second))
 
 
 def test_progress_and_cancel(repo: Repository, source: Path, second: Path) -> None:

@@ -73,7 +73,8 @@ class Machine(RuleBasedStateMachine):
         self.forgotten: set[str] = set()
         self.damage: Objects = {}  # what was taken away or changed, as it was
         self.silent = False  # some of it cannot be seen by a backup
-        self.mended = False  # repaired since something was damaged
+        self.mended = False  # repaired since something was last damaged
+        self.repaired = False  # at some time since something was first damaged
         self.settled = False  # and pruned after that
         self.keys: dict[str, bytes] = {}  # of a reader, of a writer
         self.repo = self.open()
@@ -307,10 +308,10 @@ class Machine(RuleBasedStateMachine):
         self.store.objects.update(self.damage)
         self.damage, self.silent = {}, False
         self.reopen()
-        if self.mended:
+        if self.repaired:
             result = snapvault.plan_repair(self.repo).execute(wait=timedelta(0), lease=timedelta(0))
             assert result.status == "ok", result
-            self.mended = False
+            self.mended = self.repaired = False
             self.reopen()
 
     @rule()
@@ -324,7 +325,7 @@ class Machine(RuleBasedStateMachine):
         assert after.keys() == before.keys() and all(after[sid] <= before[sid] for sid in after), result
         self.reopen()
         assert {(p.snapshot, p.path) for p in result.after.lost} == {p for lost in after.values() for p in lost}
-        self.silent, self.mended = False, True
+        self.silent, self.mended, self.repaired = False, True, True
         done["repaired"] += bool(result.packs_salvaged + result.packs_listed + result.objects_restored)
 
     # -- the oracle ------------------------------------------------------------------------------------------------
