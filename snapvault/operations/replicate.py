@@ -6,7 +6,6 @@ snapshot needs is there before the snapshot is.  Deletions are never mirrored.
 
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from blake3 import blake3
@@ -27,7 +26,7 @@ from snapvault.foundation.ids import SessionId
 from snapvault.operations.copying import ObjectCopier, Outcome
 from snapvault.operations.exchange import bring_attestations
 from snapvault.operations.genuine import Genuine
-from snapvault.operations.joining import bring_keys, join
+from snapvault.operations.joining import Keys, join
 from snapvault.operations.results import DAMAGED, OK, Finding, Result
 from snapvault.repository.cache import Cache
 from snapvault.repository.capabilities import record_capabilities
@@ -41,7 +40,7 @@ from snapvault.repository.site import Site
 from snapvault.repository.store import Store
 from snapvault.repository.trust import Untrusted
 
-PACKS_AT_ONCE, SMALL_AT_ONCE, INDEXES_AT_ONCE = 4, 16, 2
+PACKS_AT_ONCE, SMALL_AT_ONCE, INDEXES_AT_ONCE = 3, 16, 2
 LARGE_PACK = 64 << 20  # bytes; one that is larger is copied alone, since all of it is in memory
 ATTEMPTS = 5
 
@@ -141,12 +140,10 @@ class _Replication:
         began = now_ns()
         config, digest = read_config(self._source)
         newest_keyset(self._source, config, digest)  # or a config that is forged would be all that the target is told
-        bare = self._target
-        join(self._source, bare, config, digest)
-        settle(bare, [names.KEYSETS, names.SESSIONS, names.INDEX, names.SNAPSHOTS, *_PACK_FOLDERS])
-        self._target = careful = CarefulBackend(bare)
-        # A probe takes seconds; until it is written down what the store does, everybody looks before anything is put.
-        with nullcontext() if careful.recorded() else beside(lambda: record_capabilities(bare)):
+        join(self._source, self._target, config, digest)
+        settle(self._target, [names.KEYSETS, names.SESSIONS, names.INDEX, names.SNAPSHOTS, *_PACK_FOLDERS])
+        self._target = careful = CarefulBackend(self._target)
+        with beside(lambda: _find_out(careful)):  # it takes seconds
             self._pull_again()
         bring_attestations(self._source, self._target, self._ring)  # the other way only who may write there
         t = self._tally
@@ -169,13 +166,14 @@ class _Replication:
     def _pull(self, *, last: bool) -> None:
         """Bring everything that the slots need which are listed first."""
         slots = {n: size for n, size in self._there(self._source, names.SNAPSHOTS).items() if _is_slot(n)}
-        self._open_source()  # after the slots: what they were sealed to is in these keysets
-        here = self._there(self._target, names.SNAPSHOTS)
+        # The keys after the slots: what these were sealed to is in keysets that are there by now.
+        keys, here = both(self._open_source, lambda: self._there(self._target, names.SNAPSHOTS))
         new = {n: size for n, size in slots.items() if here.get(n) != size}
         forgotten = self._forgotten(new)
         wanted = [n for n in new if not _is_gc(n) and _sid(n) not in forgotten]
-        self._announce(wanted)
-        self._bring_data(slots, last=last)
+        with beside(keys.bring):
+            self._announce(wanted)
+            self._bring_data(slots, last=last)
         forgotten = self._forgotten(new)
         never = [n for n in new if not _is_gc(n) and _sid(n) in forgotten]
         self._copy([ObjectInfo(names.tombstone(_sid(n)), forgotten[_sid(n)]) for n in never if n not in here])
@@ -186,15 +184,16 @@ class _Replication:
         for missing in list(ahead(self._missing, (names.NOTES, names.REGISTER, names.EVIDENCE), SMALL_AT_ONCE)):
             self._copy(missing)
 
-    def _open_source(self) -> None:
+    def _open_source(self) -> Keys:
         """The keys, and what verifies with them."""
         config, digest = read_config(self._source)
-        keyset = bring_keys(self._source, self._target, config, digest, self._tally.find)
-        self._ring, store = public_ring(config, digest, keyset), Store(self._source, Cache(None))
+        keys = Keys(self._source, self._target, config, digest, self._tally.find)
+        self._ring, store = public_ring(config, digest, keys.newest), Store(self._source, Cache(None))
         genuine = Genuine(self._ring, self._source)
-        self._copier = ObjectCopier(self._source, self._target, dict(keyset.rescue), genuine)
+        self._copier = ObjectCopier(self._source, self._target, dict(keys.newest.rescue), genuine)
         sessions = Sessions(store, self._ring)
         self._loader, self._history = IndexLoader(store, self._ring, sessions), History(store, self._ring, sessions)
+        return keys
 
     def _announce(self, slots: Iterable[str]) -> None:
         """W1: from here on a GC that the target begins once it is promoted waits for these."""
@@ -353,6 +352,12 @@ class _Replication:
             t.find(f"{info.name} is damaged at the target, which lets nobody replace it", info.name)
         elif outcome is Outcome.CONFLICT:
             t.find(f"{info.name} has other bytes at each place; both are left as they are", info.name)
+
+
+def _find_out(target: CarefulBackend) -> None:
+    """What the store does, if nobody knows: until that is written down everybody looks before anything is put."""
+    if not target.recorded():
+        record_capabilities(target.inner)
 
 
 _PACK_FOLDERS = [f"{names.PACKS}{number:02x}/" for number in range(256)]
