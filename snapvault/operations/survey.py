@@ -75,7 +75,7 @@ class Survey:
     ``waiting``: with what is forgotten, and can still be brought back.  ``snapshots``: else nothing is looked at that
     they need.  Damaged if one cannot be read, is gone though a later one names it, or names what is in no index: nobody
     can tell then what it needs.  What a repair found to be lost, and said so in a note, is no such thing.  Incomplete
-    if a commit slot is there that the listing did not show.
+    if a commit slot is there that the listing did not show.  Conflict at a copy to which a snapshot has not come.
     """
 
     def __init__(self, vault: Vault, domain: DomainId, *, waiting: bool = True, snapshots: bool = True) -> None:
@@ -124,7 +124,7 @@ class Survey:
         require_shown(self.vault.backend, reading.shown, known)
         if tombstones is not None:
             forgotten = {(SessionId(sid), t.record) for sid, t in tombstones.items() if _is_due(t)}
-            require_predecessors(mine, reading.shown, forgotten)
+            require_predecessors(mine, reading.shown, forgotten, copy=self.standing.replica)
 
     def _may_be_here(self, slot: Slot) -> bool:
         try:

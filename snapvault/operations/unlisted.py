@@ -10,7 +10,7 @@ from snapvault.backend.protocol import Backend, NotFound
 from snapvault.format import names
 from snapvault.format.snapshot import COMMIT
 from snapvault.foundation.ahead import ahead
-from snapvault.foundation.errors import Damaged, StoreUnavailable
+from snapvault.foundation.errors import Conflict, Damaged, StoreUnavailable
 from snapvault.foundation.ids import SessionId
 from snapvault.repository.history import Reading, Slot
 from snapvault.repository.repository import Vault
@@ -78,13 +78,25 @@ def read_all(vault: Vault) -> Reading:
 
 
 def require_predecessors(
-    slots: Iterable[Slot], shown: Collection[SessionId], forgotten: Collection[tuple[SessionId, bytes]]
+    slots: Iterable[Slot], shown: Collection[SessionId], forgotten: Collection[tuple[SessionId, bytes]], *, copy: bool
 ) -> None:
-    """Damaged if a snapshot that a later one names is gone; ``forgotten``: and not missed, with the digests."""
+    """Damaged if a snapshot that a later one names is gone; ``forgotten``: and not missed, with the digests.
+
+    Conflict at a ``copy``: commit slots come there in any order, so a replication is under way, or was cut off.
+    """
     for sid, digest, slot in predecessors(slots):
-        if sid not in shown and (sid, digest) not in forgotten:
-            raise Damaged(
-                f"nothing is removed: snapshot {sid} is gone, which {slot.record.sid} names as its predecessor",
-                hint="mend it from a copy of the repository, or forget it by its id, with --undelete-window 0h",
+        if sid in shown or (sid, digest) in forgotten:
+            continue
+        named = f"which {slot.record.sid} names as its predecessor"
+        if copy:
+            raise Conflict(
+                f"nothing is removed: snapshot {sid} has not come to this copy, {named}",
+                hint="let the replication come to its end, or run it again; if the source has lost that snapshot, too, "
+                "forget it by its id, with --undelete-window 0h",
                 affected=[names.snapshot(sid)],
             )
+        raise Damaged(
+            f"nothing is removed: snapshot {sid} is gone, {named}",
+            hint="mend it from a copy of the repository, or forget it by its id, with --undelete-window 0h",
+            affected=[names.snapshot(sid)],
+        )

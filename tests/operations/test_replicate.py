@@ -21,6 +21,7 @@ from snapvault.format.local import PromotionRecord
 from snapvault.format.wire import Kind
 from snapvault.foundation.errors import Cancelled, Conflict, Damaged, InvalidInput, RepositoryNotFound, StoreUnavailable
 from snapvault.foundation.events import Control, Event
+from snapvault.foundation.ids import SessionId
 from snapvault.operations import replicate as module
 from snapvault.operations.copying import ObjectCopier, Outcome
 from snapvault.operations.prune import PruneLimits, plan_prune
@@ -271,6 +272,17 @@ def test_a_copy_removes_nothing_that_the_source_has(
     made = {save(again(repo), source).snapshot: contents(source)}
     copied(repo, second)
     holds(second, made, source, tmp_path)
+
+
+def test_a_prune_beside_a_replication_that_was_cut_off(repo: Repository, source: Path, second: Path) -> None:
+    """Commit slots come in any order: a copy may have a snapshot, and not the one before it.  That is no damage."""
+    first, _ = versions(repo, source, 2)
+    copied(repo, second)
+    (second / names.snapshot(SessionId(first))).unlink()
+    with pytest.raises(Conflict, match="has not come to this copy"):
+        prune(at(second))
+    copied(repo, second)
+    assert prune(at(second)).status == "ok"
 
 
 def test_what_was_forgotten_before_it_came_does_not_come(
