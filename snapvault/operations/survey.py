@@ -110,7 +110,7 @@ class Survey:
         notes, _ = vault.notes.read({s.record.sid: s.holder for s in slots})
         for slot in slots:
             # Whatever could not be read may be what is missing; then nothing is taken as lost.
-            self._add(slot, lost=bool(notes.get(slot.record.sid, NOTHING).lost) and not loader.problems)
+            self._add(slot, bool(notes.get(slot.record.sid, NOTHING).lost), next(iter(loader.problems), None))
 
     def _require_all(
         self, reading: Reading, known: set[SessionId], tombstones: Mapping[SnapshotId, TombstoneRecord] | None
@@ -132,15 +132,19 @@ class Survey:
         except Damaged:
             return True
 
-    def _add(self, slot: Slot, *, lost: bool) -> None:
-        sid = slot.record.sid
+    def _add(self, slot: Slot, noted: bool, doubt: Damaged | None) -> None:
+        """``noted``: some of it is lost, as a note says; ``doubt``: why it may be there nevertheless."""
+        sid, lost = slot.record.sid, noted and doubt is None
         try:
             if self.vault.sessions.header(sid, holder=slot.holder)[0].head.domain == self.domain:
                 self._live.add(self.vault.history.details(slot).root, lost=lost)
         except Damaged as e:
             raise Damaged(
                 f"nothing is removed: what snapshot {sid} needs cannot be told: {e.message}",
-                hint="'snapvault check --repair' saves what can be read, and notes what is lost",
+                hint=f"its note says that it is lost, but {doubt.message}: bring back what is missing from a copy, or "
+                f"give the snapshot up by 'snapvault forget --undelete-window 0h {sid}'"
+                if noted and doubt is not None
+                else "'snapvault check --repair' saves what can be read, and notes what is lost",
                 affected=[names.snapshot(sid), *e.affected],
             ) from e
 

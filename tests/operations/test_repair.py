@@ -335,3 +335,19 @@ def test_domains_of_their_own(repo: Repository, source: Path, tmp_path: Path) ->
     writer = snapvault.open(repo.url, keys=snapvault.KeyFile(tmp_path / "w"), state=tmp_path / "state")
     save(writer, source, dataset="w")
     assert repair(repo).status == "ok"
+
+
+def test_what_a_removed_writer_alone_named(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """Its index object counts no more, and may be right: a prune does not take what it names as lost, and says why."""
+    snapvault.add_key(repo, "writer", "w", file=tmp_path / "w")
+    with snapvault.open(repo.url, keys=(tmp_path / "w").read_bytes) as writer:
+        sid = save(writer, source).snapshot
+    for name in some(repo, names.PACKS):
+        Path(repo.url, name).unlink()
+    snapvault.remove_key(again(repo), "w")
+    assert repair(repo).snapshots_marked == 1
+    result = snapvault.plan_prune(again(repo)).execute(wait=NOW, lease=NOW)
+    (problem,) = result.problems
+    assert result.status == "damaged" and f"snapvault forget --undelete-window 0h {sid}" in problem
+    snapvault.forget_snapshots(again(repo), [sid], undelete_window=NOW)
+    assert snapvault.plan_prune(again(repo)).execute(wait=NOW, lease=NOW).status == "ok"
