@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from snapvault.assurance.outcome import NOT_RUN, Outcome
-from snapvault.assurance.scratch import Scratch
+from snapvault.assurance.scratch import Scratch, remove_path
 from snapvault.foundation.events import Reporter
 
 _TICK = 0.2  # seconds between two looks whether the drill was cancelled
@@ -45,17 +45,17 @@ class Sandbox:
     ) -> ProbeRun:
         """Run a probe on what was restored at ``root``, for at most so many ``seconds``.  Cancelled."""
         work, token = scratch.folder("work", 0o1777), secrets.token_hex(16)
+        output = scratch.top / f"output-{token}"
         task = {
             "token": token,
             "kind": kind, "options": dict(options), "timeout": seconds, "root": str(root), "scratch": str(scratch.top),
-            "work": str(work), "output": str(scratch.top / f"output-{token}"), "quota": scratch.quota,
-            "used": scratch.used,
+            "work": str(work), "output": str(output), "quota": scratch.quota, "used": scratch.used,
         }  # fmt: skip
         try:
             report = self._ask(task, reporter)
         finally:
-            scratch.remove("work")
-            scratch.remove(f"output-{token}")
+            remove_path(work)
+            remove_path(output)
         outcome = Outcome(report["outcome"], report["why"])
         return ProbeRun(outcome, report["facts"], report["output"], tuple(report["held"]), report["seconds"])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from snapvault.foundation.errors import InvalidInput
-from snapvault.platform.disk import free
+from snapvault.platform.disk import free, spread
 from snapvault.target.removal import remove_entry
 
 PREFIX = "snapvault-drill-"
@@ -33,6 +33,7 @@ class Scratch:
                 # Others may pass through, and see nothing: a database server runs as somebody else.
                 self.top.mkdir()
                 self.top.chmod(0o711)
+                spread(self.top)
                 self._lock = os.open(self.top / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 fcntl.flock(self._lock, fcntl.LOCK_EX)
             left = free(base)
@@ -42,15 +43,11 @@ class Scratch:
         self.quota = int(left * FREE_SHARE) if quota is None else min(quota, left)
 
     def folder(self, name: str, mode: int = 0o700) -> Path:
-        """A new folder in it."""
-        path = self.top / name
+        """A new folder in it, whose name begins so: what it is called decides where on the disk it lies."""
+        path = self.top / f"{name}-{secrets.token_hex(4)}"
         path.mkdir(mode=mode)
         path.chmod(mode)
         return path
-
-    def remove(self, name: str) -> None:
-        """Remove something in it."""
-        remove_path(self.top / name)
 
     def close(self) -> None:
         """Remove all of it."""

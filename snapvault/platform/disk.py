@@ -1,9 +1,12 @@
-"""How much of a disk somebody fills."""
+"""How much of a disk somebody fills, and where on it."""
 
 import contextlib
+import fcntl
 import os
+import struct
 import time
 
+_GET_FLAGS, _SET_FLAGS, _TOP_FOLDER = 0x80086601, 0x40086602, 0x00020000  # Linux's of ext2 to ext4
 MEASURE_EVERY, SHARE = 2.0, 20  # seconds between two walks through the folder, or so many times what the last one took
 
 
@@ -48,3 +51,18 @@ def size(folder: str | os.PathLike[str]) -> int:
             with contextlib.suppress(OSError):
                 total += os.lstat(os.path.join(top, name)).st_blocks * 512
     return total
+
+
+def spread(folder: str | os.PathLike[str]) -> None:
+    """Let what is made in a folder lie anywhere on its disk, where the file system can be told so.
+
+    ext4 keeps a folder's entries together, and looks for a long time for a free inode where many were just freed: in
+    the place of the last drill a new file took thirty times as long.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            (flags,) = struct.unpack("l", fcntl.ioctl(fd, _GET_FLAGS, bytes(struct.calcsize("l"))))
+            fcntl.ioctl(fd, _SET_FLAGS, struct.pack("l", flags | _TOP_FOLDER))
+    finally:
+        os.close(fd)
