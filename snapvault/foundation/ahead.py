@@ -1,4 +1,4 @@
-"""Results of calls that wait, computed in threads a few ahead of who takes them."""
+"""Calls that wait, made in threads: a few ahead of who takes their results, or beside something else."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -38,9 +38,17 @@ def both(first: Callable[[], R], second: Callable[[], S]) -> tuple[R, S]:
 
 
 @contextmanager
-def beside(call: Callable[[], object]) -> Iterator[None]:
-    """``call`` in a thread, while the body of the ``with`` goes on; raises what it raised, unless the body did."""
+def beside(call: Callable[[], object]) -> Iterator[Callable[[], None]]:
+    """``call`` in a thread, while the body of the ``with`` goes on; raises what it raised, unless the body did.
+
+    The end of the body waits for it.  What is given raises before that, if the call has failed by then.
+    """
     with ThreadPoolExecutor(1, thread_name_prefix="snapvault-beside") as pool:
         other = pool.submit(call)
-        yield
+
+        def check() -> None:
+            if other.done():
+                other.result()
+
+        yield check
         other.result()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from snapvault.backend.checked import CheckedBackend
 from snapvault.backend.control import controlled
 from snapvault.backend.protocol import Backend, NotFound
 from snapvault.format import names
@@ -17,7 +18,6 @@ from snapvault.operations.copying import ObjectCopier, Outcome
 from snapvault.operations.genuine import SIGNED, Genuine
 from snapvault.operations.results import DAMAGED, OK, Finding, Result
 from snapvault.operations.scrub import Scrub
-from snapvault.repository.careful import CarefulBackend
 from snapvault.repository.keyring import public_ring
 from snapvault.repository.keysets import newest_keyset, read_config
 from snapvault.repository.site import Site
@@ -55,7 +55,7 @@ def heal(here: Site, there: Site, *, control: Control | None = None) -> HealResu
 
 
 def _opened(site: Site, control: Control | None) -> Backend:
-    return controlled(CarefulBackend(site.open()), control)
+    return controlled(CheckedBackend(site.open()), control)
 
 
 class _Healing:

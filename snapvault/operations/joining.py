@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable
 
 from snapvault.backend.probe import PREFIX as PROBES
-from snapvault.backend.protocol import Backend, Exists, NotFound, ObjectInfo
+from snapvault.backend.protocol import Backend, Exists, NotFound
 from snapvault.backend.wrapper import discard
 from snapvault.format import names
 from snapvault.format.config import ConfigRecord
@@ -122,53 +122,31 @@ def _refuse_busy(source: Backend, target: Backend) -> None:
         )
 
 
-class Keys:
-    """Config, key slots, rescue files and keysets of a source, as far as its ``newest`` keyset.
+def bring_keys(
+    source: Backend, target: Backend, config: ConfigRecord, digest: bytes, report: Callable[[str, str], None]
+) -> KeysetRecord:
+    """Bring config, key slots, rescue files and keysets; the newest keyset.
 
-    Conflict if the target has a newer one.  ``report`` gets what else is wrong, and the name of the object.
+    Conflict if the target has a newer one; Damaged if what makes a copy open cannot be brought.  ``report`` gets what
+    else is wrong, and the name of the object.
     """
-
-    def __init__(
-        self, source: Backend, target: Backend, config: ConfigRecord, digest: bytes, report: Callable[[str, str], None]
-    ) -> None:
-        self._source, self._report = source, report
-        self.newest, _, problem = newest_keyset(source, config, digest)
-        if problem is not None:
-            report(problem.message, names.KEYSETS)
-        _refuse_older(source, target, config, digest, self.newest)
-        # The source may show something else each time.
-        genuine = Genuine(public_ring(config, digest, self.newest), source)
-        self._copier = ObjectCopier(source, target, dict(self.newest.rescue), genuine)
-
-    def bring(self) -> None:
-        """Copy them.  Damaged if what makes a copy open cannot be brought."""
-        self._bring(names.CONFIG)
-        others = [*self._slots(), *self._rescue_files()]
-        for info, outcome in zip(others, ahead(self._copier.copy, others, FETCHERS), strict=True):
-            if outcome in (Outcome.DAMAGED, Outcome.CONFLICT, Outcome.REFUSED):
-                self._report(f"{info.name} is damaged at one of the places, or has other bytes at each", info.name)
-        for number in range(1, self.newest.number + 1):  # each after the one that it names
-            self._bring(names.keyset(number))
-
-    def _slots(self) -> list[ObjectInfo]:
-        """Those of holders."""
-        holders = {h.id.hex() for h in self.newest.holders}
-        return [o for o in self._source.list(names.SLOTS) if (m := _SLOT.fullmatch(o.name)) and m[1] in holders]
-
-    def _rescue_files(self) -> list[ObjectInfo]:
-        return [o for name, _ in self.newest.rescue for o in self._source.list(name) if o.name == name]
-
-    def _bring(self, name: str) -> None:
-        try:
-            outcome = self._copier.copy(self._source.head(name))
-        except NotFound:
-            outcome = Outcome.GONE
-        if outcome not in (Outcome.COPIED, Outcome.HEALED, Outcome.SAME):
-            raise Damaged(
-                f"no snapshot is copied: {name} is damaged or missing at the source, or another one is at the target",
-                hint="'snapvault check --repair-from' mends each place from the other",
-                affected=[name],
-            )
+    keyset, _, problem = newest_keyset(source, config, digest)
+    if problem is not None:
+        report(problem.message, names.KEYSETS)
+    _refuse_older(source, target, config, digest, keyset)
+    genuine = Genuine(public_ring(config, digest, keyset), source)  # the source may show something else each time
+    copier = ObjectCopier(source, target, dict(keyset.rescue), genuine)
+    holders = {h.id.hex() for h in keyset.holders}
+    slots = [o for o in source.list(names.SLOTS) if (m := _SLOT.fullmatch(o.name)) and m[1] in holders]
+    rescue = [o for name, _ in keyset.rescue for o in source.list(name) if o.name == name]
+    _bring(copier, source, names.CONFIG)
+    others = [*slots, *rescue]
+    for info, outcome in zip(others, ahead(copier.copy, others, FETCHERS), strict=True):
+        if outcome in (Outcome.DAMAGED, Outcome.CONFLICT, Outcome.REFUSED):
+            report(f"{info.name} is damaged at one of the places, or has other bytes at each", info.name)
+    for number in range(1, keyset.number + 1):  # each after the one that it names
+        _bring(copier, source, names.keyset(number))
+    return keyset
 
 
 def _refuse_older(source: Backend, target: Backend, config: ConfigRecord, digest: bytes, keyset: KeysetRecord) -> None:
@@ -181,4 +159,17 @@ def _refuse_older(source: Backend, target: Backend, config: ConfigRecord, digest
             f"{target.url} has keyset {there.number}, {source.url} only {keyset.number}: "
             "the source shows an old state, or is the copy",
             hint="look which of them is the newer one before anything is copied over it",
+        )
+
+
+def _bring(copier: ObjectCopier, source: Backend, name: str) -> None:
+    try:
+        outcome = copier.copy(source.head(name))
+    except NotFound:
+        outcome = Outcome.GONE
+    if outcome not in (Outcome.COPIED, Outcome.HEALED, Outcome.SAME):
+        raise Damaged(
+            f"nothing is copied: {name} is damaged or missing at the source, or another one is at the target",
+            hint="'snapvault check --repair-from' mends each place from the other",
+            affected=[name],
         )

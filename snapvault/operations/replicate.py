@@ -5,7 +5,7 @@ snapshot needs is there before the snapshot is.  Deletions are never mirrored.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from blake3 import blake3
@@ -26,7 +26,7 @@ from snapvault.foundation.ids import SessionId
 from snapvault.operations.copying import ObjectCopier, Outcome
 from snapvault.operations.exchange import bring_attestations
 from snapvault.operations.genuine import Genuine
-from snapvault.operations.joining import Keys, join
+from snapvault.operations.joining import bring_keys, join
 from snapvault.operations.results import DAMAGED, OK, Finding, Result
 from snapvault.repository.cache import Cache
 from snapvault.repository.capabilities import record_capabilities
@@ -81,7 +81,7 @@ def replicate(
         try:
             if not create:
                 _require(to)
-            return _Replication(controlled(from_, control), controlled(to, control), control).run()
+            return _Replication(controlled(from_, control), controlled(to, control), control, to).run()
         finally:
             to.close()
     finally:
@@ -129,8 +129,10 @@ class _Indexes:
 
 
 class _Replication:
-    def __init__(self, source: Backend, target: Backend, control: Control | None) -> None:
-        self._source, self._target = source, target
+    def __init__(self, source: Backend, target: Backend, control: Control | None, bare: Backend | None = None) -> None:
+        """``bare``: the target without limits, behind which those who race to create an object would queue."""
+        self._source, self._target, self._bare = source, target, bare or target
+        self._failed_beside: Callable[[], None] = lambda: None
         self._reporter = Reporter("replicate", control)
         self._tally = _Tally()
         self._absent: set[str] = set()  # packs that an index names, and an attempt did not find
@@ -143,7 +145,7 @@ class _Replication:
         join(self._source, self._target, config, digest)
         settle(self._target, [names.KEYSETS, names.SESSIONS, names.INDEX, names.SNAPSHOTS, *_PACK_FOLDERS])
         self._target = careful = CarefulBackend(self._target)
-        with beside(lambda: _find_out(careful)):  # it takes seconds
+        with beside(lambda: _find_out(careful, self._bare)) as self._failed_beside:  # it takes seconds
             self._pull_again()
         bring_attestations(self._source, self._target, self._ring)  # the other way only who may write there
         t = self._tally
@@ -167,13 +169,12 @@ class _Replication:
         """Bring everything that the slots need which are listed first."""
         slots = {n: size for n, size in self._there(self._source, names.SNAPSHOTS).items() if _is_slot(n)}
         # The keys after the slots: what these were sealed to is in keysets that are there by now.
-        keys, here = both(self._open_source, lambda: self._there(self._target, names.SNAPSHOTS))
+        _, here = both(self._open_source, lambda: self._there(self._target, names.SNAPSHOTS))
         new = {n: size for n, size in slots.items() if here.get(n) != size}
         forgotten = self._forgotten(new)
         wanted = [n for n in new if not _is_gc(n) and _sid(n) not in forgotten]
-        with beside(keys.bring):
-            self._announce(wanted)
-            self._bring_data(slots, last=last)
+        self._announce(wanted)
+        self._bring_data(slots, last=last)
         forgotten = self._forgotten(new)
         never = [n for n in new if not _is_gc(n) and _sid(n) in forgotten]
         self._copy([ObjectInfo(names.tombstone(_sid(n)), forgotten[_sid(n)]) for n in never if n not in here])
@@ -184,16 +185,15 @@ class _Replication:
         for missing in list(ahead(self._missing, (names.NOTES, names.REGISTER, names.EVIDENCE), SMALL_AT_ONCE)):
             self._copy(missing)
 
-    def _open_source(self) -> Keys:
+    def _open_source(self) -> None:
         """The keys, and what verifies with them."""
         config, digest = read_config(self._source)
-        keys = Keys(self._source, self._target, config, digest, self._tally.find)
-        self._ring, store = public_ring(config, digest, keys.newest), Store(self._source, Cache(None))
+        keyset = bring_keys(self._source, self._target, config, digest, self._tally.find)
+        self._ring, store = public_ring(config, digest, keyset), Store(self._source, Cache(None))
         genuine = Genuine(self._ring, self._source)
-        self._copier = ObjectCopier(self._source, self._target, dict(keys.newest.rescue), genuine)
+        self._copier = ObjectCopier(self._source, self._target, dict(keyset.rescue), genuine)
         sessions = Sessions(store, self._ring)
         self._loader, self._history = IndexLoader(store, self._ring, sessions), History(store, self._ring, sessions)
-        return keys
 
     def _announce(self, slots: Iterable[str]) -> None:
         """W1: from here on a GC that the target begins once it is promoted waits for these."""
@@ -333,6 +333,7 @@ class _Replication:
             zip(wanted, ahead(self._copier.copy, wanted, at_once), strict=True), 1
         ):
             self._reporter.check()
+            self._failed_beside()
             done += info.size
             self._reporter.tick("copy", number, len(wanted), done, total, info.name)
             if outcome is Outcome.GONE and again:
@@ -354,10 +355,10 @@ class _Replication:
             t.find(f"{info.name} has other bytes at each place; both are left as they are", info.name)
 
 
-def _find_out(target: CarefulBackend) -> None:
-    """What the store does, if nobody knows: until that is written down everybody looks before anything is put."""
+def _find_out(target: CarefulBackend, bare: Backend) -> None:
+    """What the store does, if nobody knows: until that is written down, no name is relied upon to be free."""
     if not target.recorded():
-        record_capabilities(target.inner)
+        record_capabilities(bare)
 
 
 _PACK_FOLDERS = [f"{names.PACKS}{number:02x}/" for number in range(256)]

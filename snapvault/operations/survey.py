@@ -75,7 +75,7 @@ class Survey:
     ``waiting``: with what is forgotten, and can still be brought back.  ``snapshots``: else nothing is looked at that
     they need.  Damaged if one cannot be read, is gone though a later one names it, or names what is in no index: nobody
     can tell then what it needs.  What a repair found to be lost, and said so in a note, is no such thing.  Incomplete
-    if a commit slot is there that the listing did not show.  Conflict at a copy to which a snapshot has not come.
+    if a commit slot is there that the listing did not show.
     """
 
     def __init__(self, vault: Vault, domain: DomainId, *, waiting: bool = True, snapshots: bool = True) -> None:

@@ -10,7 +10,7 @@ from snapvault.backend.protocol import Backend, NotFound
 from snapvault.format import names
 from snapvault.format.snapshot import COMMIT
 from snapvault.foundation.ahead import ahead
-from snapvault.foundation.errors import Conflict, Damaged, StoreUnavailable
+from snapvault.foundation.errors import Damaged, StoreUnavailable
 from snapvault.foundation.ids import SessionId
 from snapvault.repository.history import Reading, Slot
 from snapvault.repository.repository import Vault
@@ -21,6 +21,10 @@ class Incomplete(StoreUnavailable):
     """A listing left out what is there."""
 
     hint = "run it again; if it stays so, this store cannot be relied upon for removing anything"
+
+
+class NotHere(Damaged):
+    """At a copy, a snapshot is missing that a later one names: a replication is under way, was cut off, or lacks it."""
 
 
 def announced(backend: Backend) -> set[SessionId]:
@@ -82,17 +86,17 @@ def require_predecessors(
 ) -> None:
     """Damaged if a snapshot that a later one names is gone; ``forgotten``: and not missed, with the digests.
 
-    Conflict at a ``copy``: commit slots come there in any order, so a replication is under way, or was cut off.
+    NotHere at a ``copy``, to which commit slots come in any order.
     """
     for sid, digest, slot in predecessors(slots):
         if sid in shown or (sid, digest) in forgotten:
             continue
         named = f"which {slot.record.sid} names as its predecessor"
         if copy:
-            raise Conflict(
+            raise NotHere(
                 f"nothing is removed: snapshot {sid} has not come to this copy, {named}",
-                hint="let the replication come to its end, or run it again; if the source has lost that snapshot, too, "
-                "forget it by its id, with --undelete-window 0h",
+                hint="let the replication come to its end, or run it again; if that snapshot was lost or forgotten at "
+                "the source, forget it here by its id, with --undelete-window 0h",
                 affected=[names.snapshot(sid)],
             )
         raise Damaged(

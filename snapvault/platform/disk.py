@@ -6,7 +6,7 @@ import os
 import struct
 import time
 
-_GET_FLAGS, _SET_FLAGS, _TOP_FOLDER = 0x80086601, 0x40086602, 0x00020000  # Linux's of ext2 to ext4
+_GET_FLAGS, _SET_FLAGS, _TOP_FOLDER = 0x80086601, 0x40086602, 0x00020000  # Linux's of ext2 to ext4, with 64 bits
 MEASURE_EVERY, SHARE = 2.0, 20  # seconds between two walks through the folder, or so many times what the last one took
 
 

@@ -279,7 +279,7 @@ def test_a_prune_beside_a_replication_that_was_cut_off(repo: Repository, source:
     first, _ = versions(repo, source, 2)
     copied(repo, second)
     (second / names.snapshot(SessionId(first))).unlink()
-    with pytest.raises(Conflict, match="has not come to this copy"):
+    with pytest.raises(Damaged, match="has not come to this copy"):
         prune(at(second))
     copied(repo, second)
     assert prune(at(second)).status == "ok"
