@@ -173,7 +173,8 @@ class _Replication:
         new = {n: size for n, size in slots.items() if here.get(n) != size}
         forgotten = self._forgotten(new)
         wanted = [n for n in new if not _is_gc(n) and _sid(n) not in forgotten]
-        self._announce(wanted)
+        # Also of slots that are here: a header that could not be read when they came is asked for again.
+        self._announce([*wanted, *(n for n in slots if n not in new and not _is_gc(n))])
         self._bring_data(slots, last=last)
         forgotten = self._forgotten(new)
         never = [n for n in new if not _is_gc(n) and _sid(n) in forgotten]

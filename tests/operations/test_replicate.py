@@ -224,6 +224,18 @@ def test_a_probe_that_gets_no_answer_fails_the_run(
         snapvault.replicate(repo.url, str(second))
 
 
+def test_a_header_that_could_not_be_read_comes_with_the_next_run(repo: Repository, source: Path, second: Path) -> None:
+    sid = save(repo, source).snapshot
+    header = Path(repo.url, names.session(SessionId(sid)))
+    data = header.read_bytes()
+    header.chmod(0o600)
+    header.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert snapvault.replicate(repo.url, str(second)).status == "damaged"
+    header.write_bytes(data)
+    assert copied(repo, second).objects == 1
+    assert snapvault.check(at(second)).status == "ok"
+
+
 def test_progress_and_cancel(repo: Repository, source: Path, second: Path) -> None:
     versions(repo, source, 1)
     seen: list[Event] = []
