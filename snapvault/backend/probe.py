@@ -15,11 +15,8 @@ from snapvault.foundation.errors import Damaged, SnapvaultError, StoreDenied
 
 PREFIX = "local/probe-"
 RACERS = 4
-LEAST, MOST, ENOUGH = (
-    2,
-    8,
-    1.0,
-)  # races, and seconds for them: a store that takes as long for one (SeaweedFS) has a lock
+LEAST, MOST = 2, 8  # races
+ENOUGH = 1.0  # seconds for them: a store that takes as long for one (SeaweedFS) has a lock
 _BODY = 4096
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import time_machine
 
+from snapvault.backend import probe as module
 from snapvault.backend.memory import MemoryBackend
 from snapvault.backend.probe import PREFIX, RACERS, Capabilities, probe, remove_stale_probes
 from snapvault.backend.protocol import Buffer, ObjectInfo
@@ -134,6 +135,20 @@ def test_without_the_right_to_delete_or_replace() -> None:
     assert probe(faulty) == Capabilities(put_if_absent=True, range_read=True, list_after_put=True)
     assert {fault.method for fault in faulty.fired} == {"delete"}
     assert store.objects and all(name.startswith(PREFIX) for name in store.objects)
+
+
+def test_a_slow_store_is_raced_for_more_than_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One race may be won by luck."""
+    races: list[str] = []
+
+    def race(backend: object, name: str) -> bool:
+        races.append(name)
+        return True
+
+    monkeypatch.setattr(module, "_race", race)
+    monkeypatch.setattr(module, "ENOUGH", -1.0)  # every race takes longer
+    assert probe(MemoryBackend("slow")).put_if_absent
+    assert len(set(races)) == len(races) == module.LEAST == 2
 
 
 def test_left_overs_belong_to_prune() -> None:
