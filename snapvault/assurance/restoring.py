@@ -6,6 +6,7 @@ from pathlib import Path
 from snapvault.access.snapshot import Entry, Snapshot
 from snapvault.foundation.errors import SourceError
 from snapvault.foundation.events import Control, Event
+from snapvault.operations.preview import Preview
 from snapvault.operations.restore import Restorer, snapshot_domain
 from snapvault.operations.results import Issue
 from snapvault.operations.selection import Selection
@@ -42,7 +43,11 @@ class Place:
     def restore(self, entry: Entry, selection: Selection) -> BroughtBack:
         """SourceError if the disk or the quota does not suffice; errors of the store, Cancelled."""
         tally = Tally()
-        self._run(entry, selection, tally, dry_run=False)
+        target = FilesystemTarget(str(self._folder))
+        try:
+            Restorer(self._vault, target, tally, self._domain, control=self._control).run(entry, selection)
+        finally:
+            target.close()
         self._within_quota(tally.bytes_written, last=True)
         return BroughtBack(
             tally.files_written, tally.others, tally.bytes_written, tuple(tally.lost), tuple(tally.issues), tally
@@ -51,18 +56,13 @@ class Place:
     def compare(self, entry: Entry, selection: Selection, restored: Tally) -> list[Issue]:
         """Read back what is on the disk, and compare it with the record: what differs, beyond what is known."""
         again, known = Tally(), {(i.path, i.message) for i in (*restored.issues, *restored.lost)}
-        self._run(entry, selection, again, dry_run=True)
-        restored.compare(again)
-        return [i for i in (*restored.issues, *restored.lost) if (i.path, i.message) not in known]
-
-    def _run(self, entry: Entry, selection: Selection, tally: Tally, *, dry_run: bool) -> None:
         target = FilesystemTarget(str(self._folder))
         try:
-            Restorer(self._vault, target, tally, self._domain, dry_run=dry_run, control=self._control).run(
-                entry, selection
-            )
+            Preview(self._vault, target, again, self._domain, control=self._control).run(entry, selection)
         finally:
             target.close()
+        restored.compare(again)
+        return [i for i in (*restored.issues, *restored.lost) if (i.path, i.message) not in known]
 
     def _tick(self, event: Event) -> None:
         """Once in a while, as long as the restore goes on."""

@@ -1,4 +1,4 @@
-"""Writing the files of a restore: new ones, and those in a target that has them in part already."""
+"""Writing the files of a restore: new ones, and those that a target has in part."""
 
 import os
 import threading
@@ -6,16 +6,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 
-from snapvault.format.tree import ID_SIZE, BlobType
-from snapvault.foundation.ids import BlobId
 from snapvault.operations.visit import Visited
-from snapvault.platform.sparse import data_extents
-from snapvault.repository.index import BlobIndex
-from snapvault.repository.keyring import DomainKeys
 from snapvault.target.attributes import Shortfall
 from snapvault.target.filesystem import FilesystemTarget, NewFile, WholeFile
 
-IN_PLACE_FROM = 64 << 20  # a smaller file that differs is replaced as a whole, atomically; a larger one in place
 OPEN_MAX = 128  # files that are open at once
 
 
@@ -156,73 +150,6 @@ class FileWriter:
         """Once no thread writes any more: leave nothing of files that a cancelled or failed restore did not finish."""
         for job in list(self._begun.values()):
             self.give_up(job)
-
-    # -- what is there already ----------------------------------------------------------------------------------
-
-    def compare(self, job: FileJob, ids: bytes, index: BlobIndex, domain: DomainKeys) -> list[int] | None:
-        """Which pieces the file in the target lacks; None: all of it has to be written (it is no regular file).
-
-        It is compared by content: the same size and time prove nothing.
-        """
-        node = job.at.node
-        try:
-            fd = self._target.open_existing(job.path, write=False)
-        except OSError:
-            return None
-        try:
-            st = os.fstat(fd)
-            if node.extents is not None:
-                return self._compare_sparse(fd, st, job, ids, index, domain)
-            missing, offset = [], 0
-            for i in range(len(ids) // ID_SIZE):
-                blob = BlobId(ids[i * ID_SIZE : (i + 1) * ID_SIZE])
-                length = index.length(blob)
-                if length is None or domain.blob_id(BlobType.DATA, os.pread(fd, length, offset)) != blob:
-                    missing.append(i)
-                offset += length or 0
-            if not missing and st.st_size == node.size:
-                return missing
-            job.in_place = node.size >= IN_PLACE_FROM and st.st_nlink == 1
-            if not job.in_place:
-                return None
-            return missing or [len(ids) // ID_SIZE - 1]  # only its end has to go: one piece makes it a job
-        finally:
-            os.close(fd)
-
-    def _compare_sparse(
-        self, fd: int, st: os.stat_result, job: FileJob, ids: bytes, index: BlobIndex, domain: DomainKeys
-    ) -> list[int] | None:
-        """A sparse file is left alone if it is the same, holes included; else it is written anew."""
-        node = job.at.node
-        if st.st_size != node.size or data_extents(fd, st.st_size) != node.extents:
-            return None
-        stream = _Extents(fd, node.extents or ())
-        for i in range(len(ids) // ID_SIZE):
-            blob = BlobId(ids[i * ID_SIZE : (i + 1) * ID_SIZE])
-            length = index.length(blob)
-            if length is None or domain.blob_id(BlobType.DATA, stream.read(length)) != blob:
-                return None
-        return []
-
-
-class _Extents:
-    """The data of a sparse file, holes left out."""
-
-    def __init__(self, fd: int, extents: tuple[tuple[int, int], ...]) -> None:
-        self._fd, self._rest = fd, list(reversed(extents))
-
-    def read(self, size: int) -> bytes:
-        parts = []
-        while size and self._rest:
-            offset, length = self._rest.pop()
-            data = os.pread(self._fd, min(size, length), offset)
-            parts.append(data)
-            size -= len(data)
-            if not data:
-                break
-            if len(data) < length:
-                self._rest.append((offset + len(data), length - len(data)))
-        return b"".join(parts)
 
 
 def _write_all(fd: int, data: memoryview, offset: int) -> None:

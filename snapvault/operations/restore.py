@@ -1,13 +1,10 @@
 """Restore: bring a snapshot, or a part of it, back to life."""
 
-import errno
 import os
 import stat
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
 from itertools import accumulate
 from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -15,36 +12,36 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from snapvault.access.resolve import resolve
 from snapvault.access.snapshot import Entry, Snapshot
 from snapvault.format.tree import ID_SIZE, Node, NodeKind
-from snapvault.foundation.errors import Damaged, InvalidInput, SourceError
+from snapvault.foundation.errors import Damaged, InvalidInput
 from snapvault.foundation.events import Control, Reporter, limits_of
 from snapvault.foundation.ids import BlobId
 from snapvault.operations.archive import archive
+from snapvault.operations.compare import Lacking, Owners, compare, pieces_of
 from snapvault.operations.fetch import Delivery, Fetcher, Piece
 from snapvault.operations.files import FileJob, FileWriter
+from snapvault.operations.preview import Preview
 from snapvault.operations.remote_restore import restore_remote
 from snapvault.operations.results import RestoreResult, text_path
 from snapvault.operations.selection import Selection
 from snapvault.operations.sources import is_url, local_path
 from snapvault.operations.tally import Tally, in_the_snapshot
+from snapvault.operations.target_errors import reason_of
 from snapvault.operations.visit import Visited, visit_entry
 from snapvault.repository.index import Place
 from snapvault.repository.keyring import DomainKeys
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.repository import Vault
-from snapvault.target.attributes import Shortfall, is_root
+from snapvault.target.attributes import Shortfall
 from snapvault.target.filesystem import TEMPORARY, FilesystemTarget
 
 if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
 
 BATCH_PIECES = 1 << 13  # chunks planned at once: what bounds the memory
-LOOKS_MAX, LOOK_FROM = 64, 64 << 10  # files that a dry run compares ahead; bytes of one that is worth another thread
 WAITING_MAX = 1 << 12  # folders that were left, and further names of files, that wait for the end of a batch
-FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # of the target: going on would fail for every file
 
 Begun = tuple[Sequence[Future[None]], list[tuple[Visited, bytes]], list[Visited]]
 NOTHING_BEGUN: Begun = ((), [], [])
-Answer = Callable[[], list[int] | None]  # which pieces a file in the target lacks; None: all
 Use = tuple[FileJob, int, int]  # a job, position of the piece in the file's stored bytes, and its length
 
 
@@ -107,10 +104,13 @@ def _restore_local(
     try:
         tally = Tally()
         domain = snapshot_domain(vault, snapshot)
-        Restorer(vault, target, tally, domain, delete=delete, dry_run=dry_run, control=control).run(entry, selection)
+        if dry_run:
+            Preview(vault, target, tally, domain, delete=delete, control=control).run(entry, selection)
+        else:
+            Restorer(vault, target, tally, domain, delete=delete, control=control).run(entry, selection)
         if verify and not dry_run:
             again = Tally()
-            Restorer(vault, target, again, domain, dry_run=True, control=control).run(entry, selection)
+            Preview(vault, target, again, domain, control=control).run(entry, selection)
             tally.compare(again)
         return tally.result(snapshot, place, dry_run=dry_run, verified=verify)
     finally:
@@ -140,18 +140,16 @@ class Restorer:
         domain: DomainKeys,
         *,
         delete: bool = False,
-        dry_run: bool = False,
         control: Control | None = None,
     ) -> None:
         self._vault, self._target, self._tally = vault, target, tally
-        self._delete, self._dry = delete, dry_run
+        self._delete = delete
         self._reporter = Reporter("restore", control)
         self._reader = vault.reader(domain.id, cached=True)
         self._files = FileWriter(target)
         threads = limits_of(control).threads
         self._fetcher: Fetcher[Use] = Fetcher(self._reader, self._deliver, self._fail, threads)
         self._batch: list[Piece[Use]] = []
-        self._looks: deque[tuple[Answer, FileJob, str]] = deque()  # of a dry run, on their way
         self._begun = NOTHING_BEGUN  # what is being delivered, and the links and folders that wait for it
         self._top = False  # whether the target itself is a folder of the snapshot
         self._closing: list[Visited] = []  # folders that were left, and may wait for files of this batch
@@ -161,7 +159,7 @@ class Restorer:
         self._links: list[tuple[Visited, bytes]] = []
         self._unmade: set[bytes] = set()  # devices, which only root can make
         self._failed: set[bytes] = set()  # what could not be written: something older may stand there
-        self._owners: dict[tuple[int, int], object] = {}  # whose the files with several names in the target are
+        self._owners = Owners()
         self._domain = domain
         self._beside: Sequence[Node] = ()
         self._places: dict[bytes, list[Place]] = {}
@@ -176,7 +174,6 @@ class Restorer:
                     self._entry(at)
                 except OSError as e:
                     self._trouble(at.path, e)
-            self._tell_all()
             self._drain()
             for at in self._barred:
                 self._close_folder(at)
@@ -188,8 +185,6 @@ class Restorer:
 
     def _entry(self, at: Visited) -> None:
         kind = at.node.kind
-        if kind != NodeKind.FILE:  # a dry run tells everything in order
-            self._tell_all()
         if kind == NodeKind.DIRECTORY:
             if at.leaving:
                 self._leave(at)
@@ -211,11 +206,6 @@ class Restorer:
 
     def _enter(self, at: Visited) -> None:
         self._tally.folders += 1
-        if self._dry:
-            if at.path or self._top:
-                differs = self._target.differs(at.path, at.node, at.users, at.groups)
-                self._tally.differing(at.path or b"/", differs - {"mtime", "size"})
-            return
         if self._target.make_directory(at.path):
             self._fresh.add(at.path)
 
@@ -226,18 +216,15 @@ class Restorer:
         except OSError as e:  # the folder gets its metadata all the same
             self._trouble(at.path, e)
         self._fresh.discard(at.path)
-        if (at.path or self._top) and not self._dry:
+        if at.path or self._top:
             at.names = None  # not to be kept until the end of the batch
             self._closing.append(at)
             if len(self._closing) >= WAITING_MAX:
                 self._flush()
 
     def _remove_others(self, folder: bytes, names: Mapping[bytes, int]) -> None:
-        try:
-            there = self._target.listdir(folder)
-        except (FileNotFoundError, NotADirectoryError):  # of a dry run: the folder would be made
-            return
-        if not self._dry and any(n.startswith(TEMPORARY) and n not in names for n in there):
+        there = self._target.listdir(folder)
+        if any(n.startswith(TEMPORARY) and n not in names for n in there):
             self._drain()  # files that wait for pieces of the next batch get their names
             there = self._target.listdir(folder)
         for name in there:
@@ -245,22 +232,16 @@ class Restorer:
                 self._remove(folder + b"/" + name if folder else name)
 
     def _remove(self, path: bytes) -> None:
-        if self._dry:
-            self._tally.change(path, "removed")
-        else:
-            try:
-                self._target.remove(path)
-            except OSError as e:  # others can still go
-                self._trouble(path, e, "removed")
-                return
+        try:
+            self._target.remove(path)
+        except OSError as e:  # others can still go
+            self._trouble(path, e, "removed")
+            return
         self._tally.removed += 1
 
     def _other(self, at: Visited, fresh: bool) -> None:
         self._tally.others += 1
         differs = frozenset({"missing"}) if fresh else self._target.differs(at.path, at.node, at.users, at.groups)
-        if self._dry:
-            self._tally.differing(at.path, differs)
-            return
         if differs & {"missing", "kind", "target", "device"}:
             if at.node.kind == NodeKind.SYMLINK:
                 self._target.symlink(at.path, at.node.target)
@@ -276,15 +257,8 @@ class Restorer:
     # -- files --------------------------------------------------------------------------------------------------
 
     def _file(self, at: Visited, fresh: bool) -> None:
-        content = at.node.content
         try:
-            if content.depth and self._reader.measure(content) != at.node.stored:
-                raise Damaged("its parts do not add up to its size")
-            ids = self._reader.expand(content)
-            # Before anything is written: a position is the sum of lengths.
-            places = self._places_beside(at).get(content.ids) or self._reader.locate(ids)
-            if sum(p.length for p in places) != at.node.stored:
-                raise Damaged("its parts do not add up to its size")
+            ids, places = pieces_of(self._reader, at.node, self._places_beside(at).get(at.node.content.ids))
         except Damaged as e:
             self._tally.lose(at.path, e)
             return
@@ -294,11 +268,8 @@ class Restorer:
         if not fresh:
             there = self._target.lstat(at.path)
             job.new = there is None
-            if self._dry:
-                self._look(job, ids, there)
-                return
             if there is not None:
-                missing = self._compare(job, ids, there)
+                missing = self._compare(job, ids, places, there)
                 if missing is not None and not missing:
                     return
                 wanted = range(count) if missing is None else missing
@@ -314,57 +285,27 @@ class Restorer:
             self._places = self._reader.locate_many([n.content.ids for n in at.beside if _is_flat(n)])
         return self._places
 
-    def _compare(self, job: FileJob, ids: bytes, there: os.stat_result) -> list[int] | None:
+    def _compare(self, job: FileJob, ids: bytes, places: list[Place], there: os.stat_result) -> Lacking:
         """Pieces that the file in the target lacks; [] if it is whole, and then its metadata is set right."""
         at = job.at
         self._reporter.tick("compare", self._tally.files_same, current=text_path(at.path))
-        if not stat.S_ISREG(there.st_mode) or not self._is_own(at, there):
+        if not stat.S_ISREG(there.st_mode) or not self._owners.owns(at.path, at.node, there):
             return None
-        missing = self._files.compare(job, ids, self._reader.index, self._domain)
+        comparison = compare(self._target, at.path, at.node, ids, places, self._domain)
+        if comparison is None:
+            return None
+        job.in_place = comparison.in_place
+        parts = comparison.parts(self._reporter.check)
+        if len(parts) > 1:
+            missing = comparison.conclude([task.result() for task in map(self._fetcher.submit, parts)])
+        else:
+            missing = comparison.conclude(part() for part in parts)
         if missing is None or missing:
             return missing
         self._tally.same(at.node.size)
         if self._target.differs(at.path, at.node, at.users, at.groups):
             self._shortfalls(self._target.apply(at.path, at.node, at.users, at.groups))
         return missing
-
-    def _look(self, job: FileJob, ids: bytes, there: os.stat_result | None) -> None:
-        """Of a dry run: compare a file, several at once."""
-        self._reporter.tick("compare", self._tally.files_same, current=text_path(job.path))
-        regular = there is not None and stat.S_ISREG(there.st_mode)
-        kind = "added" if there is None else "modified" if regular else "type"
-        answer: Answer = _everything
-        if there is not None and regular and self._is_own(job.at, there):
-            compare = partial(self._files.compare, job, ids, self._reader.index, self._domain)
-            large = job.at.node.size >= LOOK_FROM
-            answer = self._fetcher.submit(compare).result if large else partial(_same, compare())
-        self._looks.append((answer, job, kind))
-        if len(self._looks) >= LOOKS_MAX:
-            self._tell(*self._looks.popleft())
-
-    def _tell(self, answer: Answer, job: FileJob, kind: str) -> None:
-        """What came of it."""
-        at = job.at
-        try:
-            missing = answer()
-            if missing is None or missing:
-                self._tally.change(at.path, kind, size=at.node.size)
-                return
-            self._tally.same(at.node.size)
-            self._tally.differing(at.path, self._target.differs(at.path, at.node, at.users, at.groups))
-        except OSError as e:
-            self._trouble(at.path, e)
-
-    def _tell_all(self) -> None:
-        while self._looks:
-            self._tell(*self._looks.popleft())
-
-    def _is_own(self, at: Visited, there: os.stat_result) -> bool:
-        """False if another file of the snapshot has this very file in the target: the two have to be parted."""
-        if there.st_nlink == 1:
-            return True
-        own = at.node.link or at.path
-        return self._owners.setdefault((there.st_dev, there.st_ino), own) == own
 
     def _plan(self, job: FileJob, ids: bytes, places: list[Place], wanted: Iterable[int]) -> None:
         if len(places) == 1 and job.new:
@@ -476,10 +417,7 @@ class Restorer:
             try:
                 a, b = self._target.lstat(first), self._target.lstat(at.path)
                 same = a is not None and b is not None and (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
-                if self._dry:
-                    if not same:
-                        self._tally.change(at.path, "added" if b is None else "modified", size=at.node.size)
-                elif not same:
+                if not same:
                     self._target.link(first, at.path)
             except OSError as e:
                 self._trouble(at.path, e)
@@ -504,27 +442,9 @@ class Restorer:
 
     def _trouble(self, path: bytes, error: OSError, what: str = "restored") -> None:
         """An entry that cannot be written is named; a target that is full or failing ends the restore."""
-        reason = error.strerror or str(error)
-        if error.errno in FATAL:
-            raise SourceError(
-                f"the target failed at {text_path(path)}: {reason}",
-                hint="mend or free the target and run the restore again; what is there already is not written twice",
-                affected=[text_path(path)],
-            ) from error
-        if self._dry and isinstance(error, PermissionError) and not is_root():
-            # A folder that lets not even its owner in, which a dry run does not change.
-            self._tally.shortfall(Shortfall(path, "content", True, "it cannot be looked at"))
-            return
+        reason = reason_of(path, error)
         self._failed.add(path)
         self._tally.issue(path, f"cannot be {what}: {reason}")
-
-
-def _everything() -> None:
-    """Of a file that is not there, or is none, or another one's: all pieces are lacking."""
-
-
-def _same(missing: list[int] | None) -> list[int] | None:
-    return missing
 
 
 def _is_flat(node: Node) -> bool:

@@ -33,10 +33,10 @@ class Tally:
             self.files_written += files
             self.bytes_written += size
 
-    def same(self, size: int) -> None:
-        """A file was there already."""
+    def same(self, size: int, files: int = 1) -> None:
+        """Files were there already, of so many bytes together."""
         with self._lock:
-            self.files_same += 1
+            self.files_same += files
             self.bytes_same += size
 
     def issue(self, path: bytes, message: str) -> None:

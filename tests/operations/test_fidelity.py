@@ -19,7 +19,7 @@ from trees import build_torture_tree, referee
 
 import snapvault
 from snapvault import InvalidInput, Repository, RestoreResult, SourceError
-from snapvault.operations import files, restore, saver
+from snapvault.operations import compare, files, restore, saver
 from snapvault.operations.visit import Visited
 from snapvault.repository.create import SEGMENT_SIZE
 from snapvault.target.filesystem import FilesystemTarget, WholeFile
@@ -344,7 +344,7 @@ class TestInPlace:
 
     @pytest.fixture(autouse=True)
     def _from_a_megabyte(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(files, "IN_PLACE_FROM", 1 << 20)
+        monkeypatch.setattr(compare, "IN_PLACE_FROM", 1 << 20)
 
     @pytest.fixture(params=[False, True], ids=["one domain", "two domains"])
     def big(self, request: pytest.FixtureRequest, repo: Repository, tmp_path: Path) -> tuple[Path, Path]:
