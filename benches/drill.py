@@ -2,11 +2,13 @@
 """A full drill beside a bare restore of the same snapshot, and beside a restore and the removal of what it wrote.
 
     python benches/drill.py                                  # small files and a disk image, three rounds
+    python benches/drill.py --latency 0,50                   # and from a second site: SeaweedFS, so far away
     python benches/drill.py --corpora small --rounds 1 --scale 0.1
 
-Run it as peers.py, whose corpora it uses.  Both start with an empty cache, in turns.  The drill restores, reads all of
-it back and compares it with the record, damages something of its own and sees it caught, signs what it found, and
-removes what it restored; the restore stops once everything is on its place.
+Run it as peers.py, whose corpora it uses (for a second site, with snapvault's extra `s3`).  Both start with an empty
+cache, in turns.  The drill restores, reads all of it back and compares it with the record, damages something of its
+own and sees it caught, signs what it found, and removes what it restored; the restore stops once everything is on its
+place.  The removal after the restore is measured by itself.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from peerbench import corpora
 from peerbench.install import tools, versions
 from peerbench.measure import machine, run
 from peerbench.options import bench_parser
+from peerbench.store import KEY, REGION, SECRET, relay, seaweedfs
 from peerbench.tools import Case, Tool
 
 
@@ -33,11 +36,15 @@ def main() -> int:
     tool = tools(["snapvault"], work, options.snapvault or f"{Path(sys.executable).with_name('snapvault')}")[0]
     facts = {"machine": machine(work), "tools": versions([tool])}
     here = work / f"drill-{time.time_ns()}"
-    results = [
-        result
-        for corpus in corpora.load(options.corpora, work, options.scale)
-        for result in Bench(tool, here / corpus.name, corpus).rounds(options.rounds)
-    ]
+    chosen = corpora.load(options.corpora, work, options.scale)
+    results = [r for c in chosen for r in Bench(tool, here / c.name, c).rounds(options.rounds)]
+    if options.latency:
+        with seaweedfs(here / "server") as server:
+            for latency in options.latency:
+                with relay(server, latency, here / f"relay-{latency}") as (port, _):
+                    for corpus in chosen:
+                        bench = Bench(tool, here / f"{corpus.name}-{latency}", corpus, port, f" {latency} ms")
+                        results += bench.rounds(options.rounds)
     (options.out or work).mkdir(parents=True, exist_ok=True)
     (options.out or work).joinpath("drill.json").write_text(json.dumps({**facts, "results": results}, indent=1))
     report(results)
@@ -49,6 +56,7 @@ def parse() -> argparse.Namespace:
     parser = bench_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
     parser.add_argument("--corpora", type=lambda s: s.split(","), default=["small", "image"], help="small,image,media")
+    parser.add_argument("--latency", type=lambda s: [int(n) for n in s.split(",")], default=[], metavar="MS[,MS]")
     parser.add_argument("--scale", type=float, default=1.0, metavar="X")
     parser.add_argument("--snapvault", metavar="COMMAND", help="use this instead of that of this environment")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp/snapvault-peers"), metavar="DIR")
@@ -57,10 +65,11 @@ def parse() -> argparse.Namespace:
 
 
 class Bench:
-    """One repository with one snapshot."""
+    """One repository with one snapshot, in a folder or, behind a port of this machine, in a bucket."""
 
-    def __init__(self, tool: Tool, folder: Path, corpus: corpora.Corpus) -> None:
-        self._tool, self._folder, self._name = tool, folder, corpus.name
+    def __init__(self, tool: Tool, folder: Path, corpus: corpora.Corpus, port: int = 0, where: str = "") -> None:
+        self._tool, self._folder, self._port = tool, folder, port
+        self._name, self._shown = corpus.name, f"{corpus.name}{where}"
         self._case = Case(folder / "repository", "")
         for place in (self._case.home, self._case.out):
             place.mkdir(parents=True)
@@ -92,10 +101,16 @@ class Bench:
         if sample.code:
             raise SystemExit(f"{argv}: exit {sample.code}\n{sample.output}")
         print(
-            f"{self._name:8} {step:8} {sample.wall:7.2f} s {sample.cpu:7.2f} s CPU {sample.peak / 1e6:5.0f} MB",
+            f"{self._shown:12} {step:8} {sample.wall:7.2f} s {sample.cpu:7.2f} s CPU {sample.peak / 1e6:5.0f} MB",
             flush=True,
         )
-        return {"corpus": self._name, "step": step, "wall": sample.wall, "cpu": sample.cpu, "peak": sample.peak}
+        return {
+            "corpus": self._shown,
+            "step": step,
+            "wall": sample.wall,
+            "cpu": sample.cpu,
+            "peak": sample.peak,
+        }
 
     def _must(self, *argv: str) -> None:
         done = run([*self._tool.program, "--quiet", *argv], self._env(), self._folder / "log")
@@ -104,7 +119,14 @@ class Bench:
 
     def _env(self) -> dict[str, str]:
         plain = {"PATH": os.environ["PATH"], "HOME": str(self._case.home), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-        return {**plain, **self._tool.env(self._case)}
+        place = {
+            "SNAPVAULT_REPOSITORY": f"s3://{self._folder.name}/repository",
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}",
+        }
+        return {**plain, **self._tool.env(self._case), **(place if self._port else {})}
 
 
 def report(results: list[dict[str, object]]) -> None:
@@ -118,7 +140,7 @@ def report(results: list[dict[str, object]]) -> None:
         for step, seconds in by_step.items():
             median = statistics.median(seconds)
             print(
-                f"{corpus!s:8} {step!s:16} {median:7.2f} s  ({min(seconds):.2f} to {max(seconds):.2f}) "
+                f"{corpus!s:12} {step!s:16} {median:7.2f} s  ({min(seconds):.2f} to {max(seconds):.2f}) "
                 f"{median / yardstick:6.2f}"
             )
 

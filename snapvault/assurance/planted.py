@@ -5,7 +5,9 @@ bit of what was restored.  Neither the store nor anything outside of the scratch
 """
 
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from snapvault.assurance.outcome import FAIL, NOT_RUN, PASSED, Outcome
 from snapvault.assurance.restoring import Place
 from snapvault.assurance.sampling import scatter
 from snapvault.assurance.structure import reads_tree
-from snapvault.backend.protocol import Backend
+from snapvault.backend.protocol import Backend, ObjectInfo
 from snapvault.backend.wrapper import Wrapper
 from snapvault.format import names
 from snapvault.format.tree import ID_SIZE, BlobType, Content, Node, NodeKind
@@ -25,6 +27,7 @@ from snapvault.repository.index import Place as BlobPlace
 from snapvault.repository.repository import Vault
 
 NOTHING = "nothing"  # by which a damage was caught
+KEPT = 4  # replies of a store
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +39,39 @@ class Damage:
 
 
 class DamagingBackend(Wrapper):
-    """Gives some bytes back with a bit flipped."""
+    """Gives some bytes back with a bit flipped.
+
+    What comes damaged is read and looked for again and again: the store is asked for it once.
+    """
 
     def __init__(self, inner: Backend, damages: Sequence[Damage]) -> None:
         super().__init__(inner)
         self._damages = damages
+        self._replies: OrderedDict[tuple[str, int, int | None], bytes] = OrderedDict()
+        self._listings: dict[str, list[ObjectInfo]] = {}
+        self._lock = threading.Lock()
         self.given = 0  # how often a damaged byte was given back
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """What there was at the first time."""
+        with self._lock:
+            if prefix not in self._listings:
+                self._listings[prefix] = [*self.inner.list(prefix)]
+        return iter(self._listings[prefix])
+
+    def _reply(self, name: str, start: int, length: int | None) -> bytes:
+        key = name, start, length
+        with self._lock:
+            if key not in self._replies:
+                self._replies[key] = self.inner.get(name, start, length)
+            self._replies.move_to_end(key)
+            if len(self._replies) > KEPT:
+                self._replies.popitem(last=False)
+            return self._replies[key]
 
     def get(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         """The bytes, damaged where they are to be."""
-        data = self.inner.get(name, start, length)
+        data = self._reply(name, start, length)
         for damage in self._damages:
             at = damage.offset - start
             if damage.object == name and 0 <= at < len(data):

@@ -22,6 +22,8 @@ from snapvault.assurance.planted import DamagingBackend
 from snapvault.assurance.probing import mutate
 from snapvault.assurance.restoring import Place
 from snapvault.assurance.sampling import PARTS, Sample, scatter
+from snapvault.backend.memory import MemoryBackend
+from snapvault.backend.trace import TraceBackend
 from snapvault.format import names
 from snapvault.foundation.errors import Cancelled, InvalidInput, RoleRequired, StoreUnavailable
 from snapvault.foundation.events import Control, Event
@@ -283,6 +285,22 @@ def test_a_damage_that_is_never_read_proves_nothing(stored: Repository, monkeypa
     monkeypatch.setattr(DamagingBackend, "get", lambda self, *given: self.inner.get(*given))
     result = hold(stored, "full")
     assert result.status == "failed" and "never read" in result.outcome.why
+
+
+def test_the_store_is_asked_once_for_what_comes_damaged() -> None:
+    """It is read and looked for again and again, which at a distant store could take longer than the drill."""
+    inner = TraceBackend(MemoryBackend())
+    inner.put("packs/x", [bytes(100)])
+    damaging = DamagingBackend(inner, [planted.Damage("packs/x", 50)])
+    for _ in range(3):
+        assert damaging.get("packs/x", 40, 20) == bytes(10) + b"\1" + bytes(9)
+        assert damaging.get("packs/x") == bytes(50) + b"\1" + bytes(49)
+        assert [o.name for o in damaging.list("packs/")] == ["packs/x"]
+    assert (damaging.given, inner.calls["get"], inner.calls["list"]) == (6, 2, 1)
+    for start in range(planted.KEPT + 1):
+        damaging.get("packs/x", start, 1)
+    damaging.get("packs/x", 0, 1)
+    assert inner.calls["get"] == 2 + planted.KEPT + 2, "not all that was ever read is kept"
 
 
 def test_a_comparison_that_sees_nothing_makes_the_drill_fail(
