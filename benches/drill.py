@@ -43,7 +43,7 @@ def main() -> int:
             for latency in options.latency:
                 with relay(server, latency, here / f"relay-{latency}") as (port, _):
                     for corpus in chosen:
-                        bench = Bench(tool, here / f"{corpus.name}-{latency}", corpus, port, f" {latency} ms")
+                        bench = Bench(tool, here / f"{corpus.name}-{latency}", corpus, port, latency)
                         results += bench.rounds(options.rounds)
     (options.out or work).mkdir(parents=True, exist_ok=True)
     (options.out or work).joinpath("drill.json").write_text(json.dumps({**facts, "results": results}, indent=1))
@@ -67,9 +67,11 @@ def parse() -> argparse.Namespace:
 class Bench:
     """One repository with one snapshot, in a folder or, behind a port of this machine, in a bucket."""
 
-    def __init__(self, tool: Tool, folder: Path, corpus: corpora.Corpus, port: int = 0, where: str = "") -> None:
+    def __init__(
+        self, tool: Tool, folder: Path, corpus: corpora.Corpus, port: int | None = None, latency: int | None = None
+    ) -> None:
         self._tool, self._folder, self._port = tool, folder, port
-        self._name, self._shown = corpus.name, f"{corpus.name}{where}"
+        self._name, self._shown = corpus.name, corpus.name if latency is None else f"{corpus.name} {latency} ms"
         self._case = Case(folder / "repository", "")
         for place in (self._case.home, self._case.out):
             place.mkdir(parents=True)
@@ -126,7 +128,7 @@ class Bench:
             "AWS_DEFAULT_REGION": REGION,
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}",
         }
-        return {**plain, **self._tool.env(self._case), **(place if self._port else {})}
+        return {**plain, **self._tool.env(self._case), **({} if self._port is None else place)}
 
 
 def report(results: list[dict[str, object]]) -> None:

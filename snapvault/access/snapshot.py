@@ -193,10 +193,8 @@ class StoredFile(io.RawIOBase):
         self._reader, self._entry = reader, entry
         self._at, self._ids = 0, b""
         try:
-            if reader.measure(entry.node.content) != entry.node.stored:
-                raise Damaged("its parts do not add up to its size")
-            self._ids = reader.expand(entry.node.content)
-            self._ends = list(accumulate(reader.lengths(self._ids)))
+            self._ids, places = reader.pieces(entry.node.content, entry.node.stored)
+            self._ends = list(accumulate(p.length for p in places))
         except Damaged as e:
             raise type(e)(f"{entry.path}: {e.message}", affected=[entry.path, *e.affected]) from e
         self._extents = entry.node.extents if entry.node.extents is not None else ((0, entry.node.size),)

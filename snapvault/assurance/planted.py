@@ -27,7 +27,7 @@ from snapvault.repository.index import Place as BlobPlace
 from snapvault.repository.repository import Vault
 
 NOTHING = "nothing"  # by which a damage was caught
-KEPT = 4  # replies of a store
+KEPT = 4  # replies of a store, each of which has some MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,28 +38,18 @@ class Damage:
     offset: int  # of the byte
 
 
-class DamagingBackend(Wrapper):
-    """Gives some bytes back with a bit flipped.
+class RememberingBackend(Wrapper):
+    """Asks the store once for what is read and looked for again and again, as everything is that comes damaged."""
 
-    What comes damaged is read and looked for again and again: the store is asked for it once.
-    """
-
-    def __init__(self, inner: Backend, damages: Sequence[Damage]) -> None:
+    def __init__(self, inner: Backend) -> None:
         super().__init__(inner)
-        self._damages = damages
         self._replies: OrderedDict[tuple[str, int, int | None], bytes] = OrderedDict()
         self._listings: dict[str, list[ObjectInfo]] = {}
+        # Held while the store answers, so that who wants the same waits for it: a control reads one piece.
         self._lock = threading.Lock()
-        self.given = 0  # how often a damaged byte was given back
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """What there was at the first time."""
-        with self._lock:
-            if prefix not in self._listings:
-                self._listings[prefix] = [*self.inner.list(prefix)]
-        return iter(self._listings[prefix])
-
-    def _reply(self, name: str, start: int, length: int | None) -> bytes:
+    def get(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        """The bytes as they came at the first time, if that was not long ago."""
         key = name, start, length
         with self._lock:
             if key not in self._replies:
@@ -69,14 +59,30 @@ class DamagingBackend(Wrapper):
                 self._replies.popitem(last=False)
             return self._replies[key]
 
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """What there was at the first time."""
+        with self._lock:
+            if prefix not in self._listings:
+                self._listings[prefix] = [*self.inner.list(prefix)]
+        return iter(self._listings[prefix])
+
+
+class DamagingBackend(Wrapper):
+    """Gives some bytes back with a bit flipped."""
+
+    def __init__(self, inner: Backend, damages: Sequence[Damage]) -> None:
+        super().__init__(inner)
+        self._damages = damages
+        self.given = False  # whether a damaged byte was ever given back
+
     def get(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         """The bytes, damaged where they are to be."""
-        data = self._reply(name, start, length)
+        data = self.inner.get(name, start, length)
         for damage in self._damages:
             at = damage.offset - start
             if damage.object == name and 0 <= at < len(data):
                 data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-                self.given += 1
+                self.given = True
         return data
 
 
@@ -139,7 +145,7 @@ class Planter:
         damages = tuple(
             Damage(names.pack(p.pack.id), p.start + scatter(self._seed, b"store") % p.sealed) for p in places
         )
-        return DamagingBackend(self._vault.backend, damages), damages
+        return DamagingBackend(RememberingBackend(self._vault.backend), damages), damages
 
     def _pick(self, accept: Callable[[bytes], bool]) -> tuple[str, Entry, list[BlobPlace]] | None:
         """A file that is accepted and not empty: its path, a piece of it as if it were a file, and where that lies."""
@@ -191,7 +197,7 @@ def _caught_on_disk(vault: Vault, snapshot: Snapshot, folder: Path, piece: Entry
     return "compare" if place.compare(piece, Selection(), restored.tally) else NOTHING
 
 
-def _outcome(caught: bool, given: int) -> Outcome:
+def _outcome(caught: bool, given: bool) -> Outcome:
     if not given:
         return Outcome(FAIL, "the planted damage was never read, so the drill proves nothing")
     return PASSED if caught else Outcome(FAIL, "the planted damage was not caught, so the drill proves nothing")

@@ -1,12 +1,13 @@
 """Bringing back and comparing, step by step: the same for what a drill restores and for the damage that it plants."""
 
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from snapvault.access.snapshot import Entry, Snapshot
 from snapvault.foundation.errors import SourceError
 from snapvault.foundation.events import Control, Event
-from snapvault.operations.preview import Preview
+from snapvault.operations.preview import verify
 from snapvault.operations.restore import Restorer, snapshot_domain
 from snapvault.operations.results import Issue
 from snapvault.operations.selection import Selection
@@ -43,25 +44,21 @@ class Place:
     def restore(self, entry: Entry, selection: Selection) -> BroughtBack:
         """SourceError if the disk or the quota does not suffice; errors of the store, Cancelled."""
         tally = Tally()
-        target = FilesystemTarget(str(self._folder))
-        try:
+        with closing(FilesystemTarget(self._folder)) as target:
             Restorer(self._vault, target, tally, self._domain, control=self._control).run(entry, selection)
-        finally:
-            target.close()
         self._within_quota(tally.bytes_written, last=True)
         return BroughtBack(
             tally.files_written, tally.others, tally.bytes_written, tuple(tally.lost), tuple(tally.issues), tally
         )
 
     def compare(self, entry: Entry, selection: Selection, restored: Tally) -> list[Issue]:
-        """Read back what is on the disk, and compare it with the record: what differs, beyond what is known."""
-        again, known = Tally(), {(i.path, i.message) for i in (*restored.issues, *restored.lost)}
-        target = FilesystemTarget(str(self._folder))
-        try:
-            Preview(self._vault, target, again, self._domain, control=self._control).run(entry, selection)
-        finally:
-            target.close()
-        restored.compare(again)
+        """Read back what is on the disk, and compare it with the record: what differs, beyond what is known.
+
+        SourceError if it cannot be read; errors of the store, Cancelled.
+        """
+        known = {(i.path, i.message) for i in (*restored.issues, *restored.lost)}
+        with closing(FilesystemTarget(self._folder)) as target:
+            verify(self._vault, target, restored, self._domain, entry, selection, self._control)
         return [i for i in (*restored.issues, *restored.lost) if (i.path, i.message) not in known]
 
     def _tick(self, event: Event) -> None:

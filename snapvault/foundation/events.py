@@ -32,7 +32,7 @@ class Event:
 class Limits:
     """What one operation may use.  ``None``: the default of the operation, for what concerns a store no limit."""
 
-    threads: int | None = None  # workers that compress and encrypt; default: the cores
+    threads: int | None = None  # workers that compress, encrypt, fetch or compare; default: the cores
     memory: int | None = None  # bytes of data in flight
     upload: int | None = None  # bytes per second to a store
     download: int | None = None  # bytes per second from a store

@@ -1,18 +1,19 @@
 """What a file in a target lacks of a file in a snapshot, by content: the same size and time prove nothing."""
 
+import errno
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, groupby
 
-from snapvault.format.tree import ID_SIZE, BlobType, Node
-from snapvault.foundation.errors import Damaged
+from snapvault.format.tree import ID_SIZE, BlobType, Node, NodeKind
+from snapvault.operations.visit import Visited
 from snapvault.platform.sparse import Extent, data_extents
 from snapvault.repository.index import Place
 from snapvault.repository.keyring import DomainKeys
 from snapvault.repository.reader import BlobReader
-from snapvault.target.filesystem import FilesystemTarget
+from snapvault.target.filesystem import FilesystemTarget, OwnedNode
 
 IN_PLACE_FROM = 64 << 20  # a smaller file that differs is replaced as a whole, atomically; a larger one in place
 PART_BYTES = 32 << 20  # of a file, read and hashed by one thread
@@ -20,34 +21,73 @@ READ_BYTES = 1 << 20  # at once, unless a piece is larger
 
 Lacking = list[int] | None  # numbers of pieces; None: all of the file has to be written
 
+_IN_THE_WAY = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EACCES, errno.EPERM}
 
-def pieces_of(reader: BlobReader, node: Node, places: list[Place] | None = None) -> tuple[bytes, list[Place]]:
-    """The ids of a file's pieces, and where they lie, which the caller may know; Damaged if they are not all there.
 
-    Before anything is written: the position of a piece is the sum of lengths.
+# -- small files, many at once ----------------------------------------------------------------------------------------
+
+
+def same_files(
+    target: FilesystemTarget,
+    reader: BlobReader,
+    domain: DomainKeys,
+    batch: Sequence[Visited],
+    check: Callable[[], None],
+) -> set[int]:
+    """Which of a batch, by number, are plain files that are the same in the target: content and all metadata.
+
+    Found folder by folder in a few calls, before each of which ``check`` is called.  Of the others nothing is said.
     """
-    content = node.content
-    if content.depth and reader.measure(content) != node.stored:
-        raise Damaged("its parts do not add up to its size")
-    ids = reader.expand(content)
-    places = (not content.depth and places) or reader.locate(ids)
-    if sum(p.length for p in places) != node.stored:
-        raise Damaged("its parts do not add up to its size")
-    return ids, places
+    plain = [i for i, at in enumerate(batch) if _is_plain(at.node)]
+    # What is in no index is lost, whatever the target holds.
+    if not plain or not reader.index.surely_has_all(b"".join(batch[i].node.content.ids for i in plain)):
+        return set()
+    same: set[int] = set()
+    for folder, numbers in groupby(plain, lambda i: batch[i].path.rpartition(b"/")[0]):
+        check()
+        run = list(numbers)
+        nodes = [OwnedNode(batch[i].node, batch[i].users, batch[i].groups) for i in run]
+        for i, data in zip(run, target.read_plain(folder, nodes), strict=True):
+            if data is not None and _is_content(domain, data, batch[i].node.content.ids):
+                same.add(i)
+    return same
+
+
+def _is_plain(node: Node) -> bool:
+    """Whether it is a file of one piece at most, without attributes, holes or further names."""
+    if node.kind != NodeKind.FILE or node.link is not None or node.xattrs or node.extents is not None:
+        return False
+    return not node.content.depth and len(node.content.ids) <= ID_SIZE and node.size == node.stored
+
+
+def _is_content(domain: DomainKeys, data: bytes, ids: bytes) -> bool:
+    return domain.blob_id(BlobType.DATA, data) == ids if ids else not data
+
+
+# -- one file, part by part -------------------------------------------------------------------------------------------
 
 
 def compare(
     target: FilesystemTarget, path: bytes, node: Node, ids: bytes, places: Sequence[Place], domain: DomainKeys
 ) -> "Comparison | None":
-    """Begin to compare a file; None: it cannot be opened, and has to be replaced."""
+    """Begin to compare a file.  None: it is of another kind, has other holes or may not be read, and is replaced.
+
+    OSError: it cannot be told.
+    """
     try:
-        return Comparison(target, path, node, ids, [p.length for p in places], domain)
-    except OSError:
-        return None
+        comparison = Comparison(target, path, node, ids, [p.length for p in places], domain)
+    except OSError as e:
+        if e.errno in _IN_THE_WAY:
+            return None
+        raise
+    return comparison if comparison.has_same_holes() else None
 
 
 class Comparison:
-    """One file in a target, against the pieces of a file in a snapshot: their ids, and lengths in bytes."""
+    """One file in a target, against the pieces of a file in a snapshot: their ids, and lengths in bytes.
+
+    The file is open until nobody holds this any more: parts may still be read when one of them has failed.
+    """
 
     def __init__(
         self, target: FilesystemTarget, path: bytes, node: Node, ids: bytes, lengths: Sequence[int], domain: DomainKeys
@@ -67,19 +107,17 @@ class Comparison:
         """Whether the file is mended where it is, if it lacks something."""
         return self._node.extents is None and self._node.size >= IN_PLACE_FROM and self._stat.st_nlink == 1
 
-    def run(self, check: Callable[[], None]) -> Lacking:
-        """What the file lacks; OSError if it cannot be read."""
-        return self.conclude(part() for part in self.parts(check))
+    def has_same_holes(self) -> bool:
+        """A file with holes is left alone only if they are where they should be.  Any file without is fine."""
+        extents, size = self._node.extents, self._stat.st_size
+        return extents is None or (size == self._node.size and data_extents(self._fd, size) == extents)
 
-    def parts(self, check: Callable[[], None]) -> list[Callable[[], Lacking]]:
-        """Each says what a part of the file lacks, in any thread and any order, for ``conclude``.
+    def parts(self, check: Callable[[], None]) -> list[Callable[[], list[int]]]:
+        """Each says what a part of the file lacks, in any thread and any order, for ``conclude``; OSError.
 
         ``check`` is called at the beginning of each, and raises if all of it is to end.
         """
-        extents, size = self._node.extents, self._stat.st_size
-        if extents is not None and (size != self._node.size or data_extents(self._fd, size) != extents):
-            return [_everything]  # it is left alone only if its holes, too, are where they should be
-        found: list[Callable[[], Lacking]] = []
+        found: list[Callable[[], list[int]]] = []
         first = position = length = 0
         for end, more in enumerate(self._lengths, 1):
             length += more
@@ -88,23 +126,19 @@ class Comparison:
                 first, position, length = end, position + length, 0
         return found
 
-    def _part(self, check: Callable[[], None], first: int, end: int, position: int) -> Lacking:
+    def _part(self, check: Callable[[], None], first: int, end: int, position: int) -> list[int]:
         """Of the pieces from ``first`` on, before ``end``; ``position`` counts stored bytes, holes left out."""
         check()
-        data = _Data(self._fd, self._node.extents or ((0, self._node.size),), position)
+        data = _ExtentReader(self._fd, self._node.extents or ((0, self._node.size),), position)
         lacking = []
         for i, piece in zip(range(first, end), data.pieces(self._lengths[first:end]), strict=True):
             if self._domain.blob_id(BlobType.DATA, piece) != self._ids[i * ID_SIZE : (i + 1) * ID_SIZE]:
                 lacking.append(i)
         return lacking
 
-    def conclude(self, parts: Iterable[Lacking]) -> Lacking:
+    def conclude(self, parts: Iterable[list[int]]) -> Lacking:
         """What all the parts say together."""
-        lacking: list[int] = []
-        for part in parts:
-            if part is None:
-                return None
-            lacking += part
+        lacking = [i for part in parts for i in part]
         if not lacking and self._stat.st_size == self._node.size:
             return lacking
         if not self.in_place:
@@ -112,12 +146,8 @@ class Comparison:
         return lacking or [len(self._lengths) - 1]  # only its end has to go: one piece makes it a job
 
 
-def _everything() -> Lacking:
-    return None
-
-
-class _Data:
-    """What is stored of an open file from a position on."""
+class _ExtentReader:
+    """Reads what is stored of an open file, holes left out, from a position on."""
 
     def __init__(self, fd: int, extents: Iterable[Extent], position: int) -> None:
         self._fd = fd
@@ -149,17 +179,3 @@ class _Data:
             if 0 < n < length:
                 self._rest.append((offset + n, length - n))
         return memory[:filled]
-
-
-class Owners:
-    """Whose the files with several names in a target are: two files of a snapshot must not share one."""
-
-    def __init__(self) -> None:
-        self._of: dict[tuple[int, int], object] = {}
-
-    def owns(self, path: bytes, node: Node, there: os.stat_result) -> bool:
-        """False if another file of the snapshot has this very file in the target: the two have to be parted."""
-        if there.st_nlink == 1:
-            return True
-        own = node.link or path
-        return self._of.setdefault((there.st_dev, there.st_ino), own) == own

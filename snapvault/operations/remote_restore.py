@@ -1,6 +1,5 @@
 """Restore into an fsspec URL: names and bytes; what such a place cannot keep is counted and said."""
 
-import errno
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -8,11 +7,12 @@ from typing import Any
 from snapvault.access.snapshot import Entry, Snapshot, StoredFile
 from snapvault.backend.remote_errors import kind_of, s3_code
 from snapvault.format.tree import NodeKind
-from snapvault.foundation.errors import Damaged, SourceError, StoreDenied, StoreFull, StoreUnavailable
+from snapvault.foundation.errors import Damaged, StoreDenied, StoreFull, StoreUnavailable
 from snapvault.foundation.events import Control, Reporter
 from snapvault.operations.results import RestoreResult, text_path
 from snapvault.operations.selection import Selection
 from snapvault.operations.tally import Tally
+from snapvault.operations.target_errors import FULL, raise_if_fatal
 from snapvault.operations.visit import Visited, visit_entry
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.repository import Vault
@@ -167,19 +167,13 @@ class _Remote:
 
     def _trouble(self, path: bytes, error: OSError, what: str = "restored") -> None:
         """An entry that cannot be written is named; a target that is full or does not answer ends the restore."""
-        reason = error.strerror or str(error)
-        if _is_fatal(error):
-            raise SourceError(
-                f"the target {self._target.label} failed at {text_path(path or b'/')}: {reason}",
-                hint="mend or free the target and run the restore again; what is there already is not written twice",
-                affected=[text_path(path or b"/")],
-            ) from error
+        reason = raise_if_fatal(path, error, fatal=_is_fatal(error), target=f"the target {self._target.label}")
         self._tally.issue(path, f"cannot be {what}: {reason}")
 
 
 def _is_fatal(error: OSError) -> bool:
     """Going on would fail for every file: it is full, can only be read, does not answer, or knows no credentials."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS) or kind_of(error) is StoreFull:
+    if error.errno in FULL or kind_of(error) is StoreFull:
         return True
     cause = error.__cause__
     if not isinstance(cause, Exception) or isinstance(cause, OSError):

@@ -2,10 +2,10 @@
 
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, islice
 from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -16,16 +16,18 @@ from snapvault.foundation.errors import Damaged, InvalidInput
 from snapvault.foundation.events import Control, Reporter, limits_of
 from snapvault.foundation.ids import BlobId
 from snapvault.operations.archive import archive
-from snapvault.operations.compare import Lacking, Owners, compare, pieces_of
+from snapvault.operations.compare import Lacking, compare, same_files
 from snapvault.operations.fetch import Delivery, Fetcher, Piece
 from snapvault.operations.files import FileJob, FileWriter
+from snapvault.operations.hardlinks import HardLinks
 from snapvault.operations.preview import Preview
+from snapvault.operations.preview import verify as read_back
 from snapvault.operations.remote_restore import restore_remote
 from snapvault.operations.results import RestoreResult, text_path
 from snapvault.operations.selection import Selection
 from snapvault.operations.sources import is_url, local_path
 from snapvault.operations.tally import Tally, in_the_snapshot
-from snapvault.operations.target_errors import reason_of
+from snapvault.operations.target_errors import raise_if_fatal
 from snapvault.operations.visit import Visited, visit_entry
 from snapvault.repository.index import Place
 from snapvault.repository.keyring import DomainKeys
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
 
 BATCH_PIECES = 1 << 13  # chunks planned at once: what bounds the memory
+BATCH_ENTRIES = 512  # looked at together where the target is not empty
 WAITING_MAX = 1 << 12  # folders that were left, and further names of files, that wait for the end of a batch
 
 Begun = tuple[Sequence[Future[None]], list[tuple[Visited, bytes]], list[Visited]]
@@ -65,10 +68,12 @@ def restore(
     ``target`` is a folder, an fsspec URL, or a binary stream (one file's bytes, or a tar of a folder).  In a folder
     that exists, only what differs is written: files are compared by content.  The target itself gets owner, mode,
     attributes and time of the folder at ``path``, unless that is the whole snapshot.  ``delete`` removes what is not
-    in the snapshot, never outside the target, and refuses ``/``.  ``verify`` reads everything back.  Paths that are
-    lost to damage are named, all others are restored, and the status is ``damaged``; entries that could not be
-    restored in everything, and ``include`` patterns that match nothing, make it ``partial``; what needs root is
-    counted.  InvalidInput, RoleRequired, SourceError (the target cannot be written), StoreUnavailable, Cancelled.
+    in the snapshot, never outside the target, and refuses ``/``.  ``verify`` reads everything back.  ``dry_run``
+    writes nothing, and says in ``changes`` what would be written.  Paths that are lost to damage are named, all others
+    are restored, and the status is ``damaged``; entries that could not be restored in everything or not be read back,
+    and ``include`` patterns that match nothing, make it ``partial``; what needs root is counted.
+
+    InvalidInput, RoleRequired, SourceError (the target cannot be written), StoreUnavailable, Cancelled.
     """
     vault = repo.vault.reading().limited(control).counting()
     vault.ring.require_read("restore")
@@ -108,10 +113,8 @@ def _restore_local(
             Preview(vault, target, tally, domain, delete=delete, control=control).run(entry, selection)
         else:
             Restorer(vault, target, tally, domain, delete=delete, control=control).run(entry, selection)
-        if verify and not dry_run:
-            again = Tally()
-            Preview(vault, target, again, domain, control=control).run(entry, selection)
-            tally.compare(again)
+            if verify:
+                read_back(vault, target, tally, domain, entry, selection, control)
         return tally.result(snapshot, place, dry_run=dry_run, verified=verify)
     finally:
         target.close()
@@ -142,8 +145,7 @@ class Restorer:
         delete: bool = False,
         control: Control | None = None,
     ) -> None:
-        self._vault, self._target, self._tally = vault, target, tally
-        self._delete = delete
+        self._target, self._tally, self._delete = target, tally, delete
         self._reporter = Reporter("restore", control)
         self._reader = vault.reader(domain.id, cached=True)
         self._files = FileWriter(target)
@@ -155,11 +157,10 @@ class Restorer:
         self._closing: list[Visited] = []  # folders that were left, and may wait for files of this batch
         self._barred: list[Visited] = []  # folders that will let nobody through
         self._fresh: set[bytes] = set()  # folders that this run made and has not left
-        self._linked: dict[tuple[int, int], bytes] = {}  # the first name of files with several
-        self._links: list[tuple[Visited, bytes]] = []
+        self._hardlinks = HardLinks()
+        self._links: list[tuple[Visited, bytes]] = []  # further names of files, and the first of each
         self._unmade: set[bytes] = set()  # devices, which only root can make
         self._failed: set[bytes] = set()  # what could not be written: something older may stand there
-        self._owners = Owners()
         self._domain = domain
         self._beside: Sequence[Node] = ()
         self._places: dict[bytes, list[Place]] = {}
@@ -168,7 +169,8 @@ class Restorer:
         """Restore everything that is selected below ``top``, or ``top`` itself if it is no folder."""
         self._top = top.path != "/"
         try:
-            for at in visit_entry(self._reader, top, self._tally.lose_folder, selection):
+            visited = visit_entry(self._reader, top, self._tally.lose_folder, selection)
+            for at in visited if self._target.empty else self._differing(visited):
                 self._reporter.check()
                 try:
                     self._entry(at)
@@ -181,6 +183,14 @@ class Restorer:
             self._fetcher.close()
             self._files.close()
 
+    def _differing(self, visited: Iterator[Visited]) -> Iterator[Visited]:
+        """Without small files that are there already, and the same in everything."""
+        while batch := list(islice(visited, BATCH_ENTRIES)):
+            same = same_files(self._target, self._reader, self._domain, batch, self._reporter.check)
+            self._tally.same(sum(batch[i].node.size for i in same), len(same))
+            self._reporter.tick("compare", self._tally.files_same, current=text_path(batch[-1].path))
+            yield from (at for i, at in enumerate(batch) if i not in same)
+
     # -- entries ------------------------------------------------------------------------------------------------
 
     def _entry(self, at: Visited) -> None:
@@ -192,13 +202,12 @@ class Restorer:
                 self._enter(at)
             return
         fresh = at.path.rpartition(b"/")[0] in self._fresh
-        if at.node.link is not None:
-            first = self._linked.setdefault(at.node.link, at.path)
-            if first != at.path:
-                self._links.append((at, first))
-                if len(self._links) >= WAITING_MAX:
-                    self._flush()
-                return
+        first = self._hardlinks.first(at)
+        if first is not None:
+            self._links.append((at, first))
+            if len(self._links) >= WAITING_MAX:
+                self._flush()
+            return
         if kind == NodeKind.FILE:
             self._file(at, fresh)
         else:
@@ -258,7 +267,7 @@ class Restorer:
 
     def _file(self, at: Visited, fresh: bool) -> None:
         try:
-            ids, places = pieces_of(self._reader, at.node, self._places_beside(at).get(at.node.content.ids))
+            ids, places = self._reader.pieces(at.node.content, at.node.stored, self._places_beside(at))
         except Damaged as e:
             self._tally.lose(at.path, e)
             return
@@ -289,17 +298,18 @@ class Restorer:
         """Pieces that the file in the target lacks; [] if it is whole, and then its metadata is set right."""
         at = job.at
         self._reporter.tick("compare", self._tally.files_same, current=text_path(at.path))
-        if not stat.S_ISREG(there.st_mode) or not self._owners.owns(at.path, at.node, there):
+        if not stat.S_ISREG(there.st_mode) or not self._hardlinks.claim(at.path, at.node, there):
             return None
         comparison = compare(self._target, at.path, at.node, ids, places, self._domain)
         if comparison is None:
             return None
         job.in_place = comparison.in_place
         parts = comparison.parts(self._reporter.check)
-        if len(parts) > 1:
-            missing = comparison.conclude([task.result() for task in map(self._fetcher.submit, parts)])
+        if len(parts) == 1:  # here: the other threads are busy with what differs
+            missing = comparison.conclude([parts[0]()])
         else:
-            missing = comparison.conclude(part() for part in parts)
+            tasks = [self._fetcher.submit(part) for part in parts]
+            missing = comparison.conclude(task.result() for task in tasks)
         if missing is None or missing:
             return missing
         self._tally.same(at.node.size)
@@ -442,7 +452,7 @@ class Restorer:
 
     def _trouble(self, path: bytes, error: OSError, what: str = "restored") -> None:
         """An entry that cannot be written is named; a target that is full or failing ends the restore."""
-        reason = reason_of(path, error)
+        reason = raise_if_fatal(path, error)
         self._failed.add(path)
         self._tally.issue(path, f"cannot be {what}: {reason}")
 

@@ -12,6 +12,8 @@ from snapvault.operations.results import Change, Issue, RestoreResult, text_path
 from snapvault.operations.selection import Selection
 from snapvault.target.attributes import Shortfall
 
+UNREAD = "could not be read back: permission denied"
+
 
 class Tally:
     """Counts for a RestoreResult.  Thread-safe where threads write."""
@@ -25,6 +27,7 @@ class Tally:
         self.lost: list[Issue] = []
         self.lost_paths: set[bytes] = set()
         self._unmade: set[str] = set()
+        self._unseen: list[str] = []
         self.changes: list[Change] = []
 
     def wrote(self, size: int, files: int = 1) -> None:
@@ -64,12 +67,17 @@ class Tally:
         else:
             self.issue(shortfall.path, shortfall.message)
 
+    def unseen(self, path: bytes) -> None:
+        """Of a preview: only root could look at it."""
+        self.unprivileged += 1
+        self._unseen.append(text_path(path))
+
     def change(self, path: bytes, kind: str, *, size: int = 0, details: tuple[str, ...] = ()) -> None:
-        """Of a dry run."""
+        """Of a preview."""
         self.changes.append(Change(text_path(path), kind, details, size_after=size))
 
     def differing(self, path: bytes, differs: frozenset[str]) -> None:
-        """Of a dry run: an entry that is not a file, or only its metadata."""
+        """Of a preview: an entry that is not a file, or only its metadata."""
         if not differs:
             return
         if "missing" in differs:
@@ -87,11 +95,12 @@ class Tally:
             for i in again.issues
             if i.path not in known
         ]
+        self.issues += [Issue(p, UNREAD) for p in again._unseen if p not in known]
         self.lost += [i for i in again.lost if i.path not in known]
-        self.unprivileged += again.unprivileged
+        excused = {"owner", "mode", "xattrs"} if self.unprivileged else set()
         for change in again.changes:
             content = change.kind in ("added", "modified", "type")
-            if change.path not in known and (content or not self.unprivileged):
+            if change.path not in known and (content or set(change.details) - excused):
                 self.issues.append(Issue(change.path, f"differs after the restore: {change.kind}"))
 
     def result(

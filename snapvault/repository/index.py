@@ -64,6 +64,7 @@ class IndexTable:
         self.records = records
         self.usable = bytearray(b"\1" * len(packs))
         self.whole = True  # all of them
+        self.domains = frozenset(p.domain for p in packs)
 
     def __len__(self) -> int:
         return len(self.records) // WIDTH
@@ -211,11 +212,17 @@ class BlobIndex:
         return False
 
     def has_all(self, ids: bytes) -> bool:
-        """Whether every id of a concatenation is known in a pack that counts."""
+        """Whether every id of a concatenation is known in a pack that counts, in whatever domain."""
         for table in self.tables:
             if ids:
                 ids = table.lacking(ids)
         return all(BlobId(ids[i : i + ID_SIZE]) in self for i in range(0, len(ids), ID_SIZE))
+
+    def surely_has_all(self, ids: bytes) -> bool:
+        """``has_all``, in this domain.  False also where that takes a look at each of them."""
+        if self.domain is None or all(t.domains <= {self.domain} for t in self.tables):
+            return self.has_all(ids)
+        return not ids or self.only_places(ids) is not None
 
     def places(self, blob: BlobId) -> list[Place]:
         """Every known place of a blob."""
@@ -273,10 +280,6 @@ class BlobIndex:
                 break
             tables[-2:] = [merge_tables(tables[-2:])]
         self.tables = tables
-
-    def length(self, blob: BlobId) -> int | None:
-        """Bytes of a blob, or None if it is unknown."""
-        return next((p.length for p in self.places(blob)), None)
 
     def packs(self) -> Iterator[PackRow]:
         for t in self.tables:

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from snapvault.backend.protocol import Backend, NotFound
@@ -226,6 +226,22 @@ class BlobReader:
     def expand(self, content: Content) -> bytes:
         """The ids at depth 0 of a content: its LIST blobs are read and joined."""
         return content.ids if not content.depth else b"".join(self.leaves(content))
+
+    def pieces(
+        self, content: Content, stored: int, beside: Mapping[bytes, list[Place]] | None = None
+    ) -> tuple[bytes, list[Place]]:
+        """The ids of a file's pieces, joined, and where each lies; Damaged unless they are ``stored`` bytes together.
+
+        To be called before anything is read or written: the position of a piece is a sum of lengths.  ``beside``:
+        places by ids that were looked up for many files at once.
+        """
+        if content.depth and self.measure(content) != stored:
+            raise Damaged("its parts do not add up to its size")
+        ids = self.expand(content)
+        places = (beside.get(ids) if beside else None) or self.locate(ids)
+        if sum(p.length for p in places) != stored:
+            raise Damaged("its parts do not add up to its size")
+        return ids, places
 
     def leaves(self, content: Content) -> Iterator[bytes]:
         """The same in parts, so that not all of them are held at once."""

@@ -64,6 +64,14 @@ class NewFile:
             os.close(fd)
 
 
+class OwnedNode(NamedTuple):
+    """A node, and the names of the owners of its tree."""
+
+    node: Node
+    users: Mapping[int, str]
+    groups: Mapping[int, str]
+
+
 class WholeFile(NamedTuple):
     """A new file: its path, all its bytes, its node, and the names of the owners of its tree."""
 
@@ -98,6 +106,7 @@ class FilesystemTarget:
                 hint="name a folder that exists or can be made",
                 affected=[self.label],
             ) from e
+        self.empty = _is_empty(self.root)  # when it was opened
         self._folders = Folders(self._root)
         self._owners = LocalOwners(numeric_owner)
 
@@ -215,19 +224,19 @@ class FilesystemTarget:
         finally:
             os.close(fd)
 
-    def read_plain(
-        self, folder: bytes, files: Sequence[tuple[Node, Mapping[int, str], Mapping[int, str]]]
-    ) -> list[bytes | None]:
-        """The bytes of files in one folder, in a few calls for all; nodes are given with the names of their owners.
+    def read_plain(self, folder: bytes, files: Sequence[OwnedNode]) -> list[bytes | None]:
+        """The bytes of files in one folder, in a few calls for all.
 
-        None: it is not as its node says in kind, size, owner, mode, attributes and time, or it cannot be told so fast;
-        then look at it by itself.
+        ``files``: without attributes, holes and further names.  None: it is not as its node says in kind, size, owner,
+        mode, attributes and time, or it cannot be told so fast; then look at it by itself.
         """
         contents: list[bytes | None] = [None] * len(files)
         try:
             held = self._folders.at(folder)
         except OSError:
             return contents
+        for node, _, _ in files:
+            check_name(node.name, node.name)
         entries = stat_entries(held.fd, b"/proc/self/fd/%d/" % held.fd, [node.name for node, _, _ in files])
         good: list[int] = []
         wanted: list[Expected] = []
@@ -334,6 +343,15 @@ class FilesystemTarget:
         except FileExistsError:
             self.remove(path)
             make()
+
+
+def _is_empty(folder: bytes) -> bool:
+    """False also if it cannot be told."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
 
 
 def _open_own(place: bytes, flags: int) -> int:

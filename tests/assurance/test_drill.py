@@ -18,7 +18,7 @@ from snapvault import Dataset, DrillGround, DrillResult, DrillRule, Probe, Repos
 from snapvault.assurance import planted
 from snapvault.assurance.drill import Before, freshness, level_of, recovery, root_of
 from snapvault.assurance.outcome import FAIL, NOT_RUN, PASS
-from snapvault.assurance.planted import DamagingBackend
+from snapvault.assurance.planted import DamagingBackend, RememberingBackend
 from snapvault.assurance.probing import mutate
 from snapvault.assurance.restoring import Place
 from snapvault.assurance.sampling import PARTS, Sample, scatter
@@ -27,7 +27,10 @@ from snapvault.backend.trace import TraceBackend
 from snapvault.format import names
 from snapvault.foundation.errors import Cancelled, InvalidInput, RoleRequired, StoreUnavailable
 from snapvault.foundation.events import Control, Event
+from snapvault.operations import preview
+from snapvault.operations.visit import Visited
 from snapvault.repository.store import Store
+from snapvault.target.filesystem import FilesystemTarget
 from snapvault.testing.faults import Fault, FaultyBackend
 from tests.repos import SEED, SMALL, again, damage, make, objects, save, small_packs, traced
 
@@ -270,7 +273,7 @@ def test_what_was_written_is_compared(stored: Repository, monkeypatch: pytest.Mo
 
 def test_a_damage_that_is_not_caught_makes_the_drill_fail(stored: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     def harmless(self: DamagingBackend, name: str, start: int = 0, length: int | None = None) -> bytes:
-        self.given += 1
+        self.given = True
         return self.inner.get(name, start, length)
 
     monkeypatch.setattr(DamagingBackend, "get", harmless)
@@ -291,16 +294,33 @@ def test_the_store_is_asked_once_for_what_comes_damaged() -> None:
     """It is read and looked for again and again, which at a distant store could take longer than the drill."""
     inner = TraceBackend(MemoryBackend())
     inner.put("packs/x", [bytes(100)])
-    damaging = DamagingBackend(inner, [planted.Damage("packs/x", 50)])
+    remembering = RememberingBackend(inner)
+    damaging = DamagingBackend(remembering, [planted.Damage("packs/x", 50)])
+    assert damaging.get("packs/x", 0, 50) == bytes(50) and not damaging.given
     for _ in range(3):
         assert damaging.get("packs/x", 40, 20) == bytes(10) + b"\1" + bytes(9)
         assert damaging.get("packs/x") == bytes(50) + b"\1" + bytes(49)
         assert [o.name for o in damaging.list("packs/")] == ["packs/x"]
-    assert (damaging.given, inner.calls["get"], inner.calls["list"]) == (6, 2, 1)
+    assert (damaging.given, inner.calls["get"], inner.calls["list"]) == (True, 3, 1)
     for start in range(planted.KEPT + 1):
-        damaging.get("packs/x", start, 1)
-    damaging.get("packs/x", 0, 1)
-    assert inner.calls["get"] == 2 + planted.KEPT + 2, "not all that was ever read is kept"
+        remembering.get("packs/x", start, 1)
+    remembering.get("packs/x", 0, 1)
+    assert inner.calls["get"] == 3 + planted.KEPT + 2, "not all that was ever read is kept"
+
+
+def test_what_cannot_be_read_back_is_not_compared(stored: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where somebody who is not root drills folders that let nobody in: that is unknown, and not good."""
+    look = preview.Preview._look_at
+
+    def closed(self: preview.Preview, at: Visited) -> preview._Entry:
+        return preview._Entry(at, error=PermissionError(13, "denied")) if b"file 3" in at.path else look(self, at)
+
+    monkeypatch.setattr(FilesystemTarget, "read_plain", lambda self, folder, files: [None] * len(files))
+    monkeypatch.setattr(preview.Preview, "_look_at", closed)
+    monkeypatch.setattr(preview, "is_root", lambda: False)
+    result = hold(stored, "full")
+    assert (result.steps["compared"].value, result.outcome.value) == (NOT_RUN, NOT_RUN)
+    assert "could not be read back without root" in result.steps["compared"].why
 
 
 def test_a_comparison_that_sees_nothing_makes_the_drill_fail(

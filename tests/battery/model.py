@@ -120,4 +120,4 @@ def packs(store: MemoryBackend) -> dict[str, int]:
 def lengths(repo: snapvault.Repository, blobs: Iterable[BlobId]) -> list[int]:
     """Plaintext bytes of each blob."""
     index = repo.vault.loader.load()
-    return [index.length(blob) or 0 for blob in blobs]
+    return [sum(p.length for p in index.places(blob)[:1]) for blob in blobs]

@@ -1,7 +1,9 @@
 """A dry run, and the look after a restore: every difference is seen, however the work is cut into batches and parts."""
 
+import errno
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -10,17 +12,23 @@ import pytest
 from repos import SMALL, again, back, damage, make, objects, save, small_packs, varied
 
 import snapvault
-from snapvault import Control, Limits, Repository
+from snapvault import Control, Limits, Repository, SourceError
 from snapvault.format import names
+from snapvault.foundation.errors import Cancelled
+from snapvault.foundation.native import NATIVE
 from snapvault.operations import compare, preview
+from snapvault.operations.visit import Visited
+from snapvault.target.filesystem import FilesystemTarget
 
 LARGE = 40_000
 
 
-@pytest.fixture(params=["as it is", "entry by entry", "in threes", "in parts"], autouse=True)
+@pytest.fixture(params=["as it is", "one at a time", "in threes", "in parts", "not in bulk"], autouse=True)
 def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """How much one thread takes at once."""
-    if request.param == "in parts":
+    if request.param == "not in bulk":  # as without the native module
+        monkeypatch.setattr(FilesystemTarget, "read_plain", lambda self, folder, files: [None] * len(files))
+    elif request.param == "in parts":
         monkeypatch.setattr(preview, "LARGE", 1000)
         monkeypatch.setattr(compare, "PART_BYTES", 3000)
         monkeypatch.setattr(compare, "READ_BYTES", 700)
@@ -101,14 +109,17 @@ CHANGES: dict[str, tuple[Callable[[Path], object], dict[str, str]]] = {
     "longer": (lambda p: os.truncate(p / f"a/{LARGE}", LARGE + 1), {f"a/{LARGE}": "modified"}),
     "shorter": (lambda p: os.truncate(p / f"a/{LARGE}", LARGE // 2), {f"a/{LARGE}": "modified"}),
     "no longer empty": (lambda p: (p / "a/0").write_bytes(b"x"), {"a/0": "modified"}),
-    "empty": (lambda p: os.truncate(p / "a/60", 0), {"a/60": "modified"}),  # and so is its other name
+    "empty": (lambda p: os.truncate(p / "a/60", 0), {"a/60": "modified"}),  # its other name goes with it
     "gone": (lambda p: (p / "a/b/1").unlink(), {"a/b/1": "added"}),
     "mode": (lambda p: os.chmod(p / "a/b/60", 0o604), {"a/b/60": "metadata"}),
+    "owner": (lambda p: os.chown(p / "a/b/60", 12345, -1), {"a/b/60": "metadata"}),
+    "group": (lambda p: os.chown(p / "a/b/60", -1, 12345), {"a/b/60": "metadata"}),
     "time": (lambda p: os.utime(p / "a/b/60", ns=(5, 5)), {"a/b/60": "metadata"}),
     "attribute": (lambda p: os.setxattr(p / "a/b/60", "user.x", b"y"), {"a/b/60": "metadata"}),
     "a hole filled": (lambda p: _fill(p / "c/holes"), {"c/holes": "modified"}),
     "parted names": (lambda p: _part(p / "c/other name"), {"c/other name": "modified"}),
     "a third name": (lambda p: _replace_by_link(p / "a/60", p / "a/b/60"), {"a/b/60": "modified"}),
+    "a folder in the place of a file": (lambda p: _replace_by_folder(p / f"a/{LARGE}"), {f"a/{LARGE}": "type"}),
     "more": (lambda p: (p / "a/more").touch(), {"a/more": "removed"}),
 }  # fmt: skip
 
@@ -133,6 +144,11 @@ def _part(path: Path) -> None:
     data = path.read_bytes()
     path.unlink()
     path.write_bytes(data)
+
+
+def _replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
 def _replace_by_link(first: Path, path: Path) -> None:
@@ -163,6 +179,89 @@ def test_two_files_that_became_one(tmp_path: Path) -> None:
     _replace_by_link(restored / "one", restored / "two")
     os.utime(restored, ns=(1, root.stat().st_mtime_ns))
     assert _differing(repo, tmp_path / "out", root) == {"two": "modified"}
+
+
+def test_one_file_for_two_that_differ(tmp_path: Path) -> None:
+    """Both are to be written: the one that is right cannot keep what the other one is in."""
+    root = tmp_path / "two"
+    root.mkdir()
+    for name in ("one", "two"):
+        (root / name).write_bytes(name.encode())
+        os.utime(root / name, ns=(1, 1))
+    repo = make(tmp_path / "repo")
+    save(repo, root)
+    restored = back(repo, tmp_path / "out", root)
+    _replace_by_link(restored / "two", restored / "one")
+    os.utime(restored, ns=(1, root.stat().st_mtime_ns))
+    assert _differing(repo, tmp_path / "out", root) == {"one": "modified", "two": "modified"}
+    assert snapvault.restore(repo, "latest", tmp_path / "out").files_written == 2
+
+
+def test_a_second_name_of_what_is_lost(repo: Repository, tree: Path, tmp_path: Path) -> None:
+    back(repo, tmp_path / "out", tree)
+    damage(repo, f"{tree}/a/60")
+    (tmp_path / f"out{tree}/a/60").unlink()
+    (tmp_path / f"out{tree}/c/other name").unlink()
+    result = snapvault.restore(again(repo), "latest", tmp_path / "out", verify=True)
+    assert {os.path.relpath(i.path, tree) for i in result.lost} >= {"a/60", "c/other name"}
+
+
+@pytest.mark.parametrize(("number", "stays"), [(errno.EIO, False), (errno.EMFILE, True)])
+def test_what_cannot_be_read(
+    repo: Repository, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, stays: bool
+) -> None:
+    """A disk that fails ends it.  A file that cannot be opened is named, as its other name is; it may be the same."""
+    back(repo, tmp_path / "out", tree)
+    open_existing = FilesystemTarget.open_existing
+
+    def fail(self: FilesystemTarget, path: bytes, *, write: bool) -> int:
+        if path.endswith((b"a/60", b"a/40000")):
+            raise OSError(number, os.strerror(number))
+        return open_existing(self, path, write=write)
+
+    monkeypatch.setattr(FilesystemTarget, "open_existing", fail)
+    before = len(os.listdir("/proc/self/fd"))
+    if stays:
+        result = snapvault.restore(repo, "latest", tmp_path / "out", dry_run=True)
+        names = {os.path.relpath(i.path, tree) for i in result.issues}
+        assert (names, result.changes, result.status) == ({"a/60", "a/40000", "c/other name"}, (), "partial")
+    else:
+        with pytest.raises(SourceError, match="Input/output error"):
+            snapvault.restore(repo, "latest", tmp_path / "out", dry_run=True)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_cancelled_in_the_middle(repo: Repository, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    back(repo, tmp_path / "out", tree)
+    cancel = threading.Event()
+    look = preview.Preview._look_at
+
+    def look_and_cancel(self: preview.Preview, at: Visited) -> preview._Entry:
+        cancel.set()
+        return look(self, at)
+
+    monkeypatch.setattr(preview.Preview, "_look_at", look_and_cancel)
+    with pytest.raises(Cancelled):
+        snapvault.restore(repo, "latest", tmp_path / "out", dry_run=True, control=Control(cancel=cancel))
+
+
+@pytest.mark.skipif(not NATIVE, reason="files are read in bulk by the native module alone")
+def test_small_files_are_looked_at_in_bulk(
+    repo: Repository, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if "not in bulk" in request.node.name:
+        return
+    back(repo, tmp_path / "out", tree)
+    alone: set[bytes] = set()
+    look = preview.Preview._look_at
+
+    def note(self: preview.Preview, at: Visited) -> preview._Entry:
+        alone.add(os.path.basename(at.path))
+        return look(self, at)
+
+    monkeypatch.setattr(preview.Preview, "_look_at", note)
+    snapvault.restore(repo, "latest", tmp_path / "out", dry_run=True)
+    assert alone.isdisjoint({b"0", b"1"}) and b"c" in alone
 
 
 def test_lost_though_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

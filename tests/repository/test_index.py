@@ -63,6 +63,20 @@ def test_every_place_of_every_blob_is_found(first: list[list[list[tuple[bytes, i
         assert os.urandom(32) not in index
 
 
+def test_what_another_domain_says_is_not_believed() -> None:
+    """``surely_has_all`` says yes only of what has a place in its own domain."""
+    ids = [bytes([n]) * 32 for n in range(3)]
+    ours, theirs = (entry([[(i, 5)]]) for i in ids[:2])
+    both = [ours, (theirs[0]._replace(domain=DomainId(b"e" * 16)), theirs[1])]
+    index = BlobIndex([build_table(["x"], both)])
+    assert index.surely_has_all(ids[0] + ids[1]) and not index.surely_has_all(ids[2])
+    own = index.of(DOMAIN)
+    assert own.surely_has_all(ids[0]) and own.surely_has_all(b"")
+    assert not own.surely_has_all(ids[1]) and not own.surely_has_all(ids[0] + ids[1])
+    alone = BlobIndex([build_table(["x"], [ours])], DOMAIN)
+    assert alone.surely_has_all(ids[0]) and not alone.surely_has_all(ids[1])
+
+
 @given(packs)
 @settings(max_examples=60, deadline=None)
 def test_native_records_are_those_of_the_twin(made: list[list[list[tuple[bytes, int]]]]) -> None:
