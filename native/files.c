@@ -49,9 +49,29 @@ static int kind_of(mode_t mode)
     }
 }
 
+/* Whether the nanoseconds fit: from 1677 to 2262. File systems go further. */
+static int fits(struct timespec t)
+{
+    return t.tv_sec > INT64_MIN / 1000000000 && t.tv_sec < INT64_MAX / 1000000000;
+}
+
 static int64_t nanoseconds(struct timespec t)
 {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static PyObject *nanoseconds_object(struct timespec t)
+{
+    if (fits(t))
+        return PyLong_FromLongLong(nanoseconds(t));
+    PyObject *seconds = PyLong_FromLongLong(t.tv_sec), *billion = PyLong_FromLong(1000000000);
+    PyObject *whole = seconds && billion ? PyNumber_Multiply(seconds, billion) : NULL;
+    PyObject *rest = PyLong_FromLong(t.tv_nsec), *sum = whole && rest ? PyNumber_Add(whole, rest) : NULL;
+    Py_XDECREF(seconds);
+    Py_XDECREF(billion);
+    Py_XDECREF(whole);
+    Py_XDECREF(rest);
+    return sum;
 }
 
 /* ------------------------------------------------------------------------------------------------- list_names */
@@ -162,12 +182,12 @@ static PyObject *entry_tuple(PyObject *name, const Entry *e)
     const struct stat *st = &e->st;
     int kind = kind_of(st->st_mode);
     long long size = kind == 0 ? (long long)st->st_size : 0;
-    long long mtime = nanoseconds(MTIME(st)), ctime = nanoseconds(CTIME(st));
+    PyObject *mtime = nanoseconds_object(MTIME(st)), *ctime = nanoseconds_object(CTIME(st)); /* NULL: the call fails */
     int mode = st->st_mode & 07777;
     if ((kind == 0 || kind == 1) && e->attributes == 0 && (kind == 1 || st->st_nlink == 1))
-        return Py_BuildValue("(OiiIILLKL)", name, kind, mode, (unsigned)st->st_uid, (unsigned)st->st_gid, mtime, ctime,
+        return Py_BuildValue("(OiiIINNKL)", name, kind, mode, (unsigned)st->st_uid, (unsigned)st->st_gid, mtime, ctime,
                              (unsigned long long)st->st_ino, size);
-    return Py_BuildValue("(OiiIILLKLKKKi)", name, kind, mode, (unsigned)st->st_uid, (unsigned)st->st_gid, mtime, ctime,
+    return Py_BuildValue("(OiiIINNKLKKKi)", name, kind, mode, (unsigned)st->st_uid, (unsigned)st->st_gid, mtime, ctime,
                          (unsigned long long)st->st_ino, size, (unsigned long long)st->st_nlink,
                          (unsigned long long)st->st_dev, (unsigned long long)st->st_rdev, e->attributes);
 }
@@ -230,6 +250,8 @@ static int as_expected(int fd, const Wanted *w)
         return 0;
     if (st.st_size != w->size || (unsigned long long)st.st_ino != w->inode)
         return 0;
+    if (!fits(MTIME(&st)) || !fits(CTIME(&st)))
+        return 0;
     if (nanoseconds(MTIME(&st)) != w->mtime || nanoseconds(CTIME(&st)) != w->ctime)
         return 0;
     return (long long)st.st_blocks * 512 >= st.st_size; /* else it has holes, or is compressed by its file system */
@@ -262,6 +284,16 @@ static void read_one(int folder, Wanted *w)
     close(fd);
 }
 
+/* A time that does not fit is that of no file that is read here. False: an exception. */
+static int time_of(PyObject *number, long long *time)
+{
+    int overflow;
+    *time = PyLong_AsLongLongAndOverflow(number, &overflow);
+    if (overflow)
+        *time = INT64_MIN;
+    return overflow || *time != -1 || !PyErr_Occurred();
+}
+
 /* Room for the bytes of each file, in a new list; NULL with an exception. */
 static PyObject *make_room(PyObject *files, Wanted *wanted, Py_ssize_t count)
 {
@@ -269,7 +301,9 @@ static PyObject *make_room(PyObject *files, Wanted *wanted, Py_ssize_t count)
     for (Py_ssize_t i = 0; room != NULL && i < count; i++) {
         Wanted *w = &wanted[i];
         PyObject *data = NULL, *file = PyTuple_GetItem(files, i);
-        if (PyArg_ParseTuple(file, "yLLLK", &w->name, &w->size, &w->mtime, &w->ctime, &w->inode))
+        PyObject *mtime, *ctime;
+        if (PyArg_ParseTuple(file, "yLOOK", &w->name, &w->size, &mtime, &ctime, &w->inode) &&
+            time_of(mtime, &w->mtime) && time_of(ctime, &w->ctime))
             data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)w->size);
         if (data == NULL || PyList_SetItem(room, i, data) < 0)
             Py_CLEAR(room);

@@ -203,6 +203,8 @@ def _times(root: Path) -> None:
     times = {
         "nanoseconds": 1_600_000_000_123_456_789, "epoch": 0, "before": -1, "1960": -315_619_200_000_000_001,
         "1902": -2_145_916_800_999_999_999, "2038": 2_147_483_648_000_000_001, "2200": 7_258_118_400_987_654_321,
+        "2300": 10_413_792_000_123_456_789,  # more than 64 bits with a sign hold
+
     }  # fmt: skip
     for name, time in times.items():
         (odd / name).write_bytes(b"t")

@@ -7,7 +7,7 @@ bit of what was restored.  Neither the store nor anything outside of the scratch
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,23 +41,28 @@ class Damage:
 class RememberingBackend(Wrapper):
     """Asks the store once for what is read and looked for again and again, as everything is that comes damaged."""
 
-    def __init__(self, inner: Backend) -> None:
+    def __init__(self, inner: Backend, objects: Container[str]) -> None:
+        """``objects``: of which replies are kept; the last few."""
         super().__init__(inner)
+        self._objects = objects
         self._replies: OrderedDict[tuple[str, int, int | None], bytes] = OrderedDict()
         self._listings: dict[str, list[ObjectInfo]] = {}
-        # Held while the store answers, so that who wants the same waits for it: a control reads one piece.
         self._lock = threading.Lock()
 
     def get(self, name: str, start: int = 0, length: int | None = None) -> bytes:
-        """The bytes as they came at the first time, if that was not long ago."""
+        """The bytes as they came before, if that was not long ago."""
         key = name, start, length
         with self._lock:
-            if key not in self._replies:
-                self._replies[key] = self.inner.get(name, start, length)
-            self._replies.move_to_end(key)
-            if len(self._replies) > KEPT:
-                self._replies.popitem(last=False)
-            return self._replies[key]
+            reply = self._replies.get(key)
+        if reply is None:
+            reply = self.inner.get(name, start, length)
+        if name in self._objects:
+            with self._lock:
+                self._replies[key] = reply
+                self._replies.move_to_end(key)
+                if len(self._replies) > KEPT:
+                    self._replies.popitem(last=False)
+        return reply
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """What there was at the first time."""
@@ -145,7 +150,7 @@ class Planter:
         damages = tuple(
             Damage(names.pack(p.pack.id), p.start + scatter(self._seed, b"store") % p.sealed) for p in places
         )
-        return DamagingBackend(RememberingBackend(self._vault.backend), damages), damages
+        return DamagingBackend(RememberingBackend(self._vault.backend, {d.object for d in damages}), damages), damages
 
     def _pick(self, accept: Callable[[bytes], bool]) -> tuple[str, Entry, list[BlobPlace]] | None:
         """A file that is accepted and not empty: its path, a piece of it as if it were a file, and where that lies."""

@@ -5,7 +5,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, islice
 
 from snapvault.format.tree import ID_SIZE, BlobType, Node, NodeKind
 from snapvault.operations.visit import Visited
@@ -18,6 +18,7 @@ from snapvault.target.filesystem import FilesystemTarget, OwnedNode
 IN_PLACE_FROM = 64 << 20  # a smaller file that differs is replaced as a whole, atomically; a larger one in place
 PART_BYTES = 32 << 20  # of a file, read and hashed by one thread
 READ_BYTES = 1 << 20  # at once, unless a piece is larger
+AT_ONCE = 32  # small files that are read in one call, which nothing can cancel
 
 Lacking = list[int] | None  # numbers of pieces; None: all of the file has to be written
 
@@ -36,7 +37,7 @@ def same_files(
 ) -> set[int]:
     """Which of a batch, by number, are plain files that are the same in the target: content and all metadata.
 
-    Found folder by folder in a few calls, before each of which ``check`` is called.  Of the others nothing is said.
+    Found folder by folder, some at a time, before which ``check`` is called.  Of the others nothing is said.
     """
     plain = [i for i, at in enumerate(batch) if _is_plain(at.node)]
     # What is in no index is lost, whatever the target holds.
@@ -44,12 +45,12 @@ def same_files(
         return set()
     same: set[int] = set()
     for folder, numbers in groupby(plain, lambda i: batch[i].path.rpartition(b"/")[0]):
-        check()
-        run = list(numbers)
-        nodes = [OwnedNode(batch[i].node, batch[i].users, batch[i].groups) for i in run]
-        for i, data in zip(run, target.read_plain(folder, nodes), strict=True):
-            if data is not None and _is_content(domain, data, batch[i].node.content.ids):
-                same.add(i)
+        while run := list(islice(numbers, AT_ONCE)):
+            check()
+            nodes = [OwnedNode(batch[i].node, batch[i].users, batch[i].groups) for i in run]
+            for i, data in zip(run, target.read_plain(folder, nodes), strict=True):
+                if data is not None and _is_content(domain, data, batch[i].node.content.ids):
+                    same.add(i)
     return same
 
 
@@ -115,7 +116,7 @@ class Comparison:
     def parts(self, check: Callable[[], None]) -> list[Callable[[], list[int]]]:
         """Each says what a part of the file lacks, in any thread and any order, for ``conclude``; OSError.
 
-        ``check`` is called at the beginning of each, and raises if all of it is to end.
+        ``check`` is called before each reading, and raises if all of it is to end.
         """
         found: list[Callable[[], list[int]]] = []
         first = position = length = 0
@@ -128,8 +129,7 @@ class Comparison:
 
     def _part(self, check: Callable[[], None], first: int, end: int, position: int) -> list[int]:
         """Of the pieces from ``first`` on, before ``end``; ``position`` counts stored bytes, holes left out."""
-        check()
-        data = _ExtentReader(self._fd, self._node.extents or ((0, self._node.size),), position)
+        data = _ExtentReader(self._fd, self._node.extents or ((0, self._node.size),), position, check)
         lacking = []
         for i, piece in zip(range(first, end), data.pieces(self._lengths[first:end]), strict=True):
             if self._domain.blob_id(BlobType.DATA, piece) != self._ids[i * ID_SIZE : (i + 1) * ID_SIZE]:
@@ -149,8 +149,8 @@ class Comparison:
 class _ExtentReader:
     """Reads what is stored of an open file, holes left out, from a position on."""
 
-    def __init__(self, fd: int, extents: Iterable[Extent], position: int) -> None:
-        self._fd = fd
+    def __init__(self, fd: int, extents: Iterable[Extent], position: int, check: Callable[[], None]) -> None:
+        self._fd, self._check = fd, check
         self._rest: list[Extent] = []
         for offset, length in extents:
             skipped = min(position, length)
@@ -164,6 +164,7 @@ class _ExtentReader:
         ends = list(accumulate(lengths))
         first = begin = 0
         while first < len(ends):
+            self._check()
             last = max(first + 1, bisect_right(ends, begin + len(memory)))
             there = self._read(memory[: ends[last - 1] - begin])
             for end, length in zip(ends[first:last], lengths[first:last], strict=True):

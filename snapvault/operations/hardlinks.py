@@ -2,7 +2,7 @@
 
 import os
 
-from snapvault.format.tree import Node
+from snapvault.format.tree import Node, NodeKind
 from snapvault.operations.visit import Visited
 
 
@@ -18,7 +18,7 @@ class HardLinks:
 
         In the order of the visit the first time; after that by any thread.
         """
-        if at.node.link is None:
+        if at.node.link is None or at.node.kind == NodeKind.DIRECTORY:
             return None
         first = self._first.setdefault(at.node.link, at.path)
         return None if first == at.path else first

@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -34,7 +34,7 @@ class _Entry(NamedTuple):
 
     at: Visited
     differs: frozenset[str] = frozenset()  # as of FilesystemTarget.differs, and "content"
-    there: os.stat_result | None = None  # of a file
+    there: os.stat_result | None = None  # of a file; with an error: its content is the same
     extraneous: Sequence[bytes] = ()  # in a folder that is left: names that are not in the snapshot
     error: Damaged | OSError | None = None
 
@@ -138,12 +138,17 @@ class Preview:
         self, at: Visited, there: os.stat_result | None, comparison: Comparison | None, tasks: list[Future[list[int]]]
     ) -> _Batch:
         try:
-            lacking = comparison.conclude(task.result() for task in tasks) if comparison else None
+            lacking = comparison.conclude(self._results(tasks, at.path)) if comparison else None
             return _only(self._file_entry(at, there, lacking))
         except OSError as e:
             return _only(_Entry(at, error=e))
         finally:
             tasks.clear()  # an error holds this frame, and a task the error and the open file
+
+    def _results(self, tasks: Sequence[Future[list[int]]], path: bytes) -> Iterator[list[int]]:
+        for task in tasks:
+            self._reporter.tick("compare", self._tally.files_same, current=text_path(path))
+            yield task.result()
 
     def _tell(self, ahead: int) -> None:
         """Take over what was found, until no more than so many batches are on their way."""
@@ -187,6 +192,8 @@ class Preview:
         elif isinstance(error, Damaged):
             self._tally.lose(at.path, error)
         elif isinstance(error, PermissionError) and not is_root():
+            if entry.there is not None:
+                self._tally.same(at.node.size)  # that much was seen
             self._tally.unseen(at.path)  # a folder lets not even its owner in, and that is not changed here
         elif error is not None:
             reason = raise_if_fatal(at.path, error)
@@ -265,7 +272,10 @@ class Preview:
     def _file_entry(self, at: Visited, there: os.stat_result | None, lacking: Lacking) -> _Entry:
         if lacking is None or lacking:
             return _Entry(at, frozenset({"content"}), there)
-        return _Entry(at, self._differs(at), there)
+        try:
+            return _Entry(at, self._differs(at), there)
+        except OSError as e:
+            return _Entry(at, there=there, error=e)
 
     def _differs(self, at: Visited) -> frozenset[str]:
         return self._target.differs(at.path, at.node, at.users, at.groups)

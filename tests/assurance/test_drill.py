@@ -294,7 +294,7 @@ def test_the_store_is_asked_once_for_what_comes_damaged() -> None:
     """It is read and looked for again and again, which at a distant store could take longer than the drill."""
     inner = TraceBackend(MemoryBackend())
     inner.put("packs/x", [bytes(100)])
-    remembering = RememberingBackend(inner)
+    remembering = RememberingBackend(inner, {"packs/x"})
     damaging = DamagingBackend(remembering, [planted.Damage("packs/x", 50)])
     assert damaging.get("packs/x", 0, 50) == bytes(50) and not damaging.given
     for _ in range(3):
@@ -306,6 +306,25 @@ def test_the_store_is_asked_once_for_what_comes_damaged() -> None:
         remembering.get("packs/x", start, 1)
     remembering.get("packs/x", 0, 1)
     assert inner.calls["get"] == 3 + planted.KEPT + 2, "not all that was ever read is kept"
+    inner.put("packs/y", [b"y"])
+    assert [damaging.get("packs/y"), damaging.get("packs/y")] == [b"y", b"y"]
+    assert inner.calls["get"] == 3 + planted.KEPT + 4
+
+
+def test_what_is_not_damaged_is_read_side_by_side() -> None:
+    """A reload of the index reads every pack that it knows nothing of, many at once."""
+    together = threading.Barrier(2)
+
+    class Meeting(MemoryBackend):
+        def get(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+            together.wait(60)
+            return super().get(name, start, length)
+
+    inner = Meeting()
+    inner.put("packs/x", [b"x"])
+    remembering = RememberingBackend(inner, {"packs/x"})
+    with ThreadPoolExecutor(2) as pool:
+        assert [*pool.map(remembering.get, ["packs/x"] * 2)] == [b"x", b"x"]
 
 
 def test_what_cannot_be_read_back_is_not_compared(stored: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
