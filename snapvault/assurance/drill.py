@@ -237,7 +237,7 @@ class _Drill:
         if not differing:
             self._steps["compared"] = PASSED
         elif all(issue.message == UNREAD for issue in differing):
-            unread = f"{count(len(differing), 'path')} could not be read back without root: {differing[0].path}"
+            unread = f"{count(len(differing), 'path')} could not be looked at without root: {differing[0].path}"
             self._steps["compared"] = Outcome(NOT_RUN, unread)
         else:
             self._steps["compared"] = _failed(differing, "not as the record says")

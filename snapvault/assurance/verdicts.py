@@ -1,13 +1,13 @@
 """What a drill, or an attestation, says of the steps of a dataset at one place (docs/board.md)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from snapvault.access.snapshot import Snapshot
 from snapvault.assurance.evidence import Evidence, Standing
-from snapvault.assurance.marks import ALIVE, BAD, GOOD, INTACT, RESTORED, UNKNOWN, Mark, day
+from snapvault.assurance.marks import ALIVE, BAD, GOOD, INTACT, UNKNOWN, Mark, day
 from snapvault.assurance.outcome import FAIL, NOT_RUN, PASS
 from snapvault.format.attestation import HASHED
 from snapvault.operations.attest import Attestation
@@ -18,8 +18,11 @@ _WHOLE = ("full", "alive")  # levels that bring all of it back
 
 def drilled(standing: Standing | None, step: str) -> Mark | None:
     """What the newest drill says that says anything of this step.  A drill that could not be run says nothing."""
-    marks = (_SAYS[step](e) for e in (standing.told if standing is not None else ()))
-    return next((mark for mark in marks if mark is not None), None)
+    told = standing.told if standing is not None else ()
+    if step == ALIVE:
+        return _alive(told)
+    says = _intact if step == INTACT else _restored
+    return next((mark for mark in map(says, told) if mark is not None), None)
 
 
 def _intact(e: Evidence) -> Mark | None:
@@ -31,11 +34,20 @@ def _restored(e: Evidence) -> Mark | None:
     return _failed(e, (*BACK, "control")) or _whole(e)
 
 
-def _alive(e: Evidence) -> Mark | None:
-    if e.outcome == PASS:
-        return Mark(GOOD, at=e.began, by=e.by) if e.level == "alive" and e.of_whole else None
-    objectives = ("freshness", "recovery") if e.level == "alive" else ()
-    return _failed(e, (*BACK, "control", "probe", *objectives))
+def _alive(told: Sequence[Evidence]) -> Mark | None:
+    """``told``: newest first.  Where all of it came back since, a failure to come back leaves no more than a doubt."""
+    came_back = False
+    for e in told:
+        if e.outcome == PASS:
+            if e.level == "alive" and e.of_whole:
+                return Mark(GOOD, at=e.began, by=e.by)
+            came_back = came_back or _whole(e) is not None
+            continue
+        objectives = ("freshness", "recovery") if e.level == "alive" else ()
+        dead, gone = _failed(e, ("probe", *objectives)), _failed(e, (*BACK, "control"))
+        if dead is not None or gone is not None:
+            return dead if came_back else gone or dead
+    return None
 
 
 def _failed(e: Evidence, steps: Sequence[str]) -> Mark | None:
@@ -53,7 +65,6 @@ def _whole(e: Evidence) -> Mark | None:
     return Mark(GOOD, at=e.began, by=e.by) if passed and e.level in _WHOLE and e.of_whole else None
 
 
-_SAYS: Mapping[str, Callable[[Evidence], Mark | None]] = {INTACT: _intact, RESTORED: _restored, ALIVE: _alive}
 _TROUBLE = {"control": "dead", "probe": "dead", "freshness": "stale", "recovery": "slow"}
 
 

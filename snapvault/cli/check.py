@@ -14,6 +14,7 @@ from snapvault.cli.settings import Settings
 from snapvault.cli.site import known_url, place_of
 from snapvault.cli.text import examples, harmless, human_seconds, human_size, printable
 from snapvault.cli.transfer import transfer_options
+from snapvault.format import names
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.words import count
 
@@ -200,6 +201,15 @@ def _show(settings: Settings, r: snapvault.CheckReport, attestation: snapvault.A
     settings.out.summary(content, [*_findings(r), *lock_lines(r.lock), *_totals(r), *signed])
 
 
+def _extent(r: snapvault.CheckReport) -> str:
+    """What the damage comes to, where that is known."""
+    if any(name.startswith(names.SNAPSHOTS) for f in r.problems for name in f.objects):
+        return ": what a snapshot's record held that cannot be read is lost with it"
+    if r.level == "scrub" or r.lost:
+        return ""
+    return ", but no path of a snapshot is lost by it" if r.snapshots else ""
+
+
 def _findings(r: snapvault.CheckReport) -> list[str]:
     lines = []
     to_know = tuple(f for f in r.findings if f.harmless)
@@ -231,8 +241,7 @@ def _totals(r: snapvault.CheckReport) -> list[str]:
             f"{r.verified_share:.1%} found whole by this run or an earlier one"
         )
     if r.status == "damaged":
-        spared = r.level != "scrub" and not r.lost
-        return [*lines, "The repository is DAMAGED" + (", but no path of a snapshot is lost by it." if spared else ".")]
+        return [*lines, f"The repository is DAMAGED{_extent(r)}."]
     if r.lost:
         return [
             *lines,

@@ -1,5 +1,6 @@
 """What a restore would change in a folder: for a dry run, and to see after a restore that nothing is left to change."""
 
+import errno
 import os
 import stat
 from collections import deque
@@ -198,7 +199,8 @@ class Preview:
         elif error is not None:
             reason = raise_if_fatal(at.path, error)
             self._failed.add(at.path)
-            self._tally.issue(at.path, f"cannot be looked at: {reason}")
+            what = "restored" if error.errno == errno.ENOTEMPTY else "looked at"
+            self._tally.issue(at.path, f"cannot be {what}: {reason}")
         return error is not None or first in self._tally.lost_paths or first in self._failed
 
     def _tell_file(self, entry: _Entry) -> None:
@@ -241,9 +243,16 @@ class Preview:
             if at.node.kind == NodeKind.DIRECTORY:
                 differs = self._differs(at) if at.path or self._top else frozenset[str]()
                 return _Entry(at, differs - {"mtime", "size"})  # what is written into it changes them
-            return _Entry(at, self._differs(at))
+            differs = self._differs(at)
+            if "kind" in differs:
+                self._target.check_way(at.path)
+            return _Entry(at, differs)
         except (Damaged, OSError) as e:
             return _Entry(at, error=e)
+
+    def _check_way(self, path: bytes, mode: int) -> None:
+        if stat.S_ISDIR(mode):
+            self._target.check_way(path)
 
     def _extraneous(self, at: Visited) -> list[bytes]:
         names = at.names
@@ -258,6 +267,7 @@ class Preview:
         a, b = self._target.lstat(first), self._target.lstat(path)
         if b is None:
             return frozenset({"missing"})
+        self._check_way(path, b.st_mode)
         same = a is not None and (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
         return frozenset() if same else frozenset({"content"})
 
@@ -266,6 +276,7 @@ class Preview:
         ids, places = self._reader.pieces(at.node.content, at.node.stored)
         there = self._target.lstat(at.path)
         if there is None or not stat.S_ISREG(there.st_mode):
+            self._check_way(at.path, there.st_mode if there is not None else 0)
             return there, None
         return there, compare(self._target, at.path, at.node, ids, places, self._domain)
 

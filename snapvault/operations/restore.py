@@ -105,7 +105,7 @@ def _restore_local(
         tally = Tally()
         _list_all(snapshot.reader(), entry, selection, tally)
         return tally.result(snapshot, place, dry_run=True)
-    target = FilesystemTarget(place, numeric_owner=numeric_owner)
+    target = FilesystemTarget(place, numeric_owner=numeric_owner, clear=delete)
     try:
         tally = Tally()
         domain = snapshot_domain(vault, snapshot)

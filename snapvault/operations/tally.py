@@ -12,7 +12,7 @@ from snapvault.operations.results import Change, Issue, RestoreResult, text_path
 from snapvault.operations.selection import Selection
 from snapvault.target.attributes import Shortfall
 
-UNREAD = "could not be read back: permission denied"
+UNREAD = "could not be looked at: permission denied"
 
 
 class Tally:
@@ -27,7 +27,6 @@ class Tally:
         self.lost: list[Issue] = []
         self.lost_paths: set[bytes] = set()
         self._unmade: set[str] = set()
-        self._unseen: list[str] = []
         self.changes: list[Change] = []
 
     def wrote(self, size: int, files: int = 1) -> None:
@@ -70,7 +69,7 @@ class Tally:
     def unseen(self, path: bytes) -> None:
         """Of a preview: only root could look at it."""
         self.unprivileged += 1
-        self._unseen.append(text_path(path))
+        self.issue(path, UNREAD)
 
     def change(self, path: bytes, kind: str, *, size: int = 0, details: tuple[str, ...] = ()) -> None:
         """Of a preview."""
@@ -91,11 +90,10 @@ class Tally:
         """What a second look found different from the snapshot, though it was just written."""
         known = {i.path for i in (*self.issues, *self.lost)} | self._unmade
         self.issues += [
-            Issue(i.path, f"the restored entry could not be verified: {i.message}")
+            i if i.message == UNREAD else Issue(i.path, f"the restored entry could not be verified: {i.message}")
             for i in again.issues
             if i.path not in known
         ]
-        self.issues += [Issue(p, UNREAD) for p in again._unseen if p not in known]
         self.lost += [i for i in again.lost if i.path not in known]
         excused = {"owner", "mode", "xattrs"} if self.unprivileged else set()
         for change in again.changes:

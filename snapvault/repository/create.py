@@ -23,7 +23,7 @@ from snapvault.foundation.ids import DomainId
 from snapvault.repository.capabilities import record_capabilities
 from snapvault.repository.credentials import Credential
 from snapvault.repository.keyring import HolderKeys, KeysetEditor, recovery_key_pair
-from snapvault.repository.keysets import read_config
+from snapvault.repository.keysets import read_config, refuse_orphaned
 from snapvault.repository.slots import open_slot, wrap
 from snapvault.repository.store import holds, put_own
 from snapvault.repository.trust import sign
@@ -51,12 +51,16 @@ def rescue_files() -> dict[str, bytes]:
 def create(
     url: str, credential: Credential, chunking: Chunking, *, storage_options: Mapping[str, Any] | None = None
 ) -> Created:
-    """Make a repository at ``url``; InvalidInput if there is one, or something else, already."""
+    """Make a repository at ``url``; InvalidInput if there is one, or something else, already.
+
+    Damaged if there is data, and the keysets that go with it are gone.
+    """
     backend = open_backend(url, storage_options, create=True)
     try:
         if _keyset_there(backend):
             raise InvalidInput(f"there is a repository at {backend.url} already", hint="open it, or name another place")
         refuse_foreign(backend)
+        refuse_orphaned(backend)
         keys, digest = _take_up(backend, credential) or _begin(backend, credential)
         recovery = RecoveryKey(os.urandom(SECRET_SIZE), digest)
         put_slot(backend, keys, recovery, digest)

@@ -39,6 +39,18 @@ def read_keyset(backend: Backend, config: ConfigRecord, config_digest: bytes) ->
     return record, digest
 
 
+def refuse_orphaned(backend: Backend) -> None:
+    """Damaged if there is data of a repository: for where there are no keysets, and new keys would open none of it."""
+    for prefix in (names.SNAPSHOTS, names.PACKS, names.INDEX):
+        if any(True for _ in backend.list(prefix)):
+            raise Damaged(
+                f"the keysets of the repository at {backend.url} are gone, and its data is there",
+                hint="copy the objects below keyset/ from a copy of the repository; without one, open it with the "
+                "recovery key, and restore what it holds",
+                affected=[names.KEYSETS],
+            )
+
+
 def newest_keyset(
     backend: Backend, config: ConfigRecord, config_digest: bytes
 ) -> tuple[KeysetRecord, bytes, Damaged | None]:
@@ -49,9 +61,10 @@ def newest_keyset(
     """
     listed = _keysets(backend)
     if not listed:
+        refuse_orphaned(backend)
         raise RepositoryNotFound(
-            f"the repository at {backend.url} has no keyset: its init never finished, or keysets were deleted",
-            hint="run 'snapvault init' again, or open it with the recovery key",
+            f"the repository at {backend.url} has no keyset, and no data: its init never finished",
+            hint="run 'snapvault init' again",
         )
     problem: Damaged | None = None
     for number, size in sorted(listed.items(), reverse=True):

@@ -85,14 +85,20 @@ class WholeFile(NamedTuple):
 class FilesystemTarget:
     """Writes below ``root``.  Safe for several threads, as long as they do not work on the same entry.
 
-    ``numeric_owner``: owners are restored by number; else by name where the name exists here.
+    ``numeric_owner``: owners are restored by number; else by name where the name exists here.  ``clear``: a folder in
+    the place of something else goes with all that is in it; else ENOTEMPTY, if there is something in it.
 
     Raises SourceError if the root cannot be made or opened.  Methods raise OSError as it comes, and InvalidInput for
     a path with a component that no entry can have.
     """
 
     def __init__(
-        self, root: str | bytes | os.PathLike[str], *, create: bool = True, numeric_owner: bool = False
+        self,
+        root: str | bytes | os.PathLike[str],
+        *,
+        create: bool = True,
+        numeric_owner: bool = False,
+        clear: bool = True,
     ) -> None:
         self.root = os.path.abspath(os.fsencode(root))
         self.label = os.fsdecode(self.root)
@@ -108,7 +114,7 @@ class FilesystemTarget:
             ) from e
         self.empty = _is_empty(self.root)  # when it was opened
         self._folders = Folders(self._root)
-        self._owners = LocalOwners(numeric_owner)
+        self._owners, self._clear = LocalOwners(numeric_owner), clear
 
     def close(self) -> None:
         """Close the root and let go of the folders: whoever restored may want to unmount the target."""
@@ -210,7 +216,7 @@ class FilesystemTarget:
     def create(self, path: bytes) -> NewFile:
         """A new file, mode 0600, that takes the place of whatever is at ``path`` when it is committed."""
         folder, name = self._entry(path)
-        return NewFile(folder, name, lambda: self.remove(path))
+        return NewFile(folder, name, lambda: self._make_way(path))
 
     def open_existing(self, path: bytes, *, write: bool) -> int:
         """A descriptor of a regular file that is there.  ESTALE: it is something else, which is not opened."""
@@ -341,8 +347,23 @@ class FilesystemTarget:
         try:
             make()
         except FileExistsError:
-            self.remove(path)
+            self._make_way(path)
             make()
+
+    def check_way(self, path: bytes) -> None:
+        """ENOTEMPTY if nothing but a folder can stand here, since one does that is not to be cleared."""
+        if self._clear:
+            return
+        try:
+            there = self.listdir(path)
+        except NotADirectoryError:
+            return
+        if there:
+            raise OSError(errno.ENOTEMPTY, "a folder that is not empty has its name; --delete would remove it", path)
+
+    def _make_way(self, path: bytes) -> None:
+        self.check_way(path)
+        self.remove(path)
 
 
 def _is_empty(folder: bytes) -> bool:

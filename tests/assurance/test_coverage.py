@@ -207,6 +207,30 @@ def test_a_later_failure_takes_a_dataset_down(fleet: Fleet, level: str, step: st
     assert fleet.state("orders").recoverable
 
 
+@pytest.mark.parametrize("step", ["restored", "compared", "control"])
+def test_what_came_back_since_it_failed(fleet: Fleet, step: str) -> None:
+    """No probe has looked at it since: so it is not alive, and not dead either."""
+    fleet.drill("orders", age=0.5, level="full", **{step: "fail"})
+    fleet.drill("orders", age=0.4, level="full")
+    state = fleet.state("orders")
+    assert (values(state), state.recoverable) == ("gggggu", False)
+    fleet.folds.clear()
+    fleet.drill("orders", age=0.5, probe="fail")
+    fleet.drill("orders", age=0.4, level="full")
+    assert values(fleet.state("orders")) == "gggggb"  # a drill without a probe does not make up for one
+
+
+def test_what_never_came_back_until_now(fleet: Fleet) -> None:
+    """As where the first drill was before the first backup, of a dataset that has no probe."""
+    rule = DrillRule(30 * DAY, "full")
+    fleet.datasets["orders"] = replace(fleet.datasets["orders"], probe=None, drill=rule)
+    fleet.folds.clear()
+    fleet.drill("orders", age=0.5, level="full", restored="fail")
+    fleet.drill("orders", age=0.4, level="full")
+    state = fleet.state("orders")
+    assert (values(state), kinds(state)) == ("gggggu", ["untested"])
+
+
 @pytest.mark.parametrize(
     ("level", "expected"), [("structure", "ggguuu"), ("sample", "ggguuu"), ("full", "gggggu"), ("alive", "gggggg")]
 )

@@ -106,6 +106,29 @@ def test_a_damaged_object(cli: Machine, repo: Path, source: Path, tmp_path: Path
     assert stored(repo) == before
 
 
+def test_what_is_lost_with_a_snapshot_that_cannot_be_read_is_said(cli: Machine, repo: Path, source: Path) -> None:
+    """No path is known to be lost, since none is known."""
+    save(cli, source)
+    _harm(next(repo.glob("snapshots/*")), "flipped")
+    checked = cli("check", "--no-cache")
+    assert checked.code == 20 and "DAMAGED: what a snapshot's record held" in checked.out, checked
+    assert "no path of a snapshot is lost" not in checked.out
+
+
+def test_an_init_over_data_without_its_keys(cli: Machine, repo: Path, source: Path) -> None:
+    """New keys would open none of it, and hide that it is there."""
+    save(cli, source)
+    shutil.rmtree(repo / "keyset")
+    before = tree_of(repo)
+    for argv in (["init"], ["init", "--recovery-key-file", "again"]):
+        done = cli(*argv)
+        assert done.code == 20 and "keysets" in done.err and "copy the objects below keyset/" in done.err, done
+    by_password(cli)
+    done = cli("snapshots")
+    assert done.code == 20 and "its data is there" in done.err and "'snapvault init'" not in done.err, done
+    assert tree_of(repo) == before
+
+
 def stored(repo: Path) -> dict[str, bytes]:
     """All objects but the notes that a check takes of what it verified."""
     return {name: data for name, data in tree_of(repo).items() if not name.startswith("local/")}

@@ -588,7 +588,7 @@ def test_restore_without_root(tmp_path: Path) -> None:
     )  # fmt: skip
     first, second = map(json.loads, out.splitlines())
     # What is in a folder that lets nobody in was restored, and is not said to be the same.
-    unread = {i["path"] for i in first["issues"] if i["message"] == UNREAD}
+    unread = {i["path"] for i in first["issues"] if i["message"] == UNREAD}  # a verify looks, and cannot
     assert first["status"] == "partial" and len(unread) == len(first["issues"]) > 0
     assert all(not os.lstat(os.path.dirname(f"/{path}")).st_mode & 0o100 for path in unread)
     assert first["unprivileged"] > 10

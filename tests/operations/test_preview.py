@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from repos import SMALL, again, back, damage, make, objects, save, small_packs, varied
+from repos import SMALL, again, back, contents, damage, make, objects, save, small_packs, varied
 
 import snapvault
 from snapvault import Control, Limits, Repository, SourceError
@@ -179,6 +179,30 @@ def test_two_files_that_became_one(tmp_path: Path) -> None:
     _replace_by_link(restored / "one", restored / "two")
     os.utime(restored, ns=(1, root.stat().st_mtime_ns))
     assert _differing(repo, tmp_path / "out", root) == {"two": "modified"}
+
+
+@pytest.mark.parametrize("name", ["a/1", f"a/{LARGE}", "c/link", "c/other name"])
+def test_a_folder_with_something_in_it_stays(repo: Repository, tree: Path, tmp_path: Path, name: str) -> None:
+    """Without ``delete`` nothing goes that is not in the snapshot, whatever its folder stands in the way of."""
+    restored = back(repo, tmp_path / "out", tree)
+    _replace_by_folder(restored / name)
+    (restored / name / "precious").write_text("mine")
+    for options in ({"dry_run": True}, {}, {"verify": True}):
+        result = snapvault.restore(repo, "latest", tmp_path / "out", **options)
+        issues = [(os.path.relpath(i.path, tree), i.message) for i in result.issues]
+        assert [n for n, _ in issues] == [name] and "a folder that is not empty" in issues[0][1]
+        assert result.status == "partial" and (restored / name / "precious").read_text() == "mine"
+    assert _differing(repo, tmp_path / "out", tree, delete=True)[name] in ("type", "modified")
+    assert snapvault.restore(repo, "latest", tmp_path / "out", delete=True).status == "ok"
+    assert contents(restored) == contents(tree)
+
+
+def test_an_empty_folder_makes_way(repo: Repository, tree: Path, tmp_path: Path) -> None:
+    restored = back(repo, tmp_path / "out", tree)
+    _replace_by_folder(restored / "a/1")
+    assert _differing(repo, tmp_path / "out", tree) == {"a/1": "type"}
+    assert snapvault.restore(repo, "latest", tmp_path / "out").status == "ok"
+    assert contents(restored) == contents(tree)
 
 
 def test_one_file_for_two_that_differ(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_an_old_keyset_is_said(repo: Repository, tmp_path: Path) -> None:
 def test_a_snapshot_that_cannot_be_read_is_said(repo: Repository, source: Path) -> None:
     snapshot = save(repo, source, dataset="orders").snapshot
     path = Path(repo.url, "snapshots", snapshot)
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
     board = snapvault.status(snapvault.open(repo.url, keys=lambda: bytes(range(32))))
     assert (steps(board), board.status) == ("gbuuuu", "damaged")
     assert snapshot in board.faults[0]
