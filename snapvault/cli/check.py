@@ -247,4 +247,6 @@ def _totals(r: snapvault.CheckReport) -> list[str]:
             *lines,
             "No new damage; a backup stores again what the source still has of what is lost.",
         ]
+    if r.level == "scrub":
+        return [*lines, "No damage was found in what is there; what is missing only a check with a key knows."]
     return [*lines, "No damage was found."]
