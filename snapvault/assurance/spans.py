@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from snapvault.foundation.errors import InvalidInput
 
-_PART = re.compile(r"(\d+)([smhdw])")
+_PART = re.compile(r"(\d+)(min|[smhdw])")
 _UNITS = {
     "w": timedelta(weeks=1), "d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minutes=1),
     "s": timedelta(seconds=1),
@@ -14,12 +14,12 @@ LONGEST = timedelta(days=36_525)
 
 
 def parse_span(text: str) -> timedelta:
-    """Seconds, minutes, hours, days and weeks, each with its unit; InvalidInput, also for nothing and for too long."""
+    """Seconds, minutes (``m`` or ``min``), hours, days and weeks; InvalidInput, also for nothing and for too long."""
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise InvalidInput(f"{text!r} is no span of time: write it like 90m, 24h, 30d or 2w (m are minutes)")
     try:
-        span = sum((int(number) * _UNITS[unit] for number, unit in parts), timedelta(0))
+        span = sum((int(number) * _UNITS[unit[0]] for number, unit in parts), timedelta(0))
     except (OverflowError, ValueError):  # ValueError: thousands of digits
         span = LONGEST * 2
     if not timedelta(0) < span <= LONGEST:

@@ -13,7 +13,7 @@ from snapvault.cli.fence import fence_options, give_way, to_duration
 from snapvault.cli.progress import long_operation
 from snapvault.cli.prune import result_lines
 from snapvault.cli.settings import Settings
-from snapvault.cli.text import local_time, printable, table
+from snapvault.cli.text import KEEPING, LONG, local_time, printable, table
 from snapvault.cli.transfer import TRANSFER, transfer_options
 from snapvault.foundation.errors import Conflict, InvalidInput
 from snapvault.foundation.words import count
@@ -42,8 +42,8 @@ def _keep(name: str, unit: str) -> Callable[[F], F]:
 @_keep("monthly", "months")
 @_keep("yearly", "years")
 @click.option(
-    "--keep-within", metavar="DURATION", callback=to_duration, default="0d",
-    help="All that are no more than this (36h, 30d, 1y6m) older than the newest.",
+    "--keep-within", metavar="DURATION", callback=to_duration(KEEPING), default="0d",
+    help="All that are no more than this (36h, 30d, 1y6mo; 3m is months) older than the newest.",
 )  # fmt: skip
 @click.option("--keep-tag", "tags", metavar="TAG", multiple=True, help="All with this tag.")
 @click.option(
@@ -51,8 +51,8 @@ def _keep(name: str, unit: str) -> Callable[[F], F]:
     help="Never fewer than N of each dataset, host and key.",
 )  # fmt: skip
 @click.option(
-    "--undelete-window", metavar="DURATION", callback=to_duration, default="24h", show_default=True,
-    help="What is forgotten now is not removed before.",
+    "--undelete-window", metavar="DURATION", callback=to_duration(LONG), default="24h", show_default=True,
+    help="What is forgotten now is not removed before (30min, 36h, 7d, 2mo).",
 )  # fmt: skip
 @click.option("--prune", "then_prune", is_flag=True, help="Then remove what no snapshot needs ('prune' with defaults).")
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would be forgotten.")

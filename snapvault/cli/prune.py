@@ -6,11 +6,11 @@ import click
 
 import snapvault
 from snapvault.cli.common import status_code, verb
-from snapvault.cli.fence import fence_options, give_way, waits_lines
+from snapvault.cli.fence import fence_options, give_way, to_duration, waits_lines
 from snapvault.cli.locks import lock_lines
 from snapvault.cli.progress import long_operation
 from snapvault.cli.settings import Settings
-from snapvault.cli.text import harmless, human_size, local_time, parse_size
+from snapvault.cli.text import SHORT, harmless, human_size, local_time, parse_size
 from snapvault.cli.transfer import transfer_options
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.words import count
@@ -25,15 +25,15 @@ from snapvault.foundation.words import count
 @click.option("--max-rewrite", metavar="SIZE", help="Rewrite no more than this.")
 @click.option(
     "--max-time",
-    metavar="MINUTES",
-    type=click.IntRange(min=0),
-    help="Rewrite nothing more after this, with what it waits.",
+    metavar="DURATION",
+    callback=to_duration(SHORT, plain="min"),
+    help="Rewrite nothing more after this (90s, 2h; 30 is minutes), with what it waits.",
 )
 @fence_options
 @transfer_options
 @verb
 def prune(
-    settings: Settings, dry_run: bool, max_unused: str, max_rewrite: str | None, max_time: int | None,
+    settings: Settings, dry_run: bool, max_unused: str, max_rewrite: str | None, max_time: timedelta | None,
     wait: timedelta, lease: timedelta, exclusive: bool,
 ) -> int:  # fmt: skip
     """Remove what no snapshot needs any more.
@@ -47,8 +47,7 @@ def prune(
     snapvault prune
     """
     rewrite = None if max_rewrite is None else parse_size(max_rewrite)
-    minutes = None if max_time is None else timedelta(minutes=max_time)
-    limits = snapvault.PruneLimits(_share(max_unused), rewrite, minutes)
+    limits = snapvault.PruneLimits(_share(max_unused), rewrite, max_time)
     give_way()
     with settings.open("plan_prune") as repository, long_operation(settings.out, limits=settings.limits()) as control:
         plan = snapvault.plan_prune(repository, limits=limits, exclusive=exclusive, control=control)

@@ -1,7 +1,7 @@
 """Text for people: names that cannot drive a terminal, sizes, times, tables."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from snapvault.foundation.errors import InvalidInput
@@ -10,11 +10,13 @@ EXAMPLES = 10  # lines of a long list that are shown
 _ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[\\ntr])")
 _LETTERS = {"\\": "\\", "n": "\n", "t": "\t", "r": "\r"}
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-_DURATION = re.compile(r"(\d+)([hdwmy])")
-_SPANS = {
-    "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1), "m": timedelta(days=31),
-    "y": timedelta(days=366),
+_DURATION = re.compile(r"(\d+)(min|mo|[smhdwy])")
+SHORT = {
+    "s": timedelta(seconds=1), "min": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
 }  # fmt: skip
+LONG = SHORT | {"mo": timedelta(days=31), "y": timedelta(days=366)}
+KEEPING = LONG | {"m": LONG["mo"]}  # as restic has it
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
 
 
@@ -77,18 +79,31 @@ def parse_size(text: str) -> int:
     return int(float(found[1]) * factor)
 
 
-def parse_duration(text: str) -> timedelta:
-    """A span of time from ``36h``, ``30d``, ``1y6m``: hours, days, weeks, months of 31 and years of 366 days.
+def parse_duration(text: str, units: Mapping[str, timedelta]) -> timedelta:
+    """A span of time from ``90min``, ``36h``, ``1y6mo``, in these units (SHORT, LONG or KEEPING).
 
-    InvalidInput.
+    Months have 31 days, years 366.  InvalidInput; also for ``m``, if it could be minutes as well as months.
     """
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise InvalidInput(f"{text!r} is no span of time", hint="write it like 36h, 30d, 8w or 1y6m")
+        raise InvalidInput(f"{text!r} is no span of time", hint=f"write it like {_examples(units)}")
+    unknown = {unit for _, unit in parts if unit not in units}
+    if "m" in unknown:
+        meanings = ("min", "mo") if "mo" in units else ("min",)
+        written = ("".join(n + (meaning if unit == "m" else unit) for n, unit in parts) for meaning in meanings)
+        raise InvalidInput(f"{text!r} is ambiguous: m could be minutes or months", hint=f"write {' or '.join(written)}")
+    if unknown:
+        raise InvalidInput(
+            f"{text!r} is in months or years, too long for this", hint=f"write it like {_examples(units)}"
+        )
     try:
-        return sum((int(number) * _SPANS[unit] for number, unit in parts), timedelta(0))
-    except OverflowError:
-        raise InvalidInput(f"{text!r} is longer than anybody keeps anything") from None
+        return sum((int(number) * units[unit] for number, unit in parts), timedelta(0))
+    except (OverflowError, ValueError):  # ValueError: thousands of digits
+        raise InvalidInput("that span is longer than anybody keeps anything") from None
+
+
+def _examples(units: Mapping[str, timedelta]) -> str:
+    return "90min, 36h, 30d or 1y6mo" if "mo" in units else "90s, 30min, 36h or 2d"
 
 
 def human_seconds(seconds: float) -> str:

@@ -75,7 +75,9 @@ class Story:
         if not r.parent:
             share = f"the whole repository takes {human_size(stored)}, {stored / r.bytes_total:.0%} of that"
             return Row(step, f"{said}; {share}", r.seconds, r.status == "ok")
-        good = r.status == "ok" and r.files_unmodified == trees.files_in_both(self._before, self._after)
+        same = trees.files_in_both(self._before, self._after)
+        unread = r.bytes_total - r.bytes_read == sum((self._tree / path).stat().st_size for path in same)
+        good = r.status == "ok" and r.files_unmodified == len(same) and unread
         said += f"; {count(r.files_unmodified, 'file')} unmodified and not read, {r.files_new + r.files_changed:,} read"
         return Row(step, f"{said} (edited, new, or in the folder that was renamed)", r.seconds, good)
 

@@ -60,9 +60,9 @@ def differences(a: Manifest, b: Manifest) -> set[str]:
     return {path for path in a.keys() | b.keys() if a.get(path) != b.get(path)}
 
 
-def files_in_both(a: Manifest, b: Manifest) -> int:
-    """How many regular files are the same in both."""
-    return sum(1 for path, what in a.items() if what == b.get(path) and stat.S_ISREG(int(what.split()[0], 8)))
+def files_in_both(a: Manifest, b: Manifest) -> list[str]:
+    """The regular files that are the same in both."""
+    return [path for path, what in a.items() if what == b.get(path) and stat.S_ISREG(int(what.split()[0], 8))]
 
 
 def referee() -> str:

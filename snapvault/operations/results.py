@@ -46,8 +46,8 @@ class BackupResult(Result):
     dataset: str
     parent: str  # id of the snapshot that was compared with; "" if none
     files_new: int
-    files_changed: int
-    files_unmodified: int
+    files_changed: int  # in content, mode, owner, modification time, attributes, or whether it has other names
+    files_unmodified: int  # also those that were read, and are what they were
     folders: int
     others: int  # symlinks, devices, FIFOs, sockets
     bytes_total: int  # of all files in the snapshot

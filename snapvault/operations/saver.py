@@ -177,6 +177,8 @@ class Saver:
                 self._linked[node.link] = node
         if old is None or old.kind != NodeKind.FILE:
             counts.files_new += 1
+        elif _as_stored(old, node):
+            counts.files_unmodified += 1
         else:
             counts.files_changed += 1
         counts.bytes_total += node.size
@@ -265,6 +267,20 @@ def _racy(node: Node, began: int) -> bool:
 
 def _same(a: Node, b: Node) -> bool:
     return (a.size, a.mtime_ns, a.ctime_ns, a.inode) == (b.size, b.mtime_ns, b.ctime_ns, b.inode)
+
+
+def _as_stored(old: Node, node: Node) -> bool:
+    """Whether a file that was read would come back as it did before: other inodes and change times are no change."""
+    return (
+        not node.changed
+        and old.content == node.content
+        and old.size == node.size
+        and old.extents == node.extents
+        and old.mtime_ns == node.mtime_ns
+        and (old.mode, old.uid, old.gid) == (node.mode, node.uid, node.gid)
+        and (old.xattrs or {}) == (node.xattrs or {})
+        and (old.link is None) == (node.link is None)
+    )
 
 
 def _fit(node: Node, stored: int) -> None:

@@ -13,6 +13,7 @@ from snapvault.foundation.errors import InvalidInput
     [
         ("30s", timedelta(seconds=30)), ("90m", timedelta(minutes=90)), ("24h", timedelta(hours=24)),
         ("30d", timedelta(days=30)), ("2w", timedelta(days=14)), ("1d12h", timedelta(hours=36)),
+        ("90min", timedelta(minutes=90)), ("1h5min", timedelta(minutes=65)), ("5m1min", timedelta(minutes=6)),
         ("36525d", timedelta(days=36_525)),
     ],
 )  # fmt: skip
@@ -22,7 +23,24 @@ def test_what_is_a_span(text: str, span: timedelta) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "24", "h", "0h", "-1h", "1.5h", "1 h", "1y", "1H", "24h ", "36526d", "9" * 5000 + "w"]
+    "text",
+    [
+        "",
+        "24",
+        "h",
+        "0h",
+        "-1h",
+        "1.5h",
+        "1 h",
+        "1y",
+        "1mo",
+        "1mi",
+        "1minutes",
+        "1H",
+        "24h ",
+        "36526d",
+        "9" * 5000 + "w",
+    ],
 )
 def test_what_is_none(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"span of time|no time at all|hundred years"):

@@ -3,13 +3,26 @@
 import ast
 import os
 import re
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from snapvault.cli.common import split_reference, status_code
-from snapvault.cli.text import examples, harmless, human_seconds, human_size, parse_size, printable, table
+from snapvault.cli.text import (
+    KEEPING,
+    LONG,
+    SHORT,
+    examples,
+    harmless,
+    human_seconds,
+    human_size,
+    parse_duration,
+    parse_size,
+    printable,
+    table,
+)
 from snapvault.foundation.errors import InvalidInput
 from snapvault.foundation.words import count
 from snapvault.operations.results import Issue, RestoreResult
@@ -61,6 +74,38 @@ def test_sizes_are_read(text: str, size: int) -> None:
 def test_no_sizes(text: str) -> None:
     with pytest.raises(InvalidInput, match="no size"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "units", "span"),
+    [
+        ("20s", SHORT, timedelta(seconds=20)), ("30min", SHORT, timedelta(minutes=30)), ("0h", LONG, timedelta(0)),
+        ("1h30min", SHORT, timedelta(minutes=90)), ("2w", SHORT, timedelta(days=14)), ("2mo", LONG, timedelta(days=62)),
+        ("90min", LONG, timedelta(minutes=90)), ("1y6mo", LONG, timedelta(days=366 + 186)),
+        ("3m", KEEPING, timedelta(days=93)), ("3mo", KEEPING, timedelta(days=93)),
+        ("36h", KEEPING, timedelta(hours=36)), ("1y6m", KEEPING, timedelta(days=366 + 186)),
+        ("30min", KEEPING, timedelta(minutes=30)),
+    ],
+)  # fmt: skip
+def test_spans_are_read(text: str, units: dict[str, timedelta], span: timedelta) -> None:
+    assert parse_duration(text, units) == span
+
+
+@pytest.mark.parametrize(
+    ("text", "units", "message", "hint"),
+    [
+        ("30m", LONG, "ambiguous", "write 30min or 30mo"), ("1m", SHORT, "ambiguous", "write 1min"),
+        ("1h30m", LONG, "ambiguous", "write 1h30min or 1h30mo"), ("2mo", SHORT, "too long", "write it like 90s, 30min"),
+        ("1y", SHORT, "too long", "write it like"), ("soon", LONG, "no span", "write it like 90min, 36h, 30d or 1y6mo"),
+        ("20", LONG, "no span", "write it like"), ("", SHORT, "no span", "write it like"),
+        ("-1h", KEEPING, "no span", "write it like"), ("9" * 5000 + "d", LONG, "longer than anybody", ""),
+        ("9999999999d", LONG, "longer than anybody", ""),
+    ],
+)  # fmt: skip
+def test_no_spans(text: str, units: dict[str, timedelta], message: str, hint: str) -> None:
+    with pytest.raises(InvalidInput, match=message) as caught:
+        parse_duration(text, units)
+    assert (caught.value.hint or "").startswith(hint)
 
 
 def test_sizes_and_times_are_written() -> None:

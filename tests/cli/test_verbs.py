@@ -4,6 +4,7 @@ import io
 import os
 import re
 import tarfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -286,6 +287,26 @@ def test_prune(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> None:
     assert cli("restore", "d@latest", "--target", tmp_path / "out").code == 0
     for argv in (["--max-unused", "much"], ["--max-unused", "200%"], ["--lease", "soon"], ["--max-rewrite", "x"]):
         assert cli("prune", *argv).code == 2
+
+
+def test_minutes_are_not_mistaken_for_months(cli: Machine, repo: Path, source: Path) -> None:
+    """A bare m is refused where it could be either, with what to write instead; --keep-within has it as restic does."""
+    sid = save(cli, source)
+    for argv in (["prune", "--lease", "1m"], ["prune", "--wait", "5m"], ["prune", "--max-time", "5m"]):
+        done = cli(*argv)
+        assert done.code == 2 and "ambiguous" in done.err and f"write {argv[-1]}in\n" in done.err, done
+    done = cli("forget", sid, "--undelete-window", "30m", "--json")
+    assert done.code == 2 and done.records[-1]["code"] == "invalid-input", done
+    assert done.records[-1]["hint"] == "write 30min or 30mo"
+    for argv in (["--lease", "20s"], ["--wait", "7"], ["--wait", "1min"], ["--max-time", "30"], ["--max-time", "2h"]):
+        assert cli("prune", "--dry-run", *argv).code == 0
+    for span in ("3m", "3mo", "1y6m"):
+        assert cli("forget", "--keep-within", span, "--dry-run").code == 0
+    before = datetime.now(UTC)
+    assert cli("forget", sid, "--undelete-window", "30min").code == 0
+    (forgotten,) = (x for x in cli("snapshots", "--forgotten", "--json").records if x["type"] == "item")
+    until = datetime.fromisoformat(str(forgotten["until"]))
+    assert timedelta(minutes=29) < until - before < timedelta(minutes=40)
 
 
 def test_keys(cli: Machine, repo: Path, tmp_path: Path) -> None:

@@ -200,7 +200,8 @@ class TestUnchanged:
         second = save(again(repo), src)
         assert (second.parent, second.files_unmodified, second.bytes_read) == (first.snapshot, 300, 0)
         forced = save(repo, src, force_read=True)
-        assert (forced.files_unmodified, forced.bytes_read, forced.bytes_new) == (0, forced.bytes_total, 0)
+        assert (forced.files_unmodified, forced.bytes_read, forced.bytes_new) == (300, forced.bytes_total, 0)
+        assert (forced.files_new, forced.files_changed) == (0, 0)
 
     @pytest.mark.parametrize("what", ["size", "mtime", "ctime", "inode"])
     def test_every_sign_of_a_change_counts(
@@ -226,8 +227,60 @@ class TestUnchanged:
         else:
             monkeypatch.setattr(filesystem, "stat_entries", told)
         result = save(repo, src)
-        assert (result.files_changed, result.files_unmodified) == (1, 1)
-        assert result.bytes_read == path.stat().st_size
+        assert (result.files_new, result.bytes_read) == (0, path.stat().st_size)
+        changed = what == "size"  # the others are reasons to look, and the open file is found to be as it was
+        assert (result.files_changed, result.files_unmodified) == (changed, 2 - changed)
+
+    @pytest.mark.parametrize("force", [False, True])
+    def test_what_was_only_read_once_more_is_unmodified(
+        self, force: bool, repo: Repository, src: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Young files: small, of several chunks, empty, with holes, linked; one by one and many at once."""
+        monkeypatch.setattr(saver, "RACY_NS", 10**15)
+        _many(src, 200)
+        (src / "several").write_bytes(_random(3 << 20))
+        (src / "two chunks").write_bytes(_random(900_000))
+        with (src / "sparse").open("wb") as f:
+            f.truncate(4 << 20)
+            f.seek(1 << 20)
+            f.write(_random(100_000))
+        (src / "linked").write_bytes(b"linked")
+        os.link(src / "linked", src / "again")
+        os.setxattr(src / "several", "user.x", b"1")
+        first = save(repo, src)
+        second = save(repo, src, force_read=force)
+        assert (second.files_new, second.files_changed, second.files_unmodified) == (0, 0, first.files_new)
+        assert second.bytes_read == first.bytes_read > 0 and second.bytes_new == 0
+        assert list(snapvault.diff(repo, first.snapshot, second.snapshot)) == []
+
+    @pytest.mark.parametrize("what", ["content", "size", "mode", "mtime", "xattr", "more xattrs", "link", "hole"])
+    def test_what_was_read_and_is_another_is_changed(
+        self, what: str, repo: Repository, src: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each alone, among young files that are read anyway; all else of it is as it was."""
+        monkeypatch.setattr(saver, "RACY_NS", 10**15)
+        path = src / "f"
+        for name in ("f", "other"):
+            (src / name).write_bytes(bytes(1 << 20) + b"12345")
+            os.setxattr(src / name, "user.x", b"1")
+        save(repo, src)
+        mtime = path.stat().st_mtime_ns
+        if what in ("content", "size"):
+            path.write_bytes(bytes(1 << 20) + {"content": b"abcde", "size": b"123456"}[what])
+        elif what == "mode":
+            path.chmod(0o600)
+        elif "xattr" in what:
+            os.setxattr(path, "user.x" if what == "xattr" else "user.y", b"2")
+        elif what == "link":
+            os.link(path, src.parent / "elsewhere")
+        elif what == "hole":
+            with path.open("r+b") as f:
+                f.truncate(0)
+                f.seek(1 << 20)
+                f.write(b"12345")
+        os.utime(path, ns=(1, mtime + (what == "mtime")))
+        result = save(repo, src)
+        assert (result.files_new, result.files_changed, result.files_unmodified) == (0, 1, 1)
 
     def test_content_that_changed_with_its_time_set_back(self, repo: Repository, src: Path, settled: None) -> None:
         for data in (b"12345", b"abcde"):

@@ -122,7 +122,7 @@ print(r.files_new, r.files_changed, r.files_unmodified)
 
     assert files_opened("first") == (8, "8 0 0")
     assert files_opened("again") == (0, "0 0 8")
-    assert files_opened("forced") == (8, "0 8 0")
+    assert files_opened("forced") == (8, "0 0 8")
     changed = source / "folder/file 3"
     changed.write_bytes(bytes(changed.stat().st_size))
     assert files_opened("again") == (1, "0 1 7")
@@ -159,6 +159,20 @@ def test_metadata_alone_is_taken_without_reading(store: MemoryBackend) -> None:
         result = save(repo, source)
         assert source.opened == []
         assert repo.snapshot(result.snapshot).entry("/lab/file 4").node.uid == 7
+
+
+def test_only_what_is_another_counts_as_changed(store: MemoryBackend) -> None:
+    """All files are read: those whose owner is another, or whose content is, are changed; no others."""
+    source = Counting(TREE)
+    with opened(store) as repo:
+        save(repo, source)
+        source.nodes[b"file 4"].uid, source.nodes[b"file 5"].gid = 7, 7
+        source.tree[b"file 6"] = bytes(len(source.tree[b"file 6"]))
+        source.nodes[b"file 3"].inode += 1000
+        for changed in (3, 0):
+            result = save(repo, source, force_read=True)
+            assert len(source.opened) == len(TREE)
+            assert (result.files_changed, result.files_unmodified) == (changed, len(TREE) - changed)
 
 
 # -- the same tick ----------------------------------------------------------------------------------------------------
