@@ -164,7 +164,7 @@ def _repaired(plan: snapvault.RepairPlan, r: snapvault.RepairResult) -> list[str
     lines = [f"{count(number, what)} {text}" for number, what, text in steps if number]
     lines = [*_findings(plan.report), *lines] if lines else ["There was nothing to repair."]
     lines += [f"left as it is: {problem}" for problem in r.problems]
-    return [*lines, *waits_lines(r.waits_for), "", "After it:", *_findings(r.after), *_totals(r.after)]
+    return [*lines, *waits_lines(r.waits_for, r.waits_until), "", "After it:", *_findings(r.after), *_totals(r.after)]
 
 
 def _share(text: str) -> float:

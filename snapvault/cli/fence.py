@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
 
-from snapvault.cli.text import SHORT, parse_duration
+from snapvault.cli.text import SHORT, local_time, parse_duration
+from snapvault.format.names import GC_PREFIX
 from snapvault.foundation.words import count
 
 F = Callable[..., Any]
@@ -26,7 +27,10 @@ def fence_options(f: F) -> F:
             "--lease", metavar="DURATION", default="12h", show_default=True, callback=to_duration(SHORT),
             help="A backup that gave no sign of life for so long (30min, 12h, 2d) cannot be finished any more.",
         ),
-        click.option("--exclusive", is_flag=True, help="Nothing else uses the repository meanwhile: I see to that."),
+        click.option(
+            "--exclusive", is_flag=True,
+            help="Nothing else uses the repository meanwhile: I see to that.  What did not end is dead.",
+        ),
     )  # fmt: skip
     for option in reversed(options):
         f = option(f)
@@ -52,10 +56,18 @@ def to_duration(
     return parse
 
 
-def waits_lines(waits_for: Sequence[str]) -> list[str]:
-    """What there is to say of sessions that have not ended."""
+def waits_lines(waits_for: Sequence[str], until: datetime | None) -> list[str]:
+    """What there is to say of sessions that have not ended; ``until``: when those that died are waited for no more."""
     if not waits_for:
         return []
-    some = ", ".join(sid[:8] for sid in waits_for[:5])
-    sessions = count(len(waits_for), "session")
-    return [f"what {sessions} may need was left: {some} did not end; run it again later (see --lease)"]
+    some = ", ".join(f"{_kind(sid)} {sid[:8]}" for sid in waits_for[:5])
+    more = f" and {count(len(waits_for) - 5, 'other')}" if len(waits_for) > 5 else ""
+    ends = " until it gave no sign of life for the --lease" if until is None else f" until {local_time(until)} at most"
+    return [
+        f"what others may need was left: {some}{more} did not end; run it again later",
+        f"one that was killed is waited for{ends}",
+    ]
+
+
+def _kind(sid: str) -> str:
+    return "the prune" if sid.startswith(GC_PREFIX) else "the backup"

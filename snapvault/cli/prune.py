@@ -82,7 +82,7 @@ def _planned(plan: "snapvault.PrunePlan") -> list[str]:
 def result_lines(result: "snapvault.PruneResult") -> list[str]:
     """What a prune did, for people."""
     lines = [f"not everywhere: {problem}" for problem in result.problems]
-    lines += waits_lines(result.waits_for)
+    lines += waits_lines(result.waits_for, result.waits_until)
     if result.packs_spared:
         lines.append(f"there was no time to rewrite {count(result.packs_spared, 'pack')}; the next run goes on")
     lines += lock_lines(result.lock)

@@ -26,6 +26,7 @@ from snapvault.operations.claims import table_digest
 from snapvault.operations.fence import Fence, Yield
 from snapvault.operations.pending import Left, Pending
 from snapvault.operations.reclaim import NOTHING, Reclaimed, reclaim
+from snapvault.operations.running import Running
 from snapvault.operations.survey import ATTEMPTS, Survey, Where, listed, survey
 from snapvault.repository.index import BlobIndex, PackRow, Place
 from snapvault.repository.keyring import DomainKeys
@@ -53,6 +54,7 @@ class Collected:
     lost: int = 0  # blobs of damaged packs
     indexes: int = 0  # objects in whose place others were put
     waits_for: tuple[SessionId, ...] = ()
+    waits_until: float = 0.0  # when the leases of these end, by time.time(); 0: unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class GarbageCollection:
         """``left``: the GC that an earlier run left open, with this job."""
         self._vault, self._domain, self._reporter, self._limits = vault, domain, reporter, limits
         self._job, self._left = job, left
+        self._mark = left.mark if left else None
         if limits.memory is None:  # nobody waits for what is copied, and the index is in memory, too
             self._limits = replace(limits, memory=COPY_MEMORY)
         self._begun, self._spared = set[PackId](), set[PackId]()
@@ -115,23 +118,28 @@ class GarbageCollection:
         self._until = until
         try:
             if self._left is None:
+                self._mark = Running(self._vault).begin(self._session.sid)
                 self._session.announce()
                 self._vault.check_holder()
                 self._publish()
             else:
                 self._vault.check_holder()
-            waits_for = self._wait(wait, lease)
+            waits_for, waits_until = self._wait(wait, lease)
             if waits_for:
-                return Collected(waits_for=waits_for)
+                return Collected(waits_for=waits_for, waits_until=waits_until)
             now, replaced, copier = self._look_and_copy()
             gone = self._job.condemned - self._spared
             self._session.finish_gc([*map(names.pack, sorted(gone)), *replaced])
+            self._ended()
         except BaseException as e:
             revoked = isinstance(e, Damaged | NotFound) and self._was_revoked()
             self.give_up()
             if revoked:  # so others need not heed it any more, and what it read may be gone
                 raise Conflict("this prune was revoked by another one; nothing was removed by it") from e
             raise
+        finally:
+            if self._mark is not None:
+                self._mark.release()
         doomed = [ObjectInfo(names.pack(pack), now.present.get(pack, 0)) for pack in sorted(gone)]
         done = self._delete([*(ObjectInfo(name, 0) for name in sorted(replaced)), *doomed])
         return Collected(len(gone), done, copier.stored, len(self._spared), self._listed, copier.lost, len(replaced))
@@ -153,31 +161,43 @@ class GarbageCollection:
         slot = names.snapshot(self._session.sid)
         return any(o.name == slot for o in self._vault.backend.list(slot))
 
-    def _wait(self, wait: float, lease: float) -> tuple[SessionId, ...]:
-        """G4 and G5: who has not ended; nobody: the fence holds."""
+    def _wait(self, wait: float, lease: float) -> tuple[tuple[SessionId, ...], float]:
+        """G4 and G5: who has not ended, and until when at most; nobody: the fence holds."""
         began = None if self._left is None else self._left.open
         fence = Fence(self._vault, self._session.sid, lease, began)
         try:
             waits_for = fence.wait(wait, self._reporter)
         except Yield as e:
             self.give_up()
-            return (e.other,)
+            return (e.other,), fence.until((e.other,))
         self._waited_at = fence.standing
         if waits_for:
             # What a repair condemns holds what others could rely on; so it is not condemned for longer than a run.
             kept = not self._job.salvage
             if kept and self._pending.save(self._session.sid, self._job.merged, waits_for):
                 self._session.pause()
+                self._ended()
             else:
                 self.give_up()
-        return waits_for
+        return waits_for, fence.until(waits_for)
+
+    def _ended(self) -> None:
+        """Of this GC nothing needs to be ended by a later run."""
+        if self._mark is not None:
+            self._mark.drop()
 
     def give_up(self) -> None:
         """Fill the slot, then take the record away: its packs are given back."""
-        if self._session.abort():
-            self._remove_traces()
-        elif self._has_ended():  # by somebody else, who may have put objects in its name
-            discard(self._vault.backend, names.GC + self._session.sid)
+        try:
+            if self._session.abort():
+                self._ended()
+                self._remove_traces()
+            elif self._has_ended():  # by somebody else, who may have put objects in its name
+                self._ended()
+                discard(self._vault.backend, names.GC + self._session.sid)
+        finally:
+            if self._mark is not None:
+                self._mark.release()
 
     def _remove_traces(self) -> None:
         """What a GC needs as long as its slot is empty; the header for as long as something of it is in the store."""

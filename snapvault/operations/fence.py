@@ -42,6 +42,12 @@ class Watch:
             self._seen[sid] = known = [beats, now]
         return now - float(known[1])
 
+    def until(self, sessions: Collection[SessionId], lease: float) -> float:
+        """When the lease of the last of these ends unless it gives a sign of life, by ``time.time``; 0: unknown."""
+        if self._file.folder is None:  # the next run begins to count anew
+            return 0.0
+        return max((float(v[1]) + lease for sid, v in self._seen.items() if sid in sessions), default=0.0)
+
     def save(self, sessions: set[SessionId]) -> None:
         """Keep what is known of these sessions, and of no other."""
         self._file.write({sid: v for sid, v in self._seen.items() if sid in sessions})
@@ -70,6 +76,10 @@ class Fence:
         self._open -= collecting - here
         if self.standing.replica:
             self._open &= collecting
+
+    def until(self, sessions: Collection[SessionId]) -> float:
+        """See Watch."""
+        return self._watch.until(sessions, self._lease)
 
     def wait(self, seconds: float, reporter: Reporter) -> tuple[SessionId, ...]:
         """Who has not ended after so many seconds; nobody: the fence holds.

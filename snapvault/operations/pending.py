@@ -7,6 +7,7 @@ other backups each time, and starve.
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from blake3 import blake3
 
@@ -16,6 +17,7 @@ from snapvault.format import names
 from snapvault.format.session import GC
 from snapvault.foundation.errors import Damaged, SnapvaultError
 from snapvault.foundation.ids import PackId, SessionId
+from snapvault.operations.running import Mark, Running, this_host
 from snapvault.repository.keyring import DomainKeys
 from snapvault.repository.repository import Vault
 from snapvault.repository.session import Session, revoke
@@ -25,12 +27,16 @@ from snapvault.repository.store import fetch
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A GC as it was left: its session, what it condemned and merges, and the sessions that it still waits for."""
+    """A GC as it was left: its session, what it condemned and merges, and the sessions that it still waits for.
+
+    ``mark``: that it runs now, in this process; None: nothing is remembered.
+    """
 
     session: Session
     condemned: frozenset[PackId]
     merged: frozenset[str]
     open: frozenset[SessionId]
+    mark: Mark | None
 
 
 class Pending:
@@ -44,7 +50,7 @@ class Pending:
 
     def save(self, sid: SessionId, merged: Collection[str], open: Collection[SessionId]) -> bool:
         """Whether it is remembered."""
-        return self._file.write({"sid": sid, "merged": sorted(merged), "open": sorted(open)})
+        return self._file.write({"sid": sid, "merged": sorted(merged), "open": sorted(open), "host": this_host()})
 
     def take_up(self) -> Left | None:
         """The GC that waits; None if there is none, or it was ended by somebody, or is not what it was.
@@ -52,23 +58,31 @@ class Pending:
         It is remembered no more, so that no other process takes it up, too.  What cannot be taken up is ended, or
         others would wait for it.  Errors of the store leave it as it was.
         """
-        found = self._file.take()
-        sid = SessionId(str(found.get("sid", "")))
-        if not names.is_session_id(sid) or not sid.startswith(names.GC_PREFIX):
-            return None
+        found, mark = Running(self._vault).take(self._file)
+        left = None
         try:
-            if any(True for _ in self._vault.backend.list(names.snapshot(sid))):
-                return None
-            with suppress(KeyError, TypeError, ValueError, Damaged, NotFound):
-                return self._left(sid, found["merged"], found["open"])
-            revoke(self._vault.store, self._vault.ring, sid)
-            discard(self._vault.backend, names.GC + sid)
+            left = self._take_up(found, mark)
         except SnapvaultError:
             self._file.write(found)
             raise
+        finally:
+            if left is None and mark is not None:
+                mark.drop()
+        return left
+
+    def _take_up(self, found: dict[str, Any], mark: Mark | None) -> Left | None:
+        sid = SessionId(str(found.get("sid", "")))
+        if not names.is_session_id(sid) or not sid.startswith(names.GC_PREFIX):
+            return None
+        if any(True for _ in self._vault.backend.list(names.snapshot(sid))):
+            return None
+        with suppress(KeyError, TypeError, ValueError, Damaged, NotFound):
+            return self._left(sid, found["merged"], found["open"], mark)
+        revoke(self._vault.store, self._vault.ring, sid)
+        discard(self._vault.backend, names.GC + sid)
         return None
 
-    def _left(self, sid: SessionId, merged: list[str], open: list[str]) -> Left:
+    def _left(self, sid: SessionId, merged: list[str], open: list[str], mark: Mark | None) -> Left:
         vault, domain = self._vault, self._domain
         header = fetch(vault.backend, names.session(sid))
         session, author = vault.sessions.verify(header, sid)
@@ -76,4 +90,4 @@ class Pending:
             raise Damaged("it is somebody else's")
         condemned = vault.loader.condemned_by(names.GC + sid)
         resumed = Session.resume(vault.store, vault.ring, domain, vault.sessions.secrets(sid), header)
-        return Left(resumed, frozenset(condemned), frozenset(merged), frozenset(map(SessionId, open)))
+        return Left(resumed, frozenset(condemned), frozenset(merged), frozenset(map(SessionId, open)), mark)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from snapvault.backend.object_lock import hides_deleted, lock_rule
@@ -20,9 +20,11 @@ from snapvault.operations.collect import Collected, GarbageCollection, Job, is_r
 from snapvault.operations.object_lock import must_stay, review_locks
 from snapvault.operations.reclaim import leftovers, reclaim, still_locked
 from snapvault.operations.results import DAMAGED, OK, PARTIAL, LockReport, Result
+from snapvault.operations.running import Found, Running
 from snapvault.operations.survey import Survey, Use, survey
 from snapvault.repository.capabilities import recorded_capabilities
 from snapvault.repository.repository import Vault
+from snapvault.repository.session import HEARTBEAT_SECONDS
 from snapvault.repository.store import FETCHERS, fetch
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ class PruneResult(Result):
     refusal: str = ""  # what the store says to that
     hidden: bool = False  # the bucket keeps what was removed as older versions
     lock: LockReport | None = None  # how what is needed is locked; None: it is not to be
+    waits_until: datetime | None = None  # when those that died are waited for no more; None: unknown
 
     @property
     def bytes_freed(self) -> int:
@@ -95,8 +98,10 @@ class PruneResult(Result):
         """JSON-ready."""
         until = self.locked_until.isoformat() if self.locked_until else None
         lock = self.lock.to_dict() if self.lock else None
+        waits_until = self.waits_until.isoformat() if self.waits_until else None
         return {
-            **asdict(self), "locked_until": until, "lock": lock, "bytes_freed": self.bytes_freed, "status": self.status,
+            **asdict(self), "locked_until": until, "lock": lock, "waits_until": waits_until,
+            "bytes_freed": self.bytes_freed, "status": self.status,
         }  # fmt: skip
 
     @property
@@ -120,6 +125,7 @@ class PrunePlan(Result):
     _vault: Vault = field(repr=False)
     _control: Control | None = field(repr=False, default=None)
     _limits: PruneLimits = field(repr=False, default=PruneLimits())
+    _exclusive: bool = field(repr=False, default=False)
 
     @property
     def status(self) -> str:
@@ -169,7 +175,9 @@ class PrunePlan(Result):
         self._vault.require_current()
         lock = self._extend_locks()
         done = reclaim(backend, self.leftovers)
-        found, problems = self._collect(wait.total_seconds(), lease.total_seconds())
+        own = end_own_dead(self._vault)
+        patience = patience_with(self._vault, lease, own, exclusive=self._exclusive)
+        found, problems = self._collect(wait.total_seconds(), patience, anew=bool(own.ended))
         if problems and len(problems) == len(self.domains) + len(self.problems):
             raise problems[0]
         done = sum((c.reclaimed for c in found), done)
@@ -178,6 +186,7 @@ class PrunePlan(Result):
             done.packs, done.bytes, sum(c.bytes_copied for c in found), sum(c.spared for c in found), waits_for,
             self.bytes_waiting, tuple(str(p) for p in problems), done.packs_locked, done.bytes_locked, done.until,
             done.refused, done.bytes_refused, done.refusal, hides_deleted(backend) and lock is None, lock,
+            latest(found),
         )  # fmt: skip
 
     def _extend_locks(self) -> LockReport | None:
@@ -189,8 +198,11 @@ class PrunePlan(Result):
         wanted = must_stay(vault, [o.name for o in vault.backend.list()], vault.history.all_slots(), dead)
         return review_locks(vault.backend, wanted, Reporter("prune", self._control), extend=True)
 
-    def _collect(self, wait: float, lease: float) -> tuple[list[Collected], list[Damaged]]:
-        """In each domain go on with what an earlier run left open; then what is left to do."""
+    def _collect(self, wait: float, lease: float, *, anew: bool) -> tuple[list[Collected], list[Damaged]]:
+        """In each domain go on with what an earlier run left open; then what is left to do.
+
+        ``anew``: what was planned is not all, since a session ended meanwhile.
+        """
         vault, reporter = self._vault, Reporter("prune", self._control)
         limits = limits_of(self._control)
         found, problems = list[Collected](), list(self.problems)
@@ -207,7 +219,7 @@ class PrunePlan(Result):
                 earlier = GarbageCollection.resume(vault, domain, reporter, limits)
                 if earlier is not None and not run(earlier):
                     continue
-                now = plan if earlier is None else _plan(vault, domain.id, self._limits)
+                now = plan if earlier is None and not anew else _plan(vault, domain.id, self._limits)
                 job = Job(frozenset(now.condemned), frozenset(now.merged))
                 if job:
                     run(GarbageCollection(vault, domain, job, reporter, limits))
@@ -241,7 +253,7 @@ def plan_prune(
         raise problems[0]
     left = leftovers(vault)
     locked = still_locked(vault.backend, [*left, *_condemned(vault, found)])
-    return PrunePlan(tuple(found), left, *locked, tuple(problems), vault, control, limits)
+    return PrunePlan(tuple(found), left, *locked, tuple(problems), vault, control, limits, exclusive)
 
 
 def _condemned(vault: Vault, plans: Sequence[DomainPlan]) -> list[ObjectInfo]:
@@ -310,6 +322,29 @@ def _indexes_to_merge(vault: Vault, now: Survey) -> tuple[str, ...]:
                     if outdated and any(row.id in now.going for row, _ in vault.loader.open(info.name, data)):
                         stale.append(info.name)
     return tuple(sorted({*stale, *(small if len(small) >= MERGED_FROM else ())}))
+
+
+def end_own_dead(vault: Vault) -> Found:
+    """See Running.end_dead."""
+    return Running(vault).end_dead(safe=_is_safe(vault))
+
+
+def patience_with(vault: Vault, lease: timedelta, own: Found, *, exclusive: bool) -> float:
+    """For how many seconds a session may give no sign of life until it counts as dead.
+
+    None, if nothing else uses the repository; but what is told is not believed while another GC of this client runs.
+    Where put-if-absent is not known to hold, a writer could commit in spite of the revocation: so it has time for some
+    heartbeats.
+    """
+    if not exclusive or own.alive:
+        return lease.total_seconds()
+    return 0.0 if _is_safe(vault) else min(lease.total_seconds(), 3 * HEARTBEAT_SECONDS)
+
+
+def latest(found: Sequence[Collected]) -> datetime | None:
+    """Until when those that died are waited for; None if that is not known of all."""
+    waiting = [c.waits_until for c in found if c.waits_for]
+    return datetime.fromtimestamp(max(waiting), UTC) if waiting and all(waiting) else None
 
 
 def require_safe(vault: Vault, *, exclusive: bool) -> None:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,9 @@ from snapvault.foundation.events import Control, Reporter, limits_of
 from snapvault.foundation.ids import DomainId, PackId, SessionId
 from snapvault.operations.check import Check
 from snapvault.operations.collect import Collected, GarbageCollection, Job
-from snapvault.operations.prune import LEASE, WAIT, require_safe
+from snapvault.operations.prune import LEASE, WAIT, end_own_dead, latest, patience_with, require_safe
 from snapvault.operations.results import DAMAGED, OK, PARTIAL, CheckReport, Result
+from snapvault.operations.running import Found
 from snapvault.repository.create import rescue_files
 from snapvault.repository.repository import Vault
 from snapvault.repository.session import revoke
@@ -57,10 +58,12 @@ class RepairResult(Result):
     waits_for: tuple[str, ...]  # sessions that have not ended, for the sake of which packs were left
     problems: tuple[str, ...]  # why something was left as it is
     after: CheckReport
+    waits_until: datetime | None = None  # as of PruneResult
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         own = {name: getattr(self, name) for name in self.__slots__ if name != "after"}
+        own["waits_until"] = self.waits_until.isoformat() if self.waits_until else None
         return {**own, "remaining": [f.message for f in self.after.problems], "status": self.status}
 
     @property
@@ -83,6 +86,7 @@ class RepairPlan(Result):
     packs_listed: int  # to be listed by their own directories
     _vault: Vault = field(repr=False)
     _control: Control | None = field(repr=False, default=None)
+    _exclusive: bool = field(repr=False, default=False)
 
     @property
     def status(self) -> str:
@@ -114,7 +118,7 @@ class RepairPlan(Result):
         for name in self.ended:
             _end(vault, name)
         if any(name.startswith(names.SESSIONS) for name in self.restored):  # more can be read now
-            plan = _plan(Check(vault, 1.0, reporter, self._control), self._control)
+            plan = _plan(Check(vault, 1.0, reporter, self._control), self._control, exclusive=self._exclusive)
         done, problems = plan._collect(wait, lease, reporter)
         waits_for = tuple(dict.fromkeys(sid for c in done for sid in c.waits_for))
         removed = () if waits_for or problems else plan.removed  # what they say may be the only hint at something
@@ -128,13 +132,15 @@ class RepairPlan(Result):
         return RepairResult(
             sum(c.packs for c in done), sum(c.listed for c in done), sum(c.bytes_copied for c in done),
             sum(c.lost for c in done), sum(c.indexes for c in done), len(self.restored),
-            len(removed) + len(self.ended), marked, healed, waits_for, tuple(problems), after,
+            len(removed) + len(self.ended), marked, healed, waits_for, tuple(problems), after, latest(done),
         )  # fmt: skip
 
     def _collect(self, wait: timedelta, lease: timedelta, reporter: Reporter) -> tuple[list[Collected], list[str]]:
         vault, limits = self._vault, limits_of(self._control)
         done, problems = list[Collected](), list[str]()
         end = time.monotonic() + wait.total_seconds()
+        own = end_own_dead(vault) if self.jobs else Found()
+        patience = patience_with(vault, lease, own, exclusive=self._exclusive)
         for keys in vault.ring.domains.values() if self.jobs else ():  # no prune of ours that waits is waited for
             earlier = GarbageCollection.resume(vault, keys, reporter, limits)
             if earlier is not None:
@@ -142,7 +148,7 @@ class RepairPlan(Result):
         for domain, job in self.jobs.items():
             gc = GarbageCollection(vault, vault.ring.domains[domain], job, reporter, limits)
             try:
-                done.append(gc.run(wait=max(0.0, end - time.monotonic()), lease=lease.total_seconds()))
+                done.append(gc.run(wait=max(0.0, end - time.monotonic()), lease=patience))
             except (Damaged, NotFound) as e:
                 problems.append(str(e))
         return done, problems
@@ -159,10 +165,10 @@ def plan_repair(repo: "Repository", *, exclusive: bool = False, control: Control
     vault.standing().require_source(
         "repair it", hint="if it is whole there, 'snapvault check --repair-from' mends this place from it"
     )
-    return _plan(Check(vault, 1.0, Reporter("check", control), control), control)
+    return _plan(Check(vault, 1.0, Reporter("check", control), control), control, exclusive=exclusive)
 
 
-def _plan(check: Check, control: Control | None) -> RepairPlan:
+def _plan(check: Check, control: Control | None, *, exclusive: bool) -> RepairPlan:
     unreadable = check.objects.unreadable
     return RepairPlan(
         check.report(),
@@ -173,6 +179,7 @@ def _plan(check: Check, control: Control | None) -> RepairPlan:
         len(check.objects.unlisted - check.data.rotten.keys()),
         check.vault,
         control,
+        exclusive,
     )
 
 

@@ -191,8 +191,11 @@ def open_sessions(backend: Backend) -> set[SessionId]:
     return {SessionId(sid) for sid in found if names.is_session_id(sid)}
 
 
-def revoke(store: Store, ring: Keyring, sid: SessionId) -> None:
-    """Fill the slot of another's session with "revoked", if it is still empty; then it can never commit."""
+def revoke(store: Store, ring: Keyring, sid: SessionId) -> bool:
+    """Fill the slot of another's session with "revoked", if it is still empty; then it can never commit.
+
+    Whether it was empty, as far as that is known.
+    """
     if ring.holder is None:
         raise Conflict("this key is no holder of the repository any more")
     keys = ring.signing
@@ -202,6 +205,8 @@ def revoke(store: Store, ring: Keyring, sid: SessionId) -> None:
     with contextlib.suppress(Exists):
         data = sign(Kind.SNAPSHOT, record.encode(), keys.id, keys.signer)
         store.backend.put_if_absent(names.snapshot(sid), [data])
+        return True
+    return False
 
 
 def encode_index(

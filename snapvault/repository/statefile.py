@@ -19,6 +19,11 @@ class StateFile:
         self._url = url
 
     @property
+    def path(self) -> Path | None:
+        """The file."""
+        return self._path
+
+    @property
     def folder(self) -> Path | None:
         """Where it is kept."""
         return None if self._path is None else self._path.parent

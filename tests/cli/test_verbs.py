@@ -10,6 +10,11 @@ from pathlib import Path
 import pytest
 from machines import PASSWORD, Machine, by_password, tree_of
 
+import snapvault
+from snapvault.format.session import GC
+from snapvault.foundation.ids import SessionId
+from snapvault.repository.session import Session
+
 VERBS = ("init", "backup", "snapshots", "ls", "diff", "restore", "check", "forget", "prune", "key")
 
 
@@ -373,3 +378,27 @@ def test_the_shell_completes_from_the_same_definitions(cli: Machine) -> None:
     cli.env["COMP_WORDS"] = "snapvault backup --one"
     cli.env["COMP_CWORD"] = "2"
     assert cli.process().out == "plain,--one-file-system\n"
+
+
+def test_for_whom_a_prune_waits(cli: Machine, repo: Path, source: Path) -> None:
+    """A backup or another prune, and until when at most."""
+    save(cli, source)
+    (source / "a.txt").write_bytes(os.urandom(1 << 20))
+    save(cli, source)
+    cli("forget", "--keep-last", 1, "--keep-minimum", 0, "--undelete-window", "0h")
+    key = snapvault.KeyFile(Path(cli.env["SNAPVAULT_KEY_FILE"]))
+    with snapvault.open(str(repo), keys=key) as opened:
+        vault = opened.vault
+        (domain,) = vault.ring.domains.values()
+        backup = Session(vault.store, vault.ring, domain)
+        prune = Session(vault.store, vault.ring, domain, purpose=GC, sid=SessionId("gc" + "f" * 32))
+        for session in (backup, prune):
+            session.announce()
+        said = cli("prune", "--wait", 0, "--max-unused", "0%")
+        assert said.code == 3, said
+        assert f"left: the backup {backup.sid[:8]}, the prune gcffffff did not end; run it again later" in said.out
+        assert re.search(r"one that was killed is waited for until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d at most", said.out)
+        backup.abort()
+        done = cli("prune", "--wait", 0, "--max-unused", "0%", "--exclusive")
+        assert done.code == 0 and "0 B freed" not in done.out, done
+        assert not prune.abort()

@@ -1,6 +1,13 @@
 """Prune removes what no snapshot needs, and nothing else."""
 
-from datetime import timedelta
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,9 +19,10 @@ from snapvault.format import names
 from snapvault.foundation.errors import Damaged, RoleRequired
 from snapvault.foundation.ids import SessionId
 from snapvault.operations import prune as prune_module
+from snapvault.operations import running
 from snapvault.operations.collect import GarbageCollection
 from snapvault.operations.pending import Pending
-from snapvault.operations.prune import PruneLimits, PruneResult, plan_prune
+from snapvault.operations.prune import LEASE, PruneLimits, PruneResult, plan_prune
 from snapvault.operations.reclaim import NOTHING
 from snapvault.repository.session import revoke
 from tests.repos import again, back, contents, damage, make, objects, open_session, save, small_packs
@@ -336,3 +344,175 @@ def test_a_repair_ends_what_waits(repo: Repository, source: Path, tmp_path: Path
     all_whole(repo, kept, source, tmp_path)
     assert plan_prune(again(repo, **state)).execute(wait=NOW).packs_removed
     all_whole(repo, kept, source, tmp_path / "then")
+
+
+# -- a prune that died ----------------------------------------------------------------------------------------------
+
+PRUNE = """
+import sys
+from datetime import timedelta
+import snapvault
+from tests.repos import SEED
+url, state = sys.argv[1:]
+with snapvault.open(url, keys=lambda: SEED, state=state) as repo:
+    snapvault.plan_prune(repo).execute(wait=timedelta(minutes=5))
+"""
+
+
+def begin_prune(repo: Repository, state: Path) -> subprocess.Popen[bytes]:
+    """A prune in a process of its own."""
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen([sys.executable, "-c", PRUNE, repo.url, str(state)], env=env)
+
+
+@contextmanager
+def pruning(repo: Repository, state: Path) -> Iterator[tuple[subprocess.Popen[bytes], SessionId]]:
+    """A prune in a process of its own, which waits for a session that is open; and its id."""
+    before = {n for n in objects(repo) if n.startswith(names.GC)}
+    with begin_prune(repo, state) as process:
+        try:
+            end = time.monotonic() + 60
+            while not (found := {n for n in objects(repo) if n.startswith(names.GC)} - before):
+                assert process.poll() is None and time.monotonic() < end
+                time.sleep(0.05)
+            yield process, SessionId(found.pop().removeprefix(names.GC))
+        finally:
+            process.kill()
+
+
+def slot(repo: Repository, sid: SessionId) -> str:
+    """What fills the slot of a session."""
+    found = [s.record.kind for s in again(repo).vault.history.all_slots() if s.record.sid == sid]
+    return found[0] if found else ""
+
+
+def killed(repo: Repository, state: Path) -> SessionId:
+    """The id of a prune that was killed after it announced itself, before it deleted anything."""
+    one = open_session(repo)
+    with pruning(repo, state) as (process, sid):
+        process.kill()
+        process.wait()
+    one.abort()
+    assert slot(repo, sid) == ""
+    return sid
+
+
+def test_the_next_run_goes_on_after_a_kill(repo: Repository, source: Path, tmp_path: Path) -> None:
+    kept = with_garbage(repo, source)
+    state = tmp_path / "state"
+    sid = killed(repo, state)
+    result = plan_prune(again(repo, state=state)).execute(wait=NOW)
+    assert result.status == "ok" and result.packs_removed > 0 and slot(repo, sid) == "revoked"
+    assert not [n for n in objects(repo) if n.startswith(names.GC)] and not list(state.rglob("running-*"))
+    all_whole(repo, kept, source, tmp_path)
+
+
+def test_the_next_run_goes_on_after_a_kill_of_one_that_went_on(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """The killed one had taken up what an earlier run had left open."""
+    kept = with_garbage(repo, source)
+    state = tmp_path / "state"
+    one = open_session(repo)
+    assert plan_prune(again(repo, state=state)).execute(wait=NOW).waits_for
+    (waiting,) = state.rglob("gc-*.json")
+    assert not list(state.rglob("running-*"))
+    with begin_prune(repo, state) as process:
+        end = time.monotonic() + 60
+        while waiting.exists():
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.05)
+        process.kill()
+    one.abort()
+    assert plan_prune(again(repo, state=state)).execute(wait=NOW).packs_removed > 0
+    all_whole(repo, kept, source, tmp_path)
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_one_that_lives_is_left_alone(
+    repo: Repository, source: Path, tmp_path: Path, stopped: bool, exclusive: bool
+) -> None:
+    """Also if it is stopped; and if somebody says that nothing else runs."""
+    with_garbage(repo, source)
+    state = tmp_path / "state"
+    one = open_session(repo)
+    with pruning(repo, state) as (process, sid):
+        if stopped:
+            process.send_signal(signal.SIGSTOP)
+        before = packs(repo)
+        result = plan_prune(again(repo, state=state), exclusive=exclusive).execute(wait=NOW)
+        assert sid in result.waits_for and packs(repo) == before
+        assert process.poll() is None and slot(repo, sid) == "" and slot(repo, one.sid) == ""
+    one.abort()
+    assert plan_prune(again(repo, state=state)).execute(wait=NOW).packs_removed > 0
+
+
+def test_another_machine_waits_for_it(
+    repo: Repository, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which shares the state directory, or has one of its own: it cannot tell."""
+    with_garbage(repo, source)
+    state = tmp_path / "state"
+    sid = killed(repo, state)
+    assert plan_prune(again(repo)).execute(wait=NOW).waits_for == (sid,)
+    assert plan_prune(again(repo, state=tmp_path / "other")).execute(wait=NOW).waits_for == (sid,)
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "this_host", lambda: {"boot": "other", "machine": "other"})
+        assert sid in plan_prune(again(repo, state=state)).execute(wait=NOW).waits_for
+    assert slot(repo, sid) == ""
+
+
+def test_another_key_waits_for_it(repo: Repository, source: Path, tmp_path: Path) -> None:
+    with_garbage(repo, source)
+    state = tmp_path / "state"
+    snapvault.add_key(repo, "maintainer", "m", file=tmp_path / "m")
+    sid = killed(repo, state)
+    other = snapvault.open(repo.url, keys=snapvault.KeyFile(tmp_path / "m"), state=state)
+    assert plan_prune(other).execute(wait=NOW).waits_for == (sid,)
+    assert plan_prune(again(repo, state=state)).execute(wait=NOW).status == "ok" and slot(repo, sid) == "revoked"
+
+
+def test_where_put_if_absent_is_in_doubt(
+    repo: Repository, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the dead process had sent last might take the place of the revocation."""
+    with_garbage(repo, source)
+    state = tmp_path / "state"
+    sid = killed(repo, state)
+    monkeypatch.setattr(prune_module, "_is_safe", lambda vault: False)
+    assert plan_prune(again(repo, state=state), exclusive=True).execute(wait=NOW).waits_for == (sid,)
+    monkeypatch.setattr(prune_module, "HEARTBEAT_SECONDS", 0)
+    assert plan_prune(again(repo, state=state), exclusive=True).execute(wait=NOW).packs_removed > 0
+    assert plan_prune(again(repo, state=state), exclusive=True).execute(wait=NOW).status == "ok"
+    assert not list(state.rglob("running-*"))
+
+
+def test_nothing_else_uses_it(repo: Repository, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What did not end is dead then; where put-if-absent is in doubt, only once it gave no sign of life for a while."""
+    kept = with_garbage(repo, source)
+    one = open_session(repo)
+    with monkeypatch.context() as patch:
+        patch.setattr(prune_module, "_is_safe", lambda vault: False)
+        state = {"state": tmp_path / "state"}
+        assert plan_prune(again(repo, **state), exclusive=True).execute(wait=NOW).waits_for == (one.sid,)
+        patch.setattr(prune_module, "HEARTBEAT_SECONDS", 0)
+        assert plan_prune(again(repo, **state), exclusive=True).execute(wait=NOW).packs_removed > 0
+    assert slot(repo, one.sid) == "revoked"
+    assert not one.abort()
+    fill(source, 2)
+    forget(repo, *kept)
+    two = open_session(repo)
+    assert plan_prune(again(repo), exclusive=True).execute(wait=NOW).packs_removed > 0
+    assert slot(repo, two.sid) == "revoked" and not packs(repo)
+
+
+def test_until_when_it_waits(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """Known where it is remembered since when there was no sign of life."""
+    with_garbage(repo, source)
+    state = tmp_path / "state"
+    open_session(repo)
+    assert plan_prune(again(repo)).execute(wait=NOW).waits_until is None
+    began = datetime.now(UTC)
+    first = plan_prune(again(repo, state=state)).execute(wait=NOW).waits_until
+    assert first is not None and began <= first - LEASE <= datetime.now(UTC)
+    result = plan_prune(again(repo, state=state)).execute(wait=NOW)
+    assert result.waits_until == first and result.to_dict()["waits_until"] == first.isoformat()
