@@ -158,7 +158,7 @@ def _repaired(plan: snapvault.RepairPlan, r: snapvault.RepairResult) -> list[str
         (r.packs_listed, "pack", "listed in the index from their own directories"),
         (r.objects_restored, "object", "put back from a copy"),
         (r.objects_removed, "object", "removed that nobody could read"),
-        (r.snapshots_marked, "snapshot", "marked with the paths that they lost, also of forgotten ones"),
+        (r.snapshots_marked, "snapshot", "(forgotten ones, too) marked with the paths that they lost"),
         (r.snapshots_healed, "snapshot", "whole again, its note says so"),
     )
     lines = [f"{count(number, what)} {text}" for number, what, text in steps if number]

@@ -22,6 +22,7 @@ from snapvault.format.keyset import KeysetRecord
 from snapvault.foundation.errors import Conflict, Damaged, InvalidInput, KeyRejected, RepositoryNotFound, SnapvaultError
 from snapvault.foundation.events import Control
 from snapvault.foundation.ids import DomainId, RepositoryId, SessionId
+from snapvault.foundation.words import count
 from snapvault.repository.cache import Cache
 from snapvault.repository.careful import CarefulBackend
 from snapvault.repository.chain import EVIDENCE, REGISTER, Chain
@@ -296,7 +297,8 @@ def _rolled_back(pinned: Mapping[SessionId, str], slots: list[Slot]) -> list[Dam
         return []
     return [
         Untrusted(
-            f"{len(gone)} snapshots that this client saw here are gone or replaced: {', '.join(gone[:10])}; "
+            f"{count(len(gone), 'snapshot')} that this client saw here {'is' if len(gone) == 1 else 'are'} gone or "
+            f"replaced: {', '.join(gone[:10])}; "
             "the store plays back an old state, or somebody deleted or damaged commit slots",
             affected=[names.snapshot(sid) for sid in gone],
         )
