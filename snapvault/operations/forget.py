@@ -154,8 +154,9 @@ def _bury(vault: Vault, chosen: Mapping[SnapshotId, bytes], undelete_window: tim
             vault.backend.put_if_absent(name, [data])
         except Exists:
             other = vault.history.tombstones()[0].get(sid)
-            if other is None or other.record != record.record:
-                vault.backend.put(name, [data])  # what stands there forgets nothing
+            # What stands there forgets nothing, or what is damaged is forgotten again, to be gone earlier.
+            if other is None or other.record != record.record or record.not_before < other.not_before:
+                vault.backend.put(name, [data])
 
 
 def _record(vault: Vault, ref: str) -> tuple[SnapshotId, bytes]:

@@ -55,6 +55,22 @@ def test_it_is_what_it_was(repo: Repository, source: Path, tmp_path: Path) -> No
     assert snapvault.undelete(again(repo), now.id).original == now.id
 
 
+def test_what_is_damaged_can_be_forgotten_once_more_to_be_gone_earlier(repo: Repository, source: Path) -> None:
+    """Its record cannot be read, which stops every prune until its time is over."""
+    broken = next(iter(repo.snapshots())).id
+    (source / "a/f").write_bytes(b"other" * 1000)
+    save(again(repo), source)
+    path = Path(repo.url, names.snapshot(broken))
+    path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]))
+    snapvault.forget_snapshots(again(repo), [broken])
+    until = again(repo).vault.history.tombstones()[0][broken].not_before
+    snapvault.forget_snapshots(again(repo), [broken], undelete_window=timedelta(days=2))
+    assert again(repo).vault.history.tombstones()[0][broken].not_before == until, "no longer than it was said first"
+    snapvault.forget_snapshots(again(repo), [broken], undelete_window=timedelta(0))
+    assert again(repo).vault.history.tombstones()[0][broken].not_before < until
+    assert snapvault.plan_prune(again(repo)).execute().status == "ok"
+
+
 def test_what_is_condemned_is_stored_again(repo: Repository, source: Path, tmp_path: Path) -> None:
     """A prune has looked already, and will remove all that there is."""
     sid, before = forgotten(repo), packs(repo)
