@@ -25,7 +25,7 @@ from snapvault.backend.wrapper import Wrapper
 from snapvault.crypto.hpke import HpkePrivateKey
 from snapvault.foundation import ahead, clock
 from snapvault.foundation.errors import Damaged, StoreUnavailable
-from snapvault.operations import check_data, fence
+from snapvault.operations import check_data, collect, fence, prune
 from snapvault.repository import keyring, packer, session, site, writer
 from snapvault.testing.faults import Killed
 
@@ -172,7 +172,7 @@ def seeded(seed: int, day: int) -> Iterator[None]:
 
 @contextmanager
 def scheduled(scheduler: Scheduler) -> Iterator[None]:
-    """While this is open, actors meet at every call of a store, and the fence's clock counts calls."""
+    """While this is open, actors meet at every call of a store, and the clock that decides anything counts calls."""
 
     def opened(url: str, *args: object, **options: object) -> RetryBackend | MemoryBackend:
         inner = MemoryBackend(url.removeprefix("memory://"))
@@ -188,6 +188,9 @@ def scheduled(scheduler: Scheduler) -> Iterator[None]:
     with (
         mock.patch.object(site, "open_backend", opened),
         mock.patch.object(fence, "time", calls),
+        mock.patch.object(collect, "time", calls),
+        mock.patch.object(prune, "time", calls),
+        mock.patch.object(packer, "time", calls),
         mock.patch.object(fence, "LOOK", 0.0),
         mock.patch.object(session._Heart, "start", lambda self: None),
         mock.patch.object(ahead, "ThreadPoolExecutor", Inline),
