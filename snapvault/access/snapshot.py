@@ -75,7 +75,7 @@ class Snapshot:
         self.dataset, self.host, self.partial = details.dataset, details.host, details.partial
         self.holder = vault.ring.name_of(slot.holder)  # whose key signed it; dataset and host are what that key said
         self.tags = details.tags if note.tags is None else note.tags
-        self.held = bool(note.hold)  # no retention rule forgets it
+        self.held = bool(note.hold)  # it cannot be forgotten, by a rule or by name
         self.lost = tuple("/" + os.fsdecode(path) for path in note.lost)  # to damage, as a repair found
         self.time = time_of(details.time)
         self.time_ns = details.time

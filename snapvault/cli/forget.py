@@ -16,12 +16,13 @@ from snapvault.cli.settings import Settings
 from snapvault.cli.text import KEEPING, LONG, local_time, printable, table
 from snapvault.cli.transfer import TRANSFER, transfer_options
 from snapvault.foundation.errors import Conflict, InvalidInput
+from snapvault.foundation.ids import SnapshotId
 from snapvault.foundation.words import count
 from snapvault.operations.prune import require_safe
 from snapvault.operations.results import DAMAGED, OK
 
 if TYPE_CHECKING:
-    from snapvault.operations.forget import ForgetPlan
+    from snapvault.operations.forget import ForgetPlan, ForgetResult
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -68,7 +69,7 @@ def forget(
     """Forget snapshots, by name or by rules.
 
     They are no longer listed; no space is freed by that.  Rules count separately for each dataset, host and key.  What
-    no rule keeps is forgotten; what is held never is.
+    no rule keeps is forgotten; what is held never is, not even by name.
 
     \b
     snapvault forget 3f2a91c0 home@2026-10-01
@@ -93,9 +94,7 @@ def forget(
                 plan.execute(undelete_window=undelete_window)
         else:
             result = snapvault.forget_snapshots(repository, snapshots, dry_run=dry_run, undelete_window=undelete_window)
-            forgotten = result.forgotten
-            for snapshot in forgotten:
-                settings.out.item({"snapshot": snapshot}, snapshot[:8])
+            forgotten, lines = result.forgotten, _show_named(settings, result)
         end = "would be forgotten; no space is freed by that" if dry_run else "forgotten; no space was freed"
         lines.append(f"{count(len(forgotten), 'snapshot')} {end.partition(';')[0] if then_prune else end}")
         pruned = _prune(settings, repository, wait, lease, exclusive) if then_prune else None
@@ -142,6 +141,19 @@ def _prune(
     with long_operation(settings.out, limits=settings.limits()) as control:
         plan = snapvault.plan_prune(repository, exclusive=exclusive, control=control)
         return plan.execute(wait=wait, lease=lease)
+
+
+def _show_named(settings: Settings, result: "ForgetResult") -> list[str]:
+    """What was named, in the order of the names: lines for people."""
+    known, rows = {s.id: s for s in result.snapshots}, []
+    for sid in result.forgotten:
+        s = known.get(SnapshotId(sid))
+        row = (local_time(s.time), s.dataset, printable(s.host)) if s else ("unknown: it cannot be opened", "", "")
+        rows.append((sid[:8], *row))
+        if settings.out.as_json:
+            said = {"dataset": s.dataset, "host": s.host, "time": s.time.isoformat()} if s else {}
+            settings.out.item({"snapshot": sid, **said}, "")
+    return table(("ID", "Time", "Dataset", "Host"), rows) if rows else []
 
 
 def _show(settings: Settings, plan: "ForgetPlan") -> list[str]:

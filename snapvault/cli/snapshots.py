@@ -71,7 +71,7 @@ def tag(settings: Settings, snapshot: str, tags: tuple[str, ...], remove: tuple[
 @click.argument("snapshot", metavar="SNAP")
 @verb
 def hold(settings: Settings, snapshot: str) -> int:
-    """Hold a snapshot: no rule of 'forget' forgets it."""
+    """Hold a snapshot: 'forget' refuses it until it is released."""
     with settings.open("set_hold") as repository:
         return _tell(settings, snapvault.set_hold(repository, snapshot))
 

@@ -38,6 +38,11 @@ class ForgetResult(Result):
 
     forgotten: tuple[str, ...]
     dry_run: bool = False
+    snapshots: tuple[Snapshot, ...] = ()  # of these, the ones that could be opened
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"forgotten": list(self.forgotten), "dry_run": self.dry_run, "status": self.status}
 
 
 def forget_snapshots(
@@ -46,14 +51,22 @@ def forget_snapshots(
     """Forget the named snapshots; all names are resolved before anything is written.
 
     Nothing is freed; a prune does that after ``undelete_window``.  RoleRequired unless owner or maintainer,
-    InvalidInput for an unknown name.  One that cannot be opened any more is named by its id.
+    InvalidInput for an unknown name, and for a snapshot that is held.  One that cannot be opened any more is named by
+    its id.
     """
     vault = repo.vault
     vault.ring.require_role(Role.MAINTAINERS, "forget snapshots")
-    chosen = dict(_record(vault, ref) for ref in refs)
+    opened: dict[SnapshotId, Snapshot] = {}
+    chosen = dict(_record(vault, ref, opened) for ref in refs)
+    for s in opened.values():
+        if s.held:
+            raise InvalidInput(
+                f"the snapshot {s.id[:8]} of {s.dataset} is held; nothing was forgotten",
+                hint=f"'snapvault snapshots release {s.id[:8]}' first",
+            )
     if not dry_run:
         _bury(vault, chosen, undelete_window)
-    return ForgetResult(tuple(chosen), dry_run)
+    return ForgetResult(tuple(chosen), dry_run, tuple(opened.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +93,7 @@ class ForgetPlan(Result):
     def execute(self, *, undelete_window: timedelta = UNDELETE_WINDOW) -> ForgetResult:
         """Forget what the plan does not keep; as ``forget_snapshots``."""
         _bury(self._vault, {s.id: s.slot.digest for s in self.forget}, undelete_window)
-        return ForgetResult(tuple(s.id for s in self.forget))
+        return ForgetResult(tuple(s.id for s in self.forget), snapshots=self.forget)
 
 
 def plan_forget(
@@ -159,8 +172,8 @@ def _bury(vault: Vault, chosen: Mapping[SnapshotId, bytes], undelete_window: tim
                 vault.backend.put(name, [data])
 
 
-def _record(vault: Vault, ref: str) -> tuple[SnapshotId, bytes]:
-    """The id of a snapshot and the digest of its record.
+def _record(vault: Vault, ref: str, opened: dict[SnapshotId, Snapshot]) -> tuple[SnapshotId, bytes]:
+    """The id of a snapshot and the digest of its record; ``opened`` gets the snapshot.
 
     One whose record is damaged, or gone though a later one names it, can be forgotten by its id, too.
     """
@@ -171,6 +184,7 @@ def _record(vault: Vault, ref: str) -> tuple[SnapshotId, bytes]:
         if found is None:
             raise
         return found
+    opened[snapshot.id] = snapshot
     return snapshot.id, snapshot.slot.digest
 
 

@@ -224,7 +224,14 @@ def test_forget(cli: Machine, repo: Path, source: Path) -> None:
     a, b = save(cli, source), save(cli, source)
     assert "would be forgotten" in cli("forget", a, "--dry-run").out
     assert cli("snapshots", "--json").summary["snapshots"] == 2
-    assert cli("forget", a).out.splitlines() == [a[:8], "1 snapshot forgotten; no space was freed"]
+    cli("snapshots", "hold", a)
+    held = cli("forget", b, a)
+    assert held.code == 2 and f"{a[:8]} of d is held" in held.err and f"release {a[:8]}" in held.err, held
+    assert cli("snapshots", "--json").summary["snapshots"] == 2
+    cli("snapshots", "release", a)
+    header, row, end = cli("forget", a).out.splitlines()
+    assert header.split() == ["ID", "Time", "Dataset", "Host"] and row.startswith(a[:8]) and " d " in row
+    assert end == "1 snapshot forgotten; no space was freed"
     assert [r["id"] for r in cli("snapshots", "--json").records[:-1]] == [b]
     assert cli("forget").code == 0
     unknown = cli("forget", b, "feed")
