@@ -1,5 +1,6 @@
 """``snapvault check``"""
 
+from collections import defaultdict
 from datetime import timedelta
 
 import click
@@ -12,7 +13,7 @@ from snapvault.cli.progress import long_operation
 from snapvault.cli.replication import attested_lines
 from snapvault.cli.settings import Settings
 from snapvault.cli.site import known_url, place_of
-from snapvault.cli.text import examples, harmless, human_seconds, human_size, printable
+from snapvault.cli.text import EXAMPLES, examples, harmless, human_seconds, human_size, printable
 from snapvault.cli.transfer import transfer_options
 from snapvault.format import names
 from snapvault.foundation.errors import InvalidInput
@@ -164,7 +165,14 @@ def _repaired(plan: snapvault.RepairPlan, r: snapvault.RepairResult) -> list[str
     lines = [f"{count(number, what)} {text}" for number, what, text in steps if number]
     lines = [*_findings(plan.report), *lines] if lines else ["There was nothing to repair."]
     lines += [f"left as it is: {problem}" for problem in r.problems]
-    return [*lines, *waits_lines(r.waits_for, r.waits_until), "", "After it:", *_findings(r.after), *_totals(r.after)]
+    return [
+        *lines,
+        *waits_lines(r.waits_for, r.waits_until),
+        "",
+        "After it:",
+        *_findings(r.after),
+        *_totals(r.after, repaired=True),
+    ]
 
 
 def _share(text: str) -> float:
@@ -188,7 +196,7 @@ def _items(settings: Settings, r: snapvault.CheckReport) -> None:
                               "harmless": f.harmless})  # fmt: skip
         for lost in r.lost:
             out.line("item", {"kind": "lost", "snapshot": lost.snapshot, "path": lost.path, "message": lost.message,
-                              "noted": lost.noted})  # fmt: skip
+                              "noted": lost.noted, "folder": lost.folder})  # fmt: skip
 
 
 def _show(settings: Settings, r: snapvault.CheckReport, attestation: snapvault.Attestation | None = None) -> None:
@@ -218,10 +226,26 @@ def _findings(r: snapvault.CheckReport) -> list[str]:
             lines.append(f"{title}:")
             lines += examples([f"  {_finding(f)}" for f in found], "findings")
     for title, noted in (("Paths that are lost", False), ("Paths that were lost before, as noted", True)):
-        lost = [f"  {p.snapshot[:8]}:{printable(p.path)}: {harmless(p.message)}" for p in r.lost if p.noted == noted]
+        lost = [p for p in r.lost if p.noted == noted]
         if lost:
             lines.append(f"{title}:")
-            lines += examples(lost, "paths")
+            lines += _lost_lines(lost)
+    return lines
+
+
+def _lost_lines(lost: list[snapvault.LostPath]) -> list[str]:
+    """The newest snapshots that lost something, each with its first paths, so that none hides another."""
+    by_snapshot = defaultdict[str, list[snapvault.LostPath]](list)
+    for p in lost:
+        by_snapshot[p.snapshot].append(p)
+    newest, lines = [*reversed(by_snapshot.items())], []
+    each = max(2, EXAMPLES // len(newest))
+    for sid, paths in newest[:EXAMPLES]:
+        lines += [f"  {sid[:8]}:{printable(p.path)}: {harmless(p.message)}" for p in paths[:each]]
+        if len(paths) > each:
+            lines.append(f"  {sid[:8]}: ... and {len(paths) - each:,} more paths (--json lists them all)")
+    if len(newest) > EXAMPLES:
+        lines.append(f"  ... and paths of {count(len(newest) - EXAMPLES, 'other snapshot')} (--json lists them all)")
     return lines
 
 
@@ -230,7 +254,19 @@ def _finding(f: snapvault.Finding) -> str:
     return harmless(f.message) + (f" (snapshots {touched})" if touched else "")
 
 
-def _totals(r: snapvault.CheckReport) -> list[str]:
+def _next_steps(r: snapvault.CheckReport, *, repaired: bool) -> list[str]:
+    """What can be done about damage, the best first."""
+    steps = ["'snapvault check --repair-from SITE' mends it from a second site"]
+    if not repaired:
+        dry = "" if r.level == "scrub" else " --dry-run"
+        text = "shows what could be saved here" if dry else "saves, with a key, what can be read"
+        steps.append(f"'snapvault check --repair{dry}' {text}")
+    if any(name.startswith(names.SNAPSHOTS) for f in r.problems for name in f.objects):
+        steps.append("'snapvault forget ID --undelete-window 0h' gives up a snapshot whose record is lost")
+    return [f"What to do: {steps[0]}", *(f"        or: {step}" for step in steps[1:])]
+
+
+def _totals(r: snapvault.CheckReport, *, repaired: bool = False) -> list[str]:
     words = [count(r.objects, "object"), count(r.snapshots, "snapshot")]
     if r.level != "scrub":
         words += [count(r.blobs, "blob"), count(r.packs, "pack")]
@@ -241,7 +277,7 @@ def _totals(r: snapvault.CheckReport) -> list[str]:
             f"{r.verified_share:.1%} found whole by this run or an earlier one"
         )
     if r.status == "damaged":
-        return [*lines, f"The repository is DAMAGED{_extent(r)}."]
+        return [*lines, f"The repository is DAMAGED{_extent(r)}.", *_next_steps(r, repaired=repaired)]
     if r.lost:
         return [
             *lines,

@@ -14,10 +14,9 @@ from snapvault.format.tree import ID_SIZE, Content, Node, NodeKind, Tree
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Reporter
 from snapvault.foundation.ids import BlobId, DomainId
-from snapvault.foundation.words import count
 from snapvault.operations.check_data import Bad
 from snapvault.operations.check_objects import ObjectCheck
-from snapvault.operations.results import Finding, LostPath, text_path
+from snapvault.operations.results import Finding, LostPath, lost_words, text_path
 from snapvault.operations.visit import visit
 from snapvault.repository.index import BlobIndex
 from snapvault.repository.reader import BlobReader
@@ -82,7 +81,7 @@ class TreeCheck:
             if found:
                 lost += found
                 noted = all(path.noted for path in found)
-                message = f"snapshot {snapshot.id} ({snapshot.dataset}) lost {count(len(found), 'path')}"
+                message = f"snapshot {snapshot.id} ({snapshot.dataset}) lost {lost_words(found)}"
                 message += ", as its note says" if noted else ""
                 self.findings.append(Finding(message, (), (snapshot.id,), harmless=noted))
         return lost
@@ -189,12 +188,12 @@ class TreeCheck:
         noted = frozenset(snapshot.lost)
 
         def lose(path: bytes, error: Damaged) -> None:
-            note(path, f"entries of this folder are lost: {error.message}")
+            note(path, f"entries of this folder are lost: {error.message}", folder=True)
 
-        def note(path: bytes, message: str) -> None:
+        def note(path: bytes, message: str, *, folder: bool = False) -> None:
             shown = "/" + text_path(path)
-            known = shown in noted or any(str(folder) in noted for folder in PurePosixPath(shown).parents)
-            lost.append(LostPath(snapshot.id, shown, message, known))
+            known = shown in noted or any(str(above) in noted for above in PurePosixPath(shown).parents)
+            lost.append(LostPath(snapshot.id, shown, message, known, folder))
 
         top = Node(b"", NodeKind.DIRECTORY, 0o755, 0, 0, 0, content=snapshot.details.root)
         for at in visit(_Damaged(reader, self._sound[snapshot.domain]), top, lose):

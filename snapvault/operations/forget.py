@@ -175,7 +175,8 @@ def _bury(vault: Vault, chosen: Mapping[SnapshotId, bytes], undelete_window: tim
 def _record(vault: Vault, ref: str, opened: dict[SnapshotId, Snapshot]) -> tuple[SnapshotId, bytes]:
     """The id of a snapshot and the digest of its record; ``opened`` gets the snapshot.
 
-    One whose record is damaged, or gone though a later one names it, can be forgotten by its id, too.
+    One whose record is damaged can be forgotten by its id, too, or gone though a later one names it or this client saw
+    it.
     """
     try:
         snapshot = resolve(vault, ref)
@@ -189,7 +190,7 @@ def _record(vault: Vault, ref: str, opened: dict[SnapshotId, Snapshot]) -> tuple
 
 
 def _unopened(vault: Vault, start: str, *, damaged: bool) -> tuple[SnapshotId, bytes] | None:
-    """The one whose id begins so: the record that is there, if something is damaged, or what a later one says of it."""
+    """The one whose id begins so: the record that is there, if it is damaged, or what is known of one that is gone."""
     if len(start) < PREFIX_MIN or not start.isalnum():
         return None
     there = [o.name for o in vault.backend.list(names.SNAPSHOTS + start)]
@@ -197,6 +198,6 @@ def _unopened(vault: Vault, start: str, *, damaged: bool) -> tuple[SnapshotId, b
         if not damaged or len(there) > 1:
             return None
         return names.session_id(there[0], names.SNAPSHOTS), blake3(fetch(vault.backend, there[0])).digest()
-    before = predecessors(vault.commit_slots()[0])
-    gone = {(sid, digest) for sid, digest, _ in before if sid.startswith(start)}
-    return gone.pop() if len(gone) == 1 else None
+    gone = {sid: digest for sid, digest, _ in predecessors(vault.commit_slots()[0]) if sid.startswith(start)}
+    seen = {sid: bytes.fromhex(digest) for sid, digest in vault.pins.site.records.items() if sid.startswith(start)}
+    return (seen | gone).popitem() if len(seen | gone) == 1 else None

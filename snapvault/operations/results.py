@@ -1,10 +1,12 @@
 """What operations answer: frozen, with ``status`` and ``to_dict()``."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from snapvault.foundation.words import count
 from snapvault.repository.failover import ReadFrom
 
 OK, PARTIAL, DAMAGED = "ok", "partial", "damaged"
@@ -127,6 +129,15 @@ class LostPath:
     path: str
     message: str
     noted: bool = False  # by a repair, so that it is nothing new
+    folder: bool = False  # what is lost are entries of it, of which nobody knows the names
+
+
+def lost_words(lost: Sequence[LostPath]) -> str:
+    """``2 paths and entries of 1 folder``: how much is known to be lost."""
+    folders = sum(path.folder for path in lost)
+    words = [count(len(lost) - folders, "path")] if len(lost) > folders else []
+    words += [f"entries of {count(folders, 'folder')}, whose names are lost with them"] if folders else []
+    return " and ".join(words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,12 @@ from snapvault.format import names
 from snapvault.format.local import TombstoneRecord
 from snapvault.format.snapshot import COMMIT, GC_DONE
 from snapvault.format.tree import each_id
-from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import BlobId, DomainId, PackId, SessionId, SnapshotId
 from snapvault.foundation.table import find_records
 from snapvault.operations.liveness import Liveness
 from snapvault.operations.unlisted import Incomplete, announced, predecessors, require_predecessors, require_shown
-from snapvault.repository.history import Reading, Slot
+from snapvault.repository.history import Reading, Slot, is_due
 from snapvault.repository.index import PackRow, Place
 from snapvault.repository.loader import IndexLoader
 from snapvault.repository.notes import NOTHING
@@ -123,7 +122,7 @@ class Survey:
         known = known.union((row.sid for row in self.index.packs()), (sid for sid, _, _ in predecessors(mine)))
         require_shown(self.vault.backend, reading.shown, known)
         if tombstones is not None:
-            forgotten = {(SessionId(sid), t.record) for sid, t in tombstones.items() if _is_due(t)}
+            forgotten = {(SessionId(sid), t.record) for sid, t in tombstones.items() if is_due(t)}
             require_predecessors(mine, reading.shown, forgotten, copy=self.standing.replica)
 
     def _may_be_here(self, slot: Slot) -> bool:
@@ -263,16 +262,12 @@ def going_by(vault: Vault, slots: Iterable[Slot]) -> list[Slot]:
     return trusted
 
 
-def _is_due(tombstone: TombstoneRecord) -> bool:
-    return tombstone.not_before <= now_ns()
-
-
 def _roots(reading: Reading, tombstones: Mapping[SnapshotId, TombstoneRecord]) -> tuple[list[Slot], set[SessionId]]:
     """Snapshots that need their data, and those of them that are forgotten."""
     roots, waiting = list[Slot](), set[SessionId]()
     # A problem with a slot that verifies is that nobody accepts it.
     settled = {names.snapshot(s.record.sid) for s in reading.every}
-    settled |= {names.snapshot(sid) for sid, t in tombstones.items() if _is_due(t)}
+    settled |= {names.snapshot(sid) for sid, t in tombstones.items() if is_due(t)}
     for problem in reading.problems:
         if any(_is_slot(n) and n not in settled for n in problem.affected):
             raise Damaged(
@@ -285,7 +280,7 @@ def _roots(reading: Reading, tombstones: Mapping[SnapshotId, TombstoneRecord]) -
         if slot.record.kind != COMMIT:
             continue
         if tombstone is not None and tombstone.record == slot.digest:
-            if _is_due(tombstone):
+            if is_due(tombstone):
                 continue
             waiting.add(slot.record.sid)
         roots.append(slot)

@@ -14,6 +14,7 @@ from snapvault.format.local import TombstoneRecord, decode_tombstone
 from snapvault.format.signed import decode_signed
 from snapvault.format.snapshot import ABORT, COMMIT, SnapshotDetails, SnapshotRecord, decode_details, decode_snapshot
 from snapvault.format.wire import Kind
+from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import HolderId, SessionId, SnapshotId
 from snapvault.repository.failover import once_more
@@ -44,6 +45,11 @@ class Reading:
     every: list[Slot]  # those that verify, also what a removed holder wrote after its removal
     accepted: list[Slot]
     problems: list[Damaged]  # what is wrong with the others
+
+
+def is_due(tombstone: TombstoneRecord) -> bool:
+    """Whether the time is over in which the snapshot can be brought back."""
+    return tombstone.not_before <= now_ns()
 
 
 class History:
@@ -186,6 +192,10 @@ class History:
             except NotFound:
                 continue  # taken back since it was listed
         return found, problems
+
+    def forgotten_for_good(self) -> set[SessionId]:
+        """Snapshots that cannot be brought back any more, as a maintainer or the owner said."""
+        return {SessionId(sid) for sid, tombstone in self.tombstones()[0].items() if is_due(tombstone)}
 
     def tombstone(self, info: ObjectInfo) -> TombstoneRecord:
         """One that a maintainer or the owner signed; Untrusted, FormatError, NotFound."""

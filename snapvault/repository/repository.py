@@ -256,13 +256,20 @@ class Vault:
         """The same, with what does not count.
 
         Compared is what was pinned before the listing began, since another thread may commit meanwhile.  What is seen
-        is pinned, and kept when the repository is closed.
+        is pinned, and kept when the repository is closed.  Nobody misses what was forgotten for good: that its record
+        is damaged or gone is no problem.
         """
         pinned = dict(self.pins.site.records)
         reading = self.history.read()
         self.see(reading.accepted)
-        gone = _rolled_back(pinned, reading.accepted)
-        return replace(reading, problems=reading.problems + self.sessions.problems + gone)
+        missing = _missing(pinned, reading.accepted)
+        problems = reading.problems + self.sessions.problems
+        if problems or missing:
+            given_up = self.history.forgotten_for_good()
+            missing = [sid for sid in missing if sid not in given_up]
+            unmissed = {names.snapshot(sid) for sid in given_up}
+            problems = [p for p in problems if not p.affected or not unmissed.issuperset(p.affected)]
+        return replace(reading, problems=problems + _rolled_back(missing))
 
     def see(self, slots: list[Slot]) -> None:
         """Pin commit slots; kept when the repository is closed."""
@@ -289,10 +296,14 @@ class Vault:
             self._readers.clear()
 
 
-def _rolled_back(pinned: Mapping[SessionId, str], slots: list[Slot]) -> list[Damaged]:
-    """Snapshots that this client saw at this store, and that are gone or replaced: an old state played back."""
+def _missing(pinned: Mapping[SessionId, str], slots: list[Slot]) -> list[SessionId]:
+    """Snapshots that this client saw at this store, and that are gone or replaced."""
     there = {s.record.sid: s.digest.hex() for s in slots}
-    gone = sorted(sid for sid, digest in pinned.items() if there.get(sid) != digest)
+    return sorted(sid for sid, digest in pinned.items() if there.get(sid) != digest)
+
+
+def _rolled_back(gone: list[SessionId]) -> list[Damaged]:
+    """An old state played back."""
     if not gone:
         return []
     return [

@@ -2,7 +2,7 @@
 
 import hmac
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from snapvault.backend.protocol import Backend, NotFound
 from snapvault.crypto.envelope import seal, unseal
@@ -66,7 +66,11 @@ def unwrap(record: SlotRecord, credential: Credential, config_digest: bytes) -> 
 
 
 def list_slots(
-    backend: Backend, holder: HolderId | None = None, *, first: Collection[HolderId] = ()
+    backend: Backend,
+    holder: HolderId | None = None,
+    *,
+    first: Collection[HolderId] = (),
+    on_damaged: Callable[[str], None] = lambda name: None,
 ) -> Iterator[tuple[str, SlotRecord]]:
     """The readable slots (of one holder), those of ``first`` first; a damaged one is passed over: another may open."""
     prefix = names.SLOTS if holder is None else f"{names.SLOTS}{holder.hex()}/"
@@ -74,7 +78,10 @@ def list_slots(
     for info in sorted(backend.list(prefix), key=lambda info: not info.name.startswith(preferred)):
         try:
             record = decode_slot(fetch(backend, info.name, info.size))
-        except (FormatError, NotFound):  # gone since it was listed: a rotation replaces slots
+        except NotFound:  # gone since it was listed: a rotation replaces slots
+            continue
+        except FormatError:
+            on_damaged(info.name)
             continue
         if info.name.startswith(f"{names.SLOTS}{record.holder.hex()}/"):
             yield info.name, record
@@ -94,10 +101,10 @@ def open_slot(
             "this key belongs to another repository", hint="check the repository's URL; the store may have been swapped"
         )
     holder = credential.holder if isinstance(credential, ClientKey) else None
-    tries, wrapping = 0, _wrapping(credential)
+    tries, damaged, wrapping = 0, list[str](), _wrapping(credential)
     if isinstance(credential, Password):
         credential = Password(credential.get())  # ask once, however many slots there are
-    for name, record in list_slots(backend, holder, first=holders):
+    for name, record in list_slots(backend, holder, first=holders, on_damaged=damaged.append):
         if record.wrapping != wrapping or record.config != config_digest:
             continue
         tries += 1
@@ -106,10 +113,24 @@ def open_slot(
         try:
             keys = unwrap(record, credential, config_digest)
         except Damaged:
+            damaged.append(name)
             continue
         if keys is not None:
             return name, keys
-    what = {ARGON2ID: "the password opens", KEY_FILE: "the key file opens", RECOVERY: "the recovery key opens"}[
-        wrapping
-    ]
-    raise KeyRejected(f"{what} no key slot of this repository")
+    raise _rejected(wrapping, tries, damaged)
+
+
+def _rejected(wrapping: str, tries: int, damaged: list[str]) -> KeyRejected:
+    """Whether the key is wrong, or the slot that it opens is gone, nobody can tell: so both are said."""
+    what = {ARGON2ID: "password", KEY_FILE: "key file", RECOVERY: "recovery key"}[wrapping]
+    hint = f"if it is the right {what}, copy what is below slots/ from another copy of the repository"
+    hint += "" if wrapping == RECOVERY else ", or open it by the recovery key"
+    if damaged:
+        return KeyRejected(
+            f"the {what} opens no key slot of this repository, of which {len(damaged)} cannot be read: {damaged[0]}",
+            hint=hint,
+            affected=damaged,
+        )
+    if not tries:
+        return KeyRejected(f"there is no key slot for a {what} in this repository", hint=hint)
+    return KeyRejected(f"the {what} opens no key slot of this repository")

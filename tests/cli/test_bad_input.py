@@ -90,6 +90,13 @@ def test_a_damaged_object(cli: Machine, repo: Path, source: Path, tmp_path: Path
         _harm(path, harm)
     before = stored(repo)
     checked = cli("check", "--read-data", "--no-cache")
+    if kind == "slots":  # whether it was the password nobody can tell
+        said = (
+            "no key slot for a password"
+            if harm == "deleted"
+            else f"{len(found)} cannot be read: slots/{found[0].parent.name}"
+        )
+        assert said in checked.err and "if it is the right password, copy" in checked.err, checked
     gone = harm == "deleted" and kind == "config"
     assert checked.code == (10 if gone else 12 if kind == "slots" else 20), checked
     if checked.code == 20 and harm != "deleted":
@@ -112,6 +119,7 @@ def test_what_is_lost_with_a_snapshot_that_cannot_be_read_is_said(cli: Machine, 
     _harm(next(repo.glob("snapshots/*")), "flipped")
     checked = cli("check", "--no-cache")
     assert checked.code == 20 and "DAMAGED: what a snapshot's record held" in checked.out, checked
+    assert "'snapvault forget ID --undelete-window 0h' gives up" in checked.out
     assert "no path of a snapshot is lost" not in checked.out
 
 
@@ -143,6 +151,30 @@ def _harm(path: Path, harm: str) -> None:
     flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
     path.chmod(0o600)
     path.write_bytes({"truncated": data[:-10], "flipped": flipped, "emptied": b""}[harm])
+
+
+def test_check_hides_no_snapshot_behind_another(cli: Machine, repo: Path, source: Path) -> None:
+    """Of each that lost something some paths are shown, the newest first; and what to do."""
+    for _ in range(3):
+        for number in range(20):
+            (source / f"file {number}").write_bytes(os.urandom(20_000))
+        save(cli, source)
+    for pack in repo.glob("packs/*/*"):
+        _harm(pack, "flipped")
+    snapshots = [item["id"][:8] for item in reversed(cli("snapshots", "--json").records[:-1])]
+    checked = cli("check", "--read-data")
+    shown = checked.out.partition("Paths that are lost:\n")[2].splitlines()
+    assert checked.code == 20 and "lost 22 paths" in checked.out, checked
+    assert [line.split(":")[0].strip() for line in shown[:12]] == [s for s in snapshots for _ in range(4)]
+    assert "... and 19 more paths" in shown[3], checked
+    for pack in repo.glob("packs/*/*"):
+        pack.unlink()
+    lost = [item for item in cli("check", "--json").records if item.get("kind") == "lost"]
+    assert len(lost) == 3 and all(item["folder"] for item in lost)
+    checked = cli("check")
+    assert "lost entries of 1 folder, whose names are lost with them" in checked.out, checked
+    assert "What to do: 'snapvault check --repair-from SITE'" in checked.out
+    assert "        or: 'snapvault check --repair --dry-run'" in checked.out
 
 
 def test_check_names_the_lost_paths_and_restore_saves_the_rest(

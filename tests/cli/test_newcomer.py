@@ -163,7 +163,8 @@ def test_counts_of_one(cli: Machine, repo: Path, source: Path) -> None:
     for pack in (repo / "packs").glob("*/*"):
         pack.unlink()
     done = cli("--no-cache", "check")
-    assert done.code == 20 and "lost 1 path" in done.out and "1 paths" not in done.out + done.err
+    assert done.code == 20 and "lost entries of 1 folder" in done.out, done
+    assert "1 folders" not in done.out + done.err
 
 
 # ---- keys ------------------------------------------------------------------------------------------------------------

@@ -108,6 +108,30 @@ def test_the_newest_snapshots_dropped(made: Lab, scratch: Path) -> None:
         assert any(newest in w for w in writer.result.warnings)
 
 
+@pytest.mark.parametrize("newest", [True, False])
+@pytest.mark.parametrize("damage", ["gone", "flipped"])
+def test_what_is_lost_for_good_is_forgotten(made: Lab, scratch: Path, newest: bool, damage: str) -> None:
+    """By its id, though its record cannot be had; then nobody misses it, once it could not be brought back any more."""
+    victim = mine(made)[-1 if newest else 0]
+    name = names.snapshot(SessionId(victim))
+    if damage == "gone":
+        del made.store.objects[name]
+    else:
+        made.store.objects[name] = made.store.objects[name][:-1] + b"?"
+    for window, status in ((snapvault.operations.forget.UNDELETE_WINDOW, "damaged"), (timedelta(0), "ok")):
+        found(made, victim)
+        with made.open(state=made.state) as repo:
+            assert snapvault.forget_snapshots(repo, [victim[:8]], undelete_window=window).forgotten == (victim,)
+        with made.open(state=made.state) as repo:
+            report = snapvault.check(repo, read_data=True)
+            assert report.status == status, report.problems
+    with made.open(state=made.state) as repo:
+        assert not repo.vault.commit_slots()[1]
+        assert snapvault.plan_prune(repo).execute().status == "ok"
+        for sid in set(mine(made)) - {victim}:
+            assert not lab.restore_one(repo, sid, made.trees[sid], scratch / sid)
+
+
 # -- records ----------------------------------------------------------------------------------------------------------
 
 
@@ -456,7 +480,7 @@ def test_a_swapped_repository(made: Lab) -> None:
 
 def test_a_window_that_is_over_hides_nothing_early(made: Lab) -> None:
     """A tombstone says of which record it speaks: one for another record of the same id buries nothing."""
-    victim = mine(made)[0]
+    victim = mine(made)[-1]
     with made.open() as repo:
         snapvault.forget_snapshots(repo, [victim], undelete_window=timedelta(0))
         assert victim not in {s.id for s in repo.snapshots()}

@@ -561,6 +561,8 @@ def test_a_removed_maintainer_forgets_nothing_more(made: Lab, scratch: Path) -> 
     one, two = others(made)
     with made.open(state=made.state) as owner:
         snapvault.add_key(owner, Role.MAINTAINER, "maintainer", file=scratch / "maintainer.json")
+        for sid in (one, two):
+            snapvault.set_hold(owner, sid, held=False)
     with made.open((scratch / "maintainer.json").read_bytes()) as maintainer:
         snapvault.forget_snapshots(maintainer, [one])
         with made.open(state=made.state) as owner:
