@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from snapvault.assurance.dataset import Dataset
 from snapvault.assurance.declaration import Declaration, declare
@@ -59,6 +59,7 @@ class RegisterResult(Result):
     written: bool  # False if nothing was new, or on a dry run
     dry_run: bool
     conflicts: tuple[str, ...]  # with a revision that somebody else put meanwhile
+    changes: Mapping[str, Mapping[str, tuple[Any, Any]]]  # by dataset that changed, by field: before and after
 
     @property
     def status(self) -> str:
@@ -99,15 +100,21 @@ def import_register(repo: "Repository", declaration: Declaration, *, dry_run: bo
             hint=f"put back, or retire first: snapvault register retire {some(missing, ' ')} --reason TEXT",
             affected=missing,
         )
+    changes = {n: _differences(known[n], d) for n, d in declared.items() if n in known and d != known[n]}
     revived = tuple(retired.pop(name).name for name in declared if name in retired)
     same = [r.declaration.content for r in before.revisions] == [declaration.content]
     written = not same and not dry_run
     number = put(repo.vault, before, declaration, retired) if written else before.number
     return RegisterResult(
-        number, len(declared), tuple(n for n in declared if n not in known),
-        tuple(n for n, d in declared.items() if n in known and d != known[n]), (), revived, written, dry_run,
-        newest(repo.vault).conflicts() if written else (),
+        number, len(declared), tuple(n for n in declared if n not in known), tuple(changes), (), revived, written,
+        dry_run, newest(repo.vault).conflicts() if written else (), changes,
     )  # fmt: skip
+
+
+def _differences(before: Dataset, after: Dataset) -> dict[str, tuple[Any, Any]]:
+    """What differs, as of ``Dataset.to_dict``."""
+    old, new = before.to_dict(), after.to_dict()
+    return {name: (old[name], new[name]) for name in new if old[name] != new[name]}
 
 
 def retire(repo: "Repository", dataset: str | Iterable[str], reason: str) -> RegisterResult:
@@ -132,4 +139,4 @@ def retire(repo: "Repository", dataset: str | Iterable[str], reason: str) -> Reg
     left = declare(content, "the register")
     number = put(repo.vault, before, left, retired)
     after = newest(repo.vault).conflicts()
-    return RegisterResult(number, len(left.datasets), (), (), tuple(wanted), (), True, False, after)
+    return RegisterResult(number, len(left.datasets), (), (), tuple(wanted), (), True, False, after, {})

@@ -73,7 +73,7 @@ def _planned(plan: "snapvault.PrunePlan") -> list[str]:
     return [
         f"stored: {human_size(plan.bytes_total)}, of which {human_size(plan.bytes_unused)} are unused",
         *(f"not everywhere: {problem}" for problem in plan.problems),
-        f"would free {human_size(plan.bytes_freed)}, rewriting {human_size(plan.bytes_rewritten)}",
+        f"would free {human_size(plan.bytes_freed)}, rewriting packs of {human_size(plan.bytes_rewritten)}",
         *_locked(plan.bytes_locked, plan.locked_until),
         *_waiting(plan.bytes_waiting),
     ]
@@ -89,7 +89,12 @@ def result_lines(result: "snapvault.PruneResult") -> list[str]:
     size, copied = human_size(max(0, result.bytes_freed)), human_size(result.bytes_copied)
     what = "them" if result.bytes_freed >= 0 else "others, which cannot go yet"
     lines.append(f"{size} freed: {count(result.packs_removed, 'pack')} removed, {copied} copied out of {what}")
-    return [*lines, *_kept(result), *_waiting(result.bytes_waiting)]
+    lines += [*_kept(result), *_waiting(result.bytes_waiting)]
+    if result.packs_damaged:
+        lines.append(
+            f"{count(result.packs_damaged, 'pack')} that a check found damaged: 'snapvault check' says what that touches"
+        )
+    return lines
 
 
 def _kept(result: "snapvault.PruneResult") -> list[str]:

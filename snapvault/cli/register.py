@@ -2,6 +2,8 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +12,7 @@ import snapvault
 from snapvault.cli.common import common_options, gravest, status_code, status_of, verb
 from snapvault.cli.declared import declared, declared_if_any
 from snapvault.cli.settings import Settings
-from snapvault.cli.text import local_time, printable, table
+from snapvault.cli.text import examples, local_time, printable, table
 from snapvault.foundation.errors import Conflict, InvalidInput
 from snapvault.foundation.words import count
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from snapvault.assurance.declaration import Declaration
     from snapvault.assurance.register import Register, RegisterResult
 
+SPANS = ("rpo", "rto")
 HEADER = ("Dataset", "Group", "Owner", "Tier", "RPO", "RTO", "Sites", "Drill", "Sources")
 
 
@@ -171,17 +174,36 @@ def _tell(settings: Settings, result: "RegisterResult") -> int:
     from snapvault.assurance.revisions import some
 
     changes = {
-        "added": result.added, "changed": result.changed, "retired": result.retired,
-        "declared again, though once retired": result.revived,
+        "added": result.added, "retired": result.retired, "declared again, though once retired": result.revived,
+        "changed": result.changed,
     }  # fmt: skip
     would = "would be " if result.dry_run else ""
     lines = [f"{would}{what}: {some(names)}" for what, names in changes.items() if names]
+    lines += examples([_change(name, fields) for name, fields in result.changes.items()], "datasets")
     end = f"revision {result.revision}" if result.written else "nothing was written" if result.dry_run else "no change"
     for conflict in result.conflicts:
         settings.out.warning(f"{conflict}; import again what is to count")
     summary = {**result.to_dict(), "conflicts": len(result.conflicts)}
     settings.out.summary(summary, [*lines, f"{count(result.datasets, 'dataset')} declared; {end}"])
     return status_code(result.status)
+
+
+def _change(name: str, fields: Mapping[str, tuple[Any, Any]]) -> str:
+    """``orders: rpo 24h -> 12h``"""
+    said = (f"{field} {_value(field, before)} -> {_value(field, after)}" for field, (before, after) in fields.items())
+    return printable(f"  {name}: {'; '.join(said)}")
+
+
+def _value(field: str, value: Any) -> str:
+    from snapvault.assurance.spans import format_span
+
+    if field in SPANS and value is not None:
+        return format_span(timedelta(seconds=value))
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value)) or "none"
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value) if value else "none"
 
 
 def _export(found: "Register", form: str) -> int:

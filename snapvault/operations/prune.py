@@ -22,6 +22,7 @@ from snapvault.operations.reclaim import leftovers, reclaim, still_locked
 from snapvault.operations.results import DAMAGED, OK, PARTIAL, LockReport, Result
 from snapvault.operations.running import Found, Running
 from snapvault.operations.survey import Survey, Use, survey
+from snapvault.repository import verdicts
 from snapvault.repository.capabilities import recorded_capabilities
 from snapvault.repository.repository import Vault
 from snapvault.repository.session import HEARTBEAT_SECONDS
@@ -88,6 +89,7 @@ class PruneResult(Result):
     hidden: bool = False  # the bucket keeps what was removed as older versions
     lock: LockReport | None = None  # how what is needed is locked; None: it is not to be
     waits_until: datetime | None = None  # when those that died are waited for no more; None: unknown
+    packs_damaged: int = 0  # that a check found, and that are still there
 
     @property
     def bytes_freed(self) -> int:
@@ -186,7 +188,7 @@ class PrunePlan(Result):
             done.packs, done.bytes, sum(c.bytes_copied for c in found), sum(c.spared for c in found), waits_for,
             self.bytes_waiting, tuple(str(p) for p in problems), done.packs_locked, done.bytes_locked, done.until,
             done.refused, done.bytes_refused, done.refusal, hides_deleted(backend) and lock is None, lock,
-            latest(found),
+            latest(found), _damaged(self._vault),
         )  # fmt: skip
 
     def _extend_locks(self) -> LockReport | None:
@@ -254,6 +256,12 @@ def plan_prune(
     left = leftovers(vault)
     locked = still_locked(vault.backend, [*left, *_condemned(vault, found)])
     return PrunePlan(tuple(found), left, *locked, tuple(problems), vault, control, limits, exclusive)
+
+
+def _damaged(vault: Vault) -> int:
+    """How many packs are there that a check found damaged; what can be read of them only a repair saves."""
+    rotten = {names.pack(pack) for pack in verdicts.read_verdicts(vault.backend, vault.ring, verdicts.DAMAGED).packs}
+    return sum(o.name in rotten for o in vault.backend.list(names.PACKS)) if rotten else 0
 
 
 def _condemned(vault: Vault, plans: Sequence[DomainPlan]) -> list[ObjectInfo]:

@@ -74,6 +74,7 @@ def test_an_import_stands_in_place_of_the_one_before(repo: Repository) -> None:
     assert (first.added, first.written, first.revision, first.status) == (("orders", "web"), True, 1, "ok")
     second = import_register(repo, declared(orders={**ORDERS, "rpo": "4h"}, web=WEB, new={}))
     assert (second.added, second.changed, second.revision) == (("new",), ("orders",), 2)
+    assert second.changes == {"orders": {"rpo": (24 * 3600, 4 * 3600)}} and not first.changes
     found = read(repo)
     assert found.datasets == declared(orders={**ORDERS, "rpo": "4h"}, web=WEB, new={}).datasets
     assert (found.revision, found.by, found.status, found.retired) == (2, "owner", "ok", {})

@@ -188,6 +188,8 @@ def test_check_names_the_lost_paths_and_restore_saves_the_rest(
     _harm(pack, "flipped")  # in its middle is the big file
     checked = cli("check", "--read-data")
     assert checked.code == 20 and f":{source}/folder/big: " in checked.out and "DAMAGED" in checked.out, checked
+    pruned = cli("prune")
+    assert pruned.code == 0 and "1 pack that a check found damaged: 'snapvault check' says" in pruned.out, pruned
     restored = cli("restore", "d@latest", "-t", tmp_path / "out")
     assert (
         restored.code == 20 and f"{source}/folder/big: ".lstrip("/") in restored.err and "1 path lost" in restored.err

@@ -61,6 +61,12 @@ def test_import_list_and_retire(cli: Machine, imported: Path) -> None:
     done = cli("register", "import", imported, "--dry-run")
     assert "would be declared again, though once retired: web" in done.out and "nothing was written" in done.out
     assert cli("register", "list", "--json").summary["revision"] == 2
+    text = imported.read_text()
+    assert 'owner = "Ada"' in text
+    imported.write_text(text.replace('owner = "Ada"', 'owner = "Bob"\nrpo = "36h"\nsites = []', 1))
+    done = cli("register", "import", imported, "--dry-run")
+    changed = "would be changed: docs\n  docs: owner Ada -> Bob; rpo 1d -> 36h; sites second -> none\n"
+    assert changed in done.out, done
 
 
 def test_a_row_that_disappears(cli: Machine, imported: Path) -> None:
