@@ -91,9 +91,8 @@ def result_lines(result: "snapvault.PruneResult") -> list[str]:
     lines.append(f"{size} freed: {count(result.packs_removed, 'pack')} removed, {copied} copied out of {what}")
     lines += [*_kept(result), *_waiting(result.bytes_waiting)]
     if result.packs_damaged:
-        lines.append(
-            f"{count(result.packs_damaged, 'pack')} that a check found damaged: 'snapvault check' says what that touches"
-        )
+        found = count(result.packs_damaged, "pack")
+        lines.append(f"{found} that a check found damaged: 'snapvault check' says what that touches")
     return lines
 
 
