@@ -8,7 +8,8 @@ Run it as peers.py, whose corpora it uses.  Each tool backs up the first version
 first snapshot is forgotten and pruned, both timed together, with the tools' own defaults and no time in which it could
 be brought back.  The first version is then backed up again alone, and, on a copy of the repository as it was before the
 prune, while a prune runs.  Four processes begin a backup of the first version at the same moment on a new repository;
-every snapshot is restored and compared.  ``stored``: bytes of the repository in relation to those after one backup.
+every snapshot is restored and compared, then the repository is pruned and checked.  ``stored`` and ``left``: its bytes
+before and after that prune, in relation to those after one backup.
 """
 
 import argparse
@@ -90,11 +91,11 @@ class Round:
             self._do(case, "check")
         with self._corpus.shown():
             alone, while_pruning, pruned = self._beside(beside, oldest)
-            stored, four = self._four(one)
+            stored, four, left, after = self._four(one)
         return {
             "forget and prune": reclaimed.wall, "peak": reclaimed.peak, "freed": freed, "backup alone": alone,
             "backup beside a prune": while_pruning, "prune beside a backup": pruned, "four writers": four,
-            "stored by four": stored,
+            "stored by four": stored, "prune after four": after, "left of four": left,
         }  # fmt: skip
 
     def _beside(self, beside: Case, oldest: str) -> tuple[float, float, float]:
@@ -114,8 +115,8 @@ class Round:
         self._do(beside, "check")
         return alone, while_pruning, pruned
 
-    def _four(self, one: int) -> tuple[float, float]:
-        """What four writers stored, in relation to one, and the seconds that they took."""
+    def _four(self, one: int) -> tuple[float, float, float, float]:
+        """What four writers stored, in relation to one, and the seconds that they took; the same after a prune."""
         case = self._case("four")
         self._do(case, "init")
         begin = time.perf_counter()
@@ -136,7 +137,10 @@ class Round:
                 raise SystemExit(problem)
             case.out.rename(case.folder / f"restored-{sid}")
             case.out.mkdir()
-        return bytes_of(case.repo) / one, took
+        stored = bytes_of(case.repo) / one
+        pruned = self._run(case, [*self._tool.program, "--quiet", "prune"], "prune").wall
+        self._do(case, "check")
+        return stored, took, bytes_of(case.repo) / one, pruned
 
     # -- the tools' words ----------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@
  *   mark_records   remember which records were asked for
  *   blob_records   the records of the blobs of a segment
  *   add_marked     bytes of the blobs that were marked, by segment
+ *   mark_spare     remember which records another table makes superfluous
  *   renumber       move the segments of such records
  *   same_bytes     compare two buffers                        (a segment and what it decompresses to)
  *   files.c        many files of a folder at a time
@@ -599,6 +600,72 @@ static int add_marked(const Py_buffer *table, const uint8_t *marks, uint64_t *su
     return 0;
 }
 
+/* Records of the blob index, and a number for each segment that they may name. */
+typedef struct {
+    const uint8_t *at;
+    size_t count;
+    const uint32_t *ranks;
+    size_t segments;
+} Ranked;
+
+/* 0 for a segment that is not there. */
+static uint32_t rank_of(const Ranked *r, size_t record)
+{
+    uint32_t segment = little_endian_32(r->at + RECORD * record + SEGMENT_AT);
+    return segment < r->segments ? r->ranks[segment] : 0;
+}
+
+static void mark_spare(const Ranked *mine, uint8_t *marks, const Ranked *other, uint8_t bit)
+{
+    size_t i = 0, j = 0;
+    while (i < mine->count && j < other->count) {
+        const uint8_t *key = mine->at + RECORD * i;
+        int order = memcmp(key, other->at + RECORD * j, KEY);
+        if (order < 0)
+            i++;
+        else if (order > 0)
+            j++;
+        else {
+            uint32_t best = 0;
+            for (; j < other->count && memcmp(other->at + RECORD * j, key, KEY) == 0; j++)
+                if (rank_of(other, j) > best)
+                    best = rank_of(other, j);
+            for (; i < mine->count && memcmp(mine->at + RECORD * i, key, KEY) == 0; i++)
+                if (marks[i] && rank_of(mine, i) < best)
+                    marks[i] |= bit;
+        }
+    }
+}
+
+static PyObject *native_mark_spare(PyObject *module, PyObject *args)
+{
+    Py_buffer table, marks, ranks, other, other_ranks;
+    unsigned char bit;
+    int right;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*w*y*y*y*b:mark_spare", &table, &marks, &ranks, &other, &other_ranks, &bit))
+        return NULL;
+    right = table.len % RECORD == 0 && other.len % RECORD == 0 && marks.len == table.len / RECORD &&
+            ranks.len % 4 == 0 && other_ranks.len % 4 == 0;
+    if (right) {
+        Ranked mine = {table.buf, (size_t)(table.len / RECORD), ranks.buf, (size_t)(ranks.len / 4)};
+        Ranked others = {other.buf, (size_t)(other.len / RECORD), other_ranks.buf, (size_t)(other_ranks.len / 4)};
+        Py_BEGIN_ALLOW_THREADS
+        mark_spare(&mine, marks.buf, &others, bit);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&other_ranks);
+    PyBuffer_Release(&other);
+    PyBuffer_Release(&ranks);
+    PyBuffer_Release(&marks);
+    PyBuffer_Release(&table);
+    if (!right) {
+        PyErr_SetString(PyExc_ValueError, "mark_spare: records have 44 bytes each and a mark, segments a rank");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *native_add_marked(PyObject *module, PyObject *args)
 {
     Py_buffer table, marks, sums;
@@ -646,6 +713,7 @@ static PyMethodDef methods[] = {
     {"find_record", native_find_record, METH_VARARGS, "find_record(table, width, key) -> index or -1"},
     {"find_records", native_find_records, METH_VARARGS, "find_records(table, width, keys, single=False) -> int64 little-endian"},
     {"mark_records", native_mark_records, METH_VARARGS, "mark_records(table, width, keys, marks, bit) -> a byte for each key"},
+    {"mark_spare", native_mark_spare, METH_VARARGS, "mark_spare(records, marks, ranks, other, other_ranks, bit)"},
     {"add_marked", native_add_marked, METH_VARARGS, "add_marked(records, marks, sums): lengths by segment, as uint64"},
     {"blob_records", native_blob_records, METH_VARARGS, "blob_records(segment, ids, lengths, types) -> bytes"},
     {"renumber", native_renumber, METH_VARARGS, "renumber(records, by): add to the segment of each record in place"},

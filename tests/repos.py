@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 import snapvault
-from snapvault import BackupResult, Chunking, Repository
+from snapvault import BackupResult, Chunking, Control, Event, Repository
 from snapvault.backend.trace import TraceBackend
 from snapvault.format import names
 from snapvault.format.tree import ID_SIZE
@@ -128,3 +129,18 @@ def python(code: str, *args: str | Path, before: tuple[str, ...] = (), **options
     if done.returncode:
         raise AssertionError(f"exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
     return done.stdout
+
+
+def beside(repo: Repository, source: Path, meanwhile: Callable[[], None]) -> BackupResult:
+    """A backup, in whose first moments something else happens."""
+    begun = False
+
+    def look(event: Event) -> None:
+        nonlocal begun
+        if event.phase == "read" and not begun:
+            begun = True
+            meanwhile()
+
+    result = save(again(repo), source, control=Control(progress=look))
+    assert begun
+    return result

@@ -4,20 +4,22 @@ Any error ends the walk, since what is below it would look dead.
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from snapvault.format.tree import ID_SIZE, BlobType, Content
 from snapvault.foundation.errors import Damaged
-from snapvault.foundation.ids import BlobId
+from snapvault.foundation.ids import BlobId, PackId
 from snapvault.foundation.table import mark_records
 from snapvault.operations.needed import Needed
 from snapvault.repository.index import IndexTable
 from snapvault.repository.reader import BlobReader
-from snapvault.repository.records import WIDTH, add_marked
+from snapvault.repository.records import WIDTH, add_marked, mark_spare
 
 # Of a record's mark; any of them: needed.  A blob that was met as a part of a file may still have to be walked as a
 # folder: a hostile file can name whatever it likes.
 NEEDED, WALKED = 1, 2
+SPARE = 4  # needed, but a pack of higher rank holds it, too
+_SPARES = bytes(mark & SPARE for mark in range(256))
 
 
 class Liveness(Needed):
@@ -54,7 +56,22 @@ class Liveness(Needed):
 
     def live_bytes(self) -> list["array[int]"]:
         """For each table the plaintext bytes that are needed of each of its segments."""
+        return self._sums(self.marks)
+
+    def spare_bytes(self, ranks: Mapping[PackId, int]) -> list["array[int]"]:
+        """The same of what a pack of higher rank holds, too; a pack without a rank does not count."""
+        by_segment = []
+        for table in self._tables:
+            of_pack = [ranks.get(row.id, 0) for row in table.packs]
+            by_segment.append(array("I", [of_pack[number] for number in table.segments[::4]]))
+        for table, marks, own in zip(self._tables, self.marks, by_segment, strict=True):
+            for other, others in zip(self._tables, by_segment, strict=True):
+                mark_spare(table.records, marks, own, other.records, others, SPARE)
+        return self._sums([marks.translate(_SPARES) for marks in self.marks])
+
+    def _sums(self, marked: Sequence[bytearray]) -> list["array[int]"]:
+        """Bytes of the marked blobs, by table and segment."""
         sums = [array("Q", bytes(8 * (len(table.segments) // 4))) for table in self._tables]
-        for table, marks, total in zip(self._tables, self.marks, sums, strict=True):
+        for table, marks, total in zip(self._tables, marked, sums, strict=True):
             add_marked(table.records, marks, total)
         return sums

@@ -298,16 +298,18 @@ def _owned(now: Survey, uses: Sequence[Use]) -> list[Use]:
 def choose(uses: Sequence[Use], filled: Collection[SessionId], limits: PruneLimits) -> tuple[list[Use], list[Use]]:
     """Packs that nobody needs, and those of which so much is unused that what is needed is to be copied.
 
-    Never one of a session that is still open.  The emptiest first, until no more than the limit is unused.
+    Never one of a session that is still open.  All that are superseded, then the emptiest, until no more than the limit
+    is unused.
     """
     ended = [u for u in uses if u.row.sid in filled]
     dead = [u for u in ended if not u.live]
     total = sum(u.row.size for u in uses) - sum(u.row.size for u in dead)
     unused = sum(u.unused for u in uses) - sum(u.unused for u in dead)
     mixed, rewritten = [], 0
-    for use in sorted((u for u in ended if u.live and u.unused), key=lambda u: (-u.unused / u.row.size, u.row.id)):
+    order = sorted((u for u in ended if u.live and u.unused), key=lambda u: (-u.unused / u.row.size, u.row.id))
+    for use in sorted(order, key=lambda u: not u.superseded):
         full = limits.rewrite is not None and rewritten + use.row.size > limits.rewrite
-        if full or unused <= limits.unused * total:
+        if full or (unused <= limits.unused * total and not use.superseded):
             break
         mixed.append(use)
         rewritten += use.row.size

@@ -1,7 +1,8 @@
 """What a prune sees of one domain at one moment: snapshots, packs, how much of each is needed (rules G2 and G6)."""
 
 import struct
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from snapvault.repository.reader import BlobReader
 from snapvault.repository.records import WIDTH
 from snapvault.repository.replica import Standing
 from snapvault.repository.repository import Vault
+from snapvault.repository.verdicts import DAMAGED, read_verdicts
 
 ATTEMPTS = 10
 SEGMENTS_KEPT = 3  # opened; what is walked and copied comes in the order in which it lies
@@ -32,16 +34,18 @@ Where = tuple[PackRow, int, int]  # a segment, as somebody describes it: pack, o
 
 @dataclass(slots=True)
 class Use:
-    """A pack that is there, and the plaintext in it: all, and needed."""
+    """A pack that is there, and the plaintext in it: all, needed, and needed but in another pack, too."""
 
     row: PackRow
     raw: int = 0
     live: int = 0
+    spare: int = 0
+    superseded: bool = False  # damaged, or removed before; and all that is needed of it is elsewhere
 
     @property
     def unused(self) -> int:
-        """Bytes of the pack that nobody needs, about."""
-        return self.row.size - (self.row.size * self.live // self.raw if self.raw else 0)
+        """Bytes of the pack that nobody needs in it, about."""
+        return self.row.size - (self.row.size * (self.live - self.spare) // self.raw if self.raw else 0)
 
 
 def survey(vault: Vault, domain: DomainId, *, waiting: bool = True, snapshots: bool = True) -> "Survey":
@@ -160,8 +164,20 @@ class Survey:
 
     def uses(self) -> dict[PackId, Use]:
         """Packs of this domain that are there, but for those that a prune already removes."""
+        nothing = [bytes(len(table.segments) // 4) for table in self.index.tables]
+        doubtful = self.removed | read_verdicts(self.vault.backend, self.vault.ring, DAMAGED).packs.keys()
+        sound = [use for use in self._uses(nothing).values() if use.row.id not in doubtful]
+        found = self._uses(self._live.spare_bytes(_ranks(sound)))
+        for use in found.values():
+            if use.row.id in doubtful:  # it goes as a whole, or not: of what it alone holds something may be lost
+                use.superseded = use.spare == use.live
+                use.spare = use.live if use.superseded else 0
+        return found
+
+    def _uses(self, spare: Sequence[Sequence[int]]) -> dict[PackId, Use]:
+        """``spare``: by table and segment."""
         found: dict[PackId, Use] = {}
-        for table, live in zip(self.index.tables, self._live.live_bytes(), strict=True):
+        for table, live, more in zip(self.index.tables, self._live.live_bytes(), spare, strict=True):
             mine: dict[int, Use] = {}
             for number, row in enumerate(table.packs):
                 if row.domain == self.domain and row.id not in self.going and self.present.get(row.id) == row.size:
@@ -172,6 +188,7 @@ class Survey:
                 if use is not None:
                     use.raw += rows[4 * segment + 3]
                     use.live += live[segment]
+                    use.spare += more[segment]
             for use in mine.values():
                 other = found.setdefault(use.row.id, use)
                 if use.live > other.live:
@@ -237,6 +254,19 @@ class Survey:
         return (head.sid, head.domain) == (row.sid, row.domain) and head.domain == self.domain
 
 
+def _ranks(uses: Collection[Use]) -> dict[PackId, int]:
+    """Of several copies of a blob the one in the pack of the highest rank is to stay.
+
+    By session, the one with most that is needed first: so what is superfluous lies together, in packs that can be
+    removed, and is not strewn over all.
+    """
+    needed = defaultdict[SessionId, int](int)
+    for use in uses:
+        needed[use.row.sid] += use.live
+    ordered = sorted(uses, key=lambda use: (needed[use.row.sid], use.row.sid, use.row.id))
+    return {use.row.id: rank for rank, use in enumerate(ordered, 1)}
+
+
 def _is_slot(name: str) -> bool:
     return name.startswith(names.SNAPSHOTS) and names.is_session_id(name.removeprefix(names.SNAPSHOTS))
 
@@ -267,7 +297,6 @@ def _roots(reading: Reading, tombstones: Mapping[SnapshotId, TombstoneRecord]) -
     roots, waiting = list[Slot](), set[SessionId]()
     # A problem with a slot that verifies is that nobody accepts it.
     settled = {names.snapshot(s.record.sid) for s in reading.every}
-    settled |= {names.snapshot(sid) for sid, t in tombstones.items() if is_due(t)}
     for problem in reading.problems:
         if any(_is_slot(n) and n not in settled for n in problem.affected):
             raise Damaged(

@@ -58,6 +58,27 @@ def add_marked(records: Records, marks: bytes | bytearray, sums: "array[int]") -
             sums[segment] += length
 
 
+def mark_spare(
+    records: Records, marks: bytearray, ranks: "array[int]", other: Records, other_ranks: "array[int]", bit: int
+) -> None:
+    """Set a bit in the marks of what a table need not hold, since ``other`` has the blob in a segment of higher rank.
+
+    Both are sorted, and may be the same; ``ranks`` ("I"): a number for each segment.  What has no mark gets none.
+    """
+    if native is not None:
+        native.mark_spare(records, marks, ranks, other, other_ranks, bit)
+        return
+    warn_about_twin()
+    best = dict[bytes, int]()
+    for at in range(0, len(other), WIDTH):
+        id_ = bytes(other[at : at + ID_SIZE])
+        best[id_] = max(best.get(id_, 0), other_ranks[segment_in(other, at)])
+    for number, marked in enumerate(marks):
+        at = number * WIDTH
+        if marked and ranks[segment_in(records, at)] < best.get(bytes(records[at : at + ID_SIZE]), 0):
+            marks[number] |= bit
+
+
 def renumber(records: bytearray | memoryview, by: int) -> None:
     """Add to the number of each record's segment, in place."""
     if native is not None:

@@ -3,7 +3,6 @@
 import os
 import random
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,12 +10,12 @@ import pytest
 from battery import lab
 
 import snapvault
-from snapvault import BackupResult, Control, Event, Repository
+from snapvault import BackupResult, Repository
 from snapvault.format import names
 from snapvault.operations import run
 from snapvault.repository import packer
 from snapvault.source.filesystem import FilesystemReader
-from tests.repos import SMALL, again, back, contents, make, objects, open_session, python, save, small_packs
+from tests.repos import SMALL, again, back, beside, contents, make, objects, open_session, python, save, small_packs
 
 
 @pytest.fixture
@@ -33,21 +32,6 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     small_packs(monkeypatch)
     monkeypatch.setattr(packer, "SHARED_SECONDS", 0.0)
     return make(tmp_path / "repo", chunking=SMALL)
-
-
-def beside(repo: Repository, source: Path, meanwhile: Callable[[], None]) -> BackupResult:
-    """A backup, in whose first moments something else happens."""
-    begun = False
-
-    def look(event: Event) -> None:
-        nonlocal begun
-        if event.phase == "read" and not begun:
-            begun = True
-            meanwhile()
-
-    result = save(again(repo), source, control=Control(progress=look))
-    assert begun
-    return result
 
 
 def test_what_another_stored_meanwhile_is_not_stored_again(repo: Repository, source: Path, tmp_path: Path) -> None:

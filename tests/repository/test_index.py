@@ -2,6 +2,7 @@
 
 import os
 from array import array
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -91,7 +92,47 @@ def test_native_records_are_those_of_the_twin(made: list[list[list[tuple[bytes, 
         assert (merged.records, merged.segments) == (again.records, again.segments)
 
 
+few_ids = st.integers(0, 9).map(lambda n: bytes([n]) * 32)
+shared = st.lists(st.lists(st.lists(st.tuples(few_ids, st.just(7)), max_size=4), max_size=3), max_size=4)
+
+
+@given(shared, shared, st.lists(st.integers(0, 3), min_size=24, max_size=24), st.lists(st.booleans(), min_size=48))
+@settings(max_examples=200, deadline=None)
+def test_what_another_table_makes_spare(mine: list, others: list, ranks: list[int], marked: list[bool]) -> None:
+    """A marked record, if the other table (or the same) has its id in a segment of a higher rank."""
+    one, two = (build_table(["x"], [entry(p) for p in made]) for made in (mine, others))
+    of_one, of_two = array("I", ranks[:12]), array("I", ranks[12:])
+    for other, other_ranks in ((two, of_two), (one, of_one)):
+        best = Counter[bytes]()
+        for id_, segment in rows_of(other):
+            best[id_] = max(best[id_], other_ranks[segment])
+        wanted = [4 + m if m and of_one[s] < best[i] else m for (i, s), m in zip(rows_of(one), marked, strict=False)]
+        for module in (native, None):
+            marks = bytearray(marked[: len(one)])
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(records_module, "native", module)
+                records_module.mark_spare(one.records, marks, of_one, other.records, other_ranks, 4)
+            assert list(marks) == wanted
+
+
+def rows_of(table: IndexTable) -> list[tuple[bytes, int]]:
+    """Id and segment of each record."""
+    width = records_module.WIDTH
+    return [
+        (bytes(table.records[at : at + 32]), records_module.segment_in(table.records, at))
+        for at in range(0, len(table.records), width)
+    ]
+
+
 def test_columns_that_do_not_fit_are_refused() -> None:
+    ranks = array("I", [1])
+    for records, marks, other in ((bytes(43), 0, b""), (bytes(44), 2, b""), (bytes(44), 1, bytes(45))):
+        with pytest.raises(ValueError):
+            native.mark_spare(records, bytearray(marks), ranks, other, ranks, 4)
+    with pytest.raises(ValueError):
+        native.mark_spare(bytes(44), bytearray(1), bytes(3), b"", ranks, 4)
+    native.mark_spare(b"\xff" * 44, marks := bytearray(b"\1"), ranks, b"\xff" * 44, ranks, 4)  # no such segment
+    assert marks == b"\1"
     with pytest.raises(ValueError):
         native.blob_records(0, bytes(32), bytes(8), bytes(1))
     with pytest.raises(ValueError):
