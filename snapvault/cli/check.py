@@ -209,9 +209,15 @@ def _show(settings: Settings, r: snapvault.CheckReport, attestation: snapvault.A
     settings.out.summary(content, [*_findings(r), *lock_lines(r.lock), *_totals(r), *signed])
 
 
+def _lost_records(r: snapvault.CheckReport) -> list[str]:
+    """Snapshots whose own record cannot be had."""
+    found = (name.removeprefix(names.SNAPSHOTS) for f in r.problems for name in f.objects)
+    return [sid for sid in found if names.is_session_id(sid) and not sid.startswith(names.GC_PREFIX)]
+
+
 def _extent(r: snapvault.CheckReport) -> str:
     """What the damage comes to, where that is known."""
-    if any(name.startswith(names.SNAPSHOTS) for f in r.problems for name in f.objects):
+    if _lost_records(r):
         return ": what a snapshot's record held that cannot be read is lost with it"
     if r.level == "scrub" or r.lost:
         return ""
@@ -261,8 +267,8 @@ def _next_steps(r: snapvault.CheckReport, *, repaired: bool) -> list[str]:
         dry = "" if r.level == "scrub" else " --dry-run"
         text = "shows what could be saved here" if dry else "saves, with a key, what can be read"
         steps.append(f"'snapvault check --repair{dry}' {text}")
-    if any(name.startswith(names.SNAPSHOTS) for f in r.problems for name in f.objects):
-        steps.append("'snapvault forget ID --undelete-window 0h' gives up a snapshot whose record is lost")
+    if lost := _lost_records(r):
+        steps.append(f"'snapvault forget {lost[0]} --undelete-window 0h' gives up a snapshot whose record is lost")
     return [f"What to do: {steps[0]}", *(f"        or: {step}" for step in steps[1:])]
 
 

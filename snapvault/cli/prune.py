@@ -92,7 +92,7 @@ def result_lines(result: "snapvault.PruneResult") -> list[str]:
     lines += [*_kept(result), *_waiting(result.bytes_waiting)]
     if result.packs_damaged:
         found = count(result.packs_damaged, "pack")
-        lines.append(f"{found} that a check found damaged: 'snapvault check' says what that touches")
+        lines.append(f"{found} known to be damaged: 'snapvault check' says what that touches")
     return lines
 
 

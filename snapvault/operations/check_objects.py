@@ -39,6 +39,7 @@ class Beginning:
         self.keyset = vault.pins.site.keyset
         reading = vault.read_history()
         self.slots, self.problems, self.shown = reading.accepted, reading.problems, reading.shown
+        self.given_up = reading.given_up
         self.snapshots = {s.record.sid for s in self.slots}
 
 
@@ -65,9 +66,9 @@ class ObjectCheck:
         self._hidden: set[SessionId] = set()  # snapshots that are there, and in no listing
         self._done = 0
 
-    def find(self, message: str, *objects: str, harmless: bool = False) -> None:
+    def find(self, message: str, *objects: str, snapshots: tuple[str, ...] = (), harmless: bool = False) -> None:
         """Note a finding."""
-        self.findings.append(Finding(message, objects, harmless=harmless))
+        self.findings.append(Finding(message, objects, snapshots, harmless=harmless))
 
     def run(self) -> None:
         """Everything, in the order of who depends on whom."""
@@ -76,6 +77,8 @@ class ObjectCheck:
         self._config()
         self._keysets()
         self._each(names.SLOTS, self._slot)
+        if not self._names(names.SLOTS):
+            self.find("there is no key slot: only the recovery key opens this repository", names.SLOTS)
         self._each(names.SESSIONS, self._session)
         self._snapshots()
         self._packs()
@@ -174,6 +177,9 @@ class ObjectCheck:
         self.slots = self.began.slots
         for problem in self.began.problems:
             self.find(problem.message, *problem.affected)
+        for sid in sorted(self.began.given_up):
+            text = f"the record of snapshot {sid}, which was forgotten for good, is damaged or gone"
+            self.find(text, names.snapshot(sid), harmless=True)
         forgotten, problems = self._vault.history.tombstones()
         for problem in problems:
             self.find(problem.message, *problem.affected)
@@ -207,9 +213,7 @@ class ObjectCheck:
             shown = {o.name for o in self._vault.backend.list(names.SNAPSHOTS)}
             self._hidden = {sid for sid in self._hidden if names.snapshot(sid) not in shown}
         for sid in sorted(self._hidden):
-            self.find(
-                f"{names.snapshot(sid)} is there, but the store leaves it out of its listings", names.snapshot(sid)
-            )
+            self.find(f"{names.snapshot(sid)} is there, but the store leaves it out of its listings", snapshots=(sid,))
 
     # -- packs and indexes --------------------------------------------------------------------------------------
 
@@ -310,7 +314,7 @@ class ObjectCheck:
                 self.find(
                     f"session {record.sid} wrote {record.objects.count} objects, of which the store shows "
                     f"{len(self._written[record.sid])}, or others",
-                    names.snapshot(record.sid),
+                    snapshots=(record.sid,),
                 )
 
     # -- the rest -----------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from snapvault.format.pack import Segment
 from snapvault.format.session import GC
 from snapvault.format.tree import each_id
 from snapvault.format.wire import Kind
+from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Conflict, Damaged, SnapvaultError
 from snapvault.foundation.events import Limits, Reporter
 from snapvault.foundation.ids import BlobId, DomainId, PackId, SessionId
@@ -37,6 +38,7 @@ from snapvault.repository.repository import Vault
 from snapvault.repository.session import Session
 from snapvault.repository.store import fetch, put_own
 from snapvault.repository.trust import sign
+from snapvault.repository.verdicts import DAMAGED, put_verdicts, read_verdicts
 from snapvault.repository.writer import BlobWriter
 
 COPY_MEMORY = 96 << 20  # bytes of data in flight, where the caller sets no limit
@@ -220,7 +222,16 @@ class GarbageCollection:
             except Damaged:
                 if before <= listed(self._vault, names.INDEX):
                     raise
+            finally:
+                self._tell(now.rotten)
         raise Conflict("other prunes removed what this one read, time after time", hint="run it again")
+
+    def _tell(self, rotten: Collection[PackId]) -> None:
+        """Write down which packs were found damaged, so that nobody relies on them, and the next run neither."""
+        backend, ring = self._vault.backend, self._vault.ring
+        with suppress(SnapvaultError):  # then the next run finds them, too
+            known = read_verdicts(backend, ring, DAMAGED).packs if rotten else {}
+            put_verdicts(backend, ring, DAMAGED, {pack: now_ns() for pack in rotten if pack not in known})
 
     # -- G6 and G7 -----------------------------------------------------------------------------------------------
 

@@ -191,13 +191,16 @@ def _record(vault: Vault, ref: str, opened: dict[SnapshotId, Snapshot]) -> tuple
 
 def _unopened(vault: Vault, start: str, *, damaged: bool) -> tuple[SnapshotId, bytes] | None:
     """The one whose id begins so: the record that is there, if it is damaged, or what is known of one that is gone."""
-    if len(start) < PREFIX_MIN or not start.isalnum():
+    if len(start) < PREFIX_MIN or not start.isalnum() or start.startswith(names.GC_PREFIX):
         return None
     there = [o.name for o in vault.backend.list(names.SNAPSHOTS + start)]
     if there:
         if not damaged or len(there) > 1:
             return None
         return names.session_id(there[0], names.SNAPSHOTS), blake3(fetch(vault.backend, there[0])).digest()
-    gone = {sid: digest for sid, digest, _ in predecessors(vault.commit_slots()[0]) if sid.startswith(start)}
-    seen = {sid: bytes.fromhex(digest) for sid, digest in vault.pins.site.records.items() if sid.startswith(start)}
-    return (seen | gone).popitem() if len(seen | gone) == 1 else None
+    # What this client saw counts before what others say; if these differ, nobody knows.
+    pins = vault.pins.site.records
+    known = {(sid, bytes.fromhex(digest)) for sid, digest in pins.items() if sid.startswith(start)}
+    said = {(sid, digest) for sid, digest, _ in predecessors(vault.commit_slots()[0]) if sid.startswith(start)}
+    gone = known | {(sid, digest) for sid, digest in said if sid not in pins}
+    return gone.pop() if len(gone) == 1 else None

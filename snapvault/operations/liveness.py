@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 from snapvault.format.tree import ID_SIZE, BlobType, Content
 from snapvault.foundation.errors import Damaged
-from snapvault.foundation.ids import BlobId, PackId
+from snapvault.foundation.ids import BlobId
 from snapvault.foundation.table import mark_records
 from snapvault.operations.needed import Needed
-from snapvault.repository.index import IndexTable
+from snapvault.repository.index import IndexTable, PackRow
 from snapvault.repository.reader import BlobReader
 from snapvault.repository.records import WIDTH, add_marked, mark_spare
 
@@ -58,16 +58,22 @@ class Liveness(Needed):
         """For each table the plaintext bytes that are needed of each of its segments."""
         return self._sums(self.marks)
 
-    def spare_bytes(self, ranks: Mapping[PackId, int]) -> list["array[int]"]:
-        """The same of what a pack of higher rank holds, too; a pack without a rank does not count."""
+    def spare_bytes(self, ranks: Mapping[PackRow, int]) -> list["array[int]"]:
+        """The same of what a pack of higher rank holds, too; a pack without a rank does not count.
+
+        A rank is for what one session says of a pack: what another one says of it does not make it another pack.
+        """
         by_segment = []
         for table in self._tables:
-            of_pack = [ranks.get(row.id, 0) for row in table.packs]
+            of_pack = [ranks.get(row, 0) for row in table.packs]
             by_segment.append(array("I", [of_pack[number] for number in table.segments[::4]]))
+        spare = []
         for table, marks, own in zip(self._tables, self.marks, by_segment, strict=True):
+            found = bytearray(marks)
             for other, others in zip(self._tables, by_segment, strict=True):
-                mark_spare(table.records, marks, own, other.records, others, SPARE)
-        return self._sums([marks.translate(_SPARES) for marks in self.marks])
+                mark_spare(table.records, found, own, other.records, others, SPARE)
+            spare.append(found.translate(_SPARES))
+        return self._sums(spare)
 
     def _sums(self, marked: Sequence[bytearray]) -> list["array[int]"]:
         """Bytes of the marked blobs, by table and segment."""

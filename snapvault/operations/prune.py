@@ -13,7 +13,7 @@ from snapvault.backend.protocol import NotFound, ObjectInfo
 from snapvault.format import names
 from snapvault.format.keyset import Role
 from snapvault.foundation.ahead import ahead
-from snapvault.foundation.errors import Conflict, Damaged
+from snapvault.foundation.errors import Conflict, Damaged, SnapvaultError
 from snapvault.foundation.events import Control, Reporter, limits_of
 from snapvault.foundation.ids import DomainId, PackId, SessionId
 from snapvault.operations.collect import Collected, GarbageCollection, Job, is_replaceable
@@ -22,11 +22,12 @@ from snapvault.operations.reclaim import leftovers, reclaim, still_locked
 from snapvault.operations.results import DAMAGED, OK, PARTIAL, LockReport, Result
 from snapvault.operations.running import Found, Running
 from snapvault.operations.survey import Survey, Use, survey
-from snapvault.repository import verdicts
 from snapvault.repository.capabilities import recorded_capabilities
 from snapvault.repository.repository import Vault
 from snapvault.repository.session import HEARTBEAT_SECONDS
 from snapvault.repository.store import FETCHERS, fetch
+from snapvault.repository.verdicts import DAMAGED as ROTTEN
+from snapvault.repository.verdicts import read_verdicts
 
 if TYPE_CHECKING:
     from snapvault.operations.repository import Repository
@@ -89,7 +90,7 @@ class PruneResult(Result):
     hidden: bool = False  # the bucket keeps what was removed as older versions
     lock: LockReport | None = None  # how what is needed is locked; None: it is not to be
     waits_until: datetime | None = None  # when those that died are waited for no more; None: unknown
-    packs_damaged: int = 0  # that a check found, and that are still there
+    packs_damaged: int | None = 0  # that a check or a prune found, and that are still there; None: not known
 
     @property
     def bytes_freed(self) -> int:
@@ -258,10 +259,12 @@ def plan_prune(
     return PrunePlan(tuple(found), left, *locked, tuple(problems), vault, control, limits, exclusive)
 
 
-def _damaged(vault: Vault) -> int:
-    """How many packs are there that a check found damaged; what can be read of them only a repair saves."""
-    rotten = {names.pack(pack) for pack in verdicts.read_verdicts(vault.backend, vault.ring, verdicts.DAMAGED).packs}
-    return sum(o.name in rotten for o in vault.backend.list(names.PACKS)) if rotten else 0
+def _damaged(vault: Vault) -> int | None:
+    """How many packs are there that are known to be damaged; None if the store does not say it now."""
+    with suppress(SnapvaultError):  # all that was to be done is done
+        rotten = {names.pack(pack) for pack in read_verdicts(vault.backend, vault.ring, ROTTEN).packs}
+        return sum(o.name in rotten for o in vault.backend.list(names.PACKS)) if rotten else 0
+    return None
 
 
 def _condemned(vault: Vault, plans: Sequence[DomainPlan]) -> list[ObjectInfo]:
@@ -285,8 +288,13 @@ def _plan(vault: Vault, domain: DomainId, limits: PruneLimits) -> DomainPlan:
         sum(u.unused for u in uses.values()),
         sum(u.unused for u in (*dead, *mixed)),
         sum(u.row.size for u in mixed),
-        sum(u.unused for u in gone.values()) - sum(u.unused for u in uses.values()),
+        sum(_needed(u) - _needed(gone[pack]) for pack, u in uses.items() if pack in gone),
     )
+
+
+def _needed(use: Use) -> int:
+    """Bytes of a pack that somebody needs, about; also what another one holds, too."""
+    return use.row.size * use.live // use.raw if use.raw else 0
 
 
 def _owned(now: Survey, uses: Sequence[Use]) -> list[Use]:
@@ -306,9 +314,12 @@ def choose(uses: Sequence[Use], filled: Collection[SessionId], limits: PruneLimi
     total = sum(u.row.size for u in uses) - sum(u.row.size for u in dead)
     unused = sum(u.unused for u in uses) - sum(u.unused for u in dead)
     mixed, rewritten = [], 0
-    order = sorted((u for u in ended if u.live and u.unused), key=lambda u: (-u.unused / u.row.size, u.row.id))
+    mixed_up = (u for u in ended if u.live and u.unused and (u.superseded or not u.damaged))  # else a repair's business
+    order = sorted(mixed_up, key=lambda u: (-u.unused / u.row.size, u.row.id))
     for use in sorted(order, key=lambda u: not u.superseded):
         full = limits.rewrite is not None and rewritten + use.row.size > limits.rewrite
+        if use.superseded and full:
+            continue
         if full or (unused <= limits.unused * total and not use.superseded):
             break
         mixed.append(use)

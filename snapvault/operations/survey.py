@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from snapvault.backend.protocol import NotFound
 from snapvault.format import names
+from snapvault.format.keyset import Role
 from snapvault.format.local import TombstoneRecord
 from snapvault.format.snapshot import COMMIT, GC_DONE
 from snapvault.format.tree import each_id
@@ -40,6 +41,7 @@ class Use:
     raw: int = 0
     live: int = 0
     spare: int = 0
+    damaged: bool = False  # as a check or a prune found
     superseded: bool = False  # damaged, or removed before; and all that is needed of it is elsewhere
 
     @property
@@ -91,15 +93,18 @@ class Survey:
         slots, self.waiting = _roots(reading, tombstones) if snapshots else ([], set())
         if not waiting:
             slots = [s for s in slots if s.record.sid not in self.waiting]
-        self.filled = {s.record.sid for s in every}
+        # Whatever stands in a slot, nobody can commit there any more.
+        self.filled = {s.record.sid for s in every} | (reading.given_up & reading.shown)
         # A slot with "GC done" that cannot be read may name any pack: then no copy is known to survive.
         self._blind = any(sid.startswith(names.GC_PREFIX) for sid in reading.shown - self.filled)
         self._failed: set[tuple[PackId, int, int]] = set()  # segments that could not be opened
+        self.rotten: set[PackId] = set()  # packs in which one of these is, as somebody says who is to be trusted
         self.removed = {pack for s in every for pack in s.record.removed_packs()}
         # They go without a new fence; what a removed maintainer named does not.
         goners = going_by(vault, every)
         self.going = {pack for s in goners for pack in s.record.removed_packs()}
         self.replaced = {name for s in goners for name in s.record.removed if name.startswith(names.INDEX)}
+        self._trusted: dict[SessionId, bool] = {}
         self.standing = vault.standing()
         self._done = [s.record for s in every if s.record.kind == GC_DONE]
         self._let_go = self.free_at(self.standing)
@@ -126,7 +131,9 @@ class Survey:
         known = known.union((row.sid for row in self.index.packs()), (sid for sid, _, _ in predecessors(mine)))
         require_shown(self.vault.backend, reading.shown, known)
         if tombstones is not None:
-            forgotten = {(SessionId(sid), t.record) for sid, t in tombstones.items() if is_due(t)}
+            # What never came to a copy nobody can bring back there, however long it could be at the source.
+            anyhow = bool(self.standing.since)
+            forgotten = {(SessionId(sid), t.record) for sid, t in tombstones.items() if anyhow or is_due(t)}
             require_predecessors(mine, reading.shown, forgotten, copy=self.standing.replica)
 
     def _may_be_here(self, slot: Slot) -> bool:
@@ -165,14 +172,46 @@ class Survey:
     def uses(self) -> dict[PackId, Use]:
         """Packs of this domain that are there, but for those that a prune already removes."""
         nothing = [bytes(len(table.segments) // 4) for table in self.index.tables]
-        doubtful = self.removed | read_verdicts(self.vault.backend, self.vault.ring, DAMAGED).packs.keys()
-        sound = [use for use in self._uses(nothing).values() if use.row.id not in doubtful]
-        found = self._uses(self._live.spare_bytes(_ranks(sound)))
+        damaged = read_verdicts(self.vault.backend, self.vault.ring, DAMAGED).packs
+        doubtful = self.removed | damaged.keys()
+        found = self._uses(self._live.spare_bytes(self._ranks(self._uses(nothing).values(), doubtful)))
         for use in found.values():
-            if use.row.id in doubtful:  # it goes as a whole, or not: of what it alone holds something may be lost
-                use.superseded = use.spare == use.live
+            if use.row.id in doubtful and use.live:  # as a whole, or not: of what it alone holds something may be lost
+                use.damaged = use.row.id in damaged
+                use.superseded = use.spare == use.live and self.is_own(use.row)
                 use.spare = use.live if use.superseded else 0
         return found
+
+    def _ranks(self, uses: Iterable[Use], doubtful: Collection[PackId]) -> dict[PackRow, int]:
+        """Of several copies of a blob the one in the pack of the highest rank is to stay.
+
+        One that cannot go now, else one of the session from which most is needed: so what is superfluous lies together,
+        in packs that can be removed, and is not strewn over all.  None where no copy is known to survive.
+        """
+        kept = [u for u in uses if u.row.id not in doubtful and self._is_trusted(u.row.sid)] if not self._blind else []
+        needed = defaultdict[SessionId, int](int)
+        for use in kept:
+            needed[use.row.sid] += use.live
+
+        def order(use: Use) -> tuple[bool, int, SessionId, PackId]:
+            row = use.row
+            return row.sid not in self.filled or not self.may_go(row.id), needed[row.sid], row.sid, row.id
+
+        return {use.row: rank for rank, use in enumerate(sorted(kept, key=order), 1)}
+
+    def _is_trusted(self, sid: SessionId) -> bool:
+        """Whether a session is the owner's or a maintainer's.
+
+        What a writer sealed may open for whoever looks, and not for the recovery key; nobody could tell.  So it is
+        never the copy for the sake of which another one goes.
+        """
+        if sid not in self._trusted:
+            try:
+                author = self.vault.sessions.header(sid)[1]
+            except Damaged:
+                return False
+            self._trusted[sid] = author.role in Role.MAINTAINERS and author.holder not in self.vault.ring.removed
+        return self._trusted[sid]
 
     def _uses(self, spare: Sequence[Sequence[int]]) -> dict[PackId, Use]:
         """``spare``: by table and segment."""
@@ -189,9 +228,9 @@ class Survey:
                     use.raw += rows[4 * segment + 3]
                     use.live += live[segment]
                     use.spare += more[segment]
-            for use in mine.values():
+            for use in mine.values():  # of a pack that several describe, what needs most of it
                 other = found.setdefault(use.row.id, use)
-                if use.live > other.live:
+                if (use.live - use.spare, use.live) > (other.live - other.spare, other.live):
                     found[use.row.id] = use
         return found
 
@@ -205,10 +244,12 @@ class Survey:
         return [blob for blob, needed in zip(blobs, live, strict=True) if needed]
 
     def survives(self, blob: BlobId, condemned: Collection[PackId]) -> bool:
-        """Whether a copy outside these packs, and outside what was removed, is there and is what its id says."""
+        """Whether a trusted copy outside these packs and what was removed is there, and is what its id says."""
         for place in self.reader.index.places(blob) if not self._blind else ():
             pack = place.pack
             if pack.id in condemned or pack.id in self.removed or self.present.get(pack.id) != pack.size:
+                continue
+            if not self._is_trusted(pack.sid):
                 continue
             with suppress(Damaged, NotFound):
                 self.read(blob, place)
@@ -222,8 +263,10 @@ class Survey:
             raise Damaged(f"{names.pack(place.pack.id)}, segment at {place.start}: it could not be opened before")
         try:
             segment = self.reader.segment(place)
-        except (Damaged, NotFound):
+        except (Damaged, NotFound) as e:
             self._failed.add(where)
+            if isinstance(e, Damaged) and self._is_trusted(place.pack.sid):
+                self.rotten.add(place.pack.id)
             raise
         return self.reader.verified(blob, place.type, place, segment)
 
@@ -252,19 +295,6 @@ class Survey:
         except (Damaged, NotFound):
             return False
         return (head.sid, head.domain) == (row.sid, row.domain) and head.domain == self.domain
-
-
-def _ranks(uses: Collection[Use]) -> dict[PackId, int]:
-    """Of several copies of a blob the one in the pack of the highest rank is to stay.
-
-    By session, the one with most that is needed first: so what is superfluous lies together, in packs that can be
-    removed, and is not strewn over all.
-    """
-    needed = defaultdict[SessionId, int](int)
-    for use in uses:
-        needed[use.row.sid] += use.live
-    ordered = sorted(uses, key=lambda use: (needed[use.row.sid], use.row.sid, use.row.id))
-    return {use.row.id: rank for rank, use in enumerate(ordered, 1)}
 
 
 def _is_slot(name: str) -> bool:
@@ -297,6 +327,7 @@ def _roots(reading: Reading, tombstones: Mapping[SnapshotId, TombstoneRecord]) -
     roots, waiting = list[Slot](), set[SessionId]()
     # A problem with a slot that verifies is that nobody accepts it.
     settled = {names.snapshot(s.record.sid) for s in reading.every}
+    settled |= {names.snapshot(sid) for sid, t in tombstones.items() if is_due(t)}
     for problem in reading.problems:
         if any(_is_slot(n) and n not in settled for n in problem.affected):
             raise Damaged(

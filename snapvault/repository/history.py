@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from snapvault.repository.failover import once_more
 from snapvault.repository.keyring import Keyring
 from snapvault.repository.sealing import open_part
 from snapvault.repository.sessions import Sessions
-from snapvault.repository.store import Store
+from snapvault.repository.store import Store, fetch
 from snapvault.repository.trust import Untrusted, signed_by, trusted_certificate
 
 log = logging.getLogger("snapvault")
@@ -45,6 +46,7 @@ class Reading:
     every: list[Slot]  # those that verify, also what a removed holder wrote after its removal
     accepted: list[Slot]
     problems: list[Damaged]  # what is wrong with the others
+    given_up: frozenset[SessionId] = frozenset()  # nor can these be had, but they were forgotten for good
 
 
 def is_due(tombstone: TombstoneRecord) -> bool:
@@ -193,16 +195,31 @@ class History:
                 continue  # taken back since it was listed
         return found, problems
 
-    def forgotten_for_good(self) -> set[SessionId]:
-        """Snapshots that cannot be brought back any more, as a maintainer or the owner said."""
-        return {SessionId(sid) for sid, tombstone in self.tombstones()[0].items() if is_due(tombstone)}
+    def given_up(self, reading: Reading, pinned: Mapping[SessionId, str]) -> frozenset[SessionId]:
+        """Snapshots whose record is gone or cannot be read, and was forgotten so that nothing can bring it back.
+
+        That very record, as it is there or was pinned: else somebody could take away another one in its name.
+        """
+        readable, found = {s.record.sid for s in reading.every}, set[SessionId]()
+        for sid, tombstone in self.tombstones()[0].items():
+            if sid in readable or not is_due(tombstone):
+                continue
+            records = {pinned.get(SessionId(sid), "")}
+            if sid in reading.shown:
+                with suppress(Damaged, NotFound):
+                    records.add(blake3(fetch(self._store.backend, names.snapshot(sid))).hexdigest())
+            if tombstone.record.hex() in records:
+                found.add(SessionId(sid))
+        return frozenset(found)
 
     def tombstone(self, info: ObjectInfo) -> TombstoneRecord:
         """One that a maintainer or the owner signed; Untrusted, FormatError, NotFound."""
-        try:
-            return self._tombstone(info.name, self._store.immutable(info.name, info.size))
-        except Untrusted:  # the owner signs those of a maintainer anew who is removed
-            return self._tombstone(info.name, self._store.fresh(info.name, info.size))
+        with suppress(Untrusted):  # the owner signs those of a maintainer anew who is removed
+            found = self._tombstone(info.name, self._store.immutable(info.name, info.size))
+            if is_due(found):
+                return found
+        # And what can be brought back may have been forgotten once more, with less time for that.
+        return self._tombstone(info.name, self._store.fresh(info.name, info.size))
 
     def _tombstone(self, name: str, data: bytes) -> TombstoneRecord:
         signed = decode_signed(Kind.TOMBSTONE, data)

@@ -69,13 +69,19 @@ def mark_spare(
         native.mark_spare(records, marks, ranks, other, other_ranks, bit)
         return
     warn_about_twin()
-    best = dict[bytes, int]()
-    for at in range(0, len(other), WIDTH):
-        id_ = bytes(other[at : at + ID_SIZE])
-        best[id_] = max(best.get(id_, 0), other_ranks[segment_in(other, at)])
+    of_mine, of_others = dict(enumerate(ranks)), dict(enumerate(other_ranks))
+    at, best, found = 0, 0, b""
     for number, marked in enumerate(marks):
-        at = number * WIDTH
-        if marked and ranks[segment_in(records, at)] < best.get(bytes(records[at : at + ID_SIZE]), 0):
+        start = number * WIDTH
+        id_ = bytes(records[start : start + ID_SIZE])
+        if id_ != found:
+            while at < len(other) and bytes(other[at : at + ID_SIZE]) < id_:
+                at += WIDTH
+            best, found = 0, id_
+            while at < len(other) and other[at : at + ID_SIZE] == id_:
+                best = max(best, of_others.get(segment_in(other, at), 0))
+                at += WIDTH
+        if marked and of_mine.get(segment_in(records, start), 0) < best:
             marks[number] |= bit
 
 

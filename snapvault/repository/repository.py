@@ -264,12 +264,11 @@ class Vault:
         self.see(reading.accepted)
         missing = _missing(pinned, reading.accepted)
         problems = reading.problems + self.sessions.problems
-        if problems or missing:
-            given_up = self.history.forgotten_for_good()
-            missing = [sid for sid in missing if sid not in given_up]
-            unmissed = {names.snapshot(sid) for sid in given_up}
-            problems = [p for p in problems if not p.affected or not unmissed.issuperset(p.affected)]
-        return replace(reading, problems=problems + _rolled_back(missing))
+        given_up = self.history.given_up(reading, pinned) if problems or missing else frozenset()
+        unmissed = {names.snapshot(sid) for sid in given_up}
+        problems = [p for p in problems if not p.affected or not unmissed.issuperset(p.affected)]
+        gone = _rolled_back([sid for sid in missing if sid not in given_up])
+        return replace(reading, problems=problems + gone, given_up=given_up)
 
     def see(self, slots: list[Slot]) -> None:
         """Pin commit slots; kept when the repository is closed."""

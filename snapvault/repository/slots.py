@@ -117,6 +117,11 @@ def open_slot(
             continue
         if keys is not None:
             return name, keys
+    if holder is not None and not tries and not damaged:
+        raise KeyRejected(
+            "there is no key slot of this key in this repository: it was removed, or its slot is lost",
+            hint="ask the owner for a new key",
+        )
     raise _rejected(wrapping, tries, damaged)
 
 
