@@ -191,7 +191,7 @@ def _record(vault: Vault, ref: str, opened: dict[SnapshotId, Snapshot]) -> tuple
 
 def _unopened(vault: Vault, start: str, *, damaged: bool) -> tuple[SnapshotId, bytes] | None:
     """The one whose id begins so: the record that is there, if it is damaged, or what is known of one that is gone."""
-    if len(start) < PREFIX_MIN or not start.isalnum() or start.startswith(names.GC_PREFIX):
+    if len(start) < PREFIX_MIN or not start.isalnum():
         return None
     there = [o.name for o in vault.backend.list(names.SNAPSHOTS + start)]
     if there:

@@ -12,10 +12,12 @@ from snapvault.backend.control import controlled
 from snapvault.backend.protocol import Backend, NotFound
 from snapvault.format import names
 from snapvault.format.config import ConfigRecord
+from snapvault.format.keyset import KeysetRecord
 from snapvault.foundation.errors import Damaged, InvalidInput
 from snapvault.foundation.events import Control, Reporter
 from snapvault.operations.copying import ObjectCopier, Outcome
 from snapvault.operations.genuine import SIGNED, Genuine
+from snapvault.operations.missing import Missing
 from snapvault.operations.results import DAMAGED, OK, Finding, Result
 from snapvault.operations.scrub import Scrub
 from snapvault.repository.keyring import public_ring
@@ -62,10 +64,11 @@ class _Healing:
     def __init__(self, here: Backend, there: Backend, reporter: Reporter) -> None:
         self._here, self._there, self._reporter = here, there, reporter
         config, digest = _config(here, there)
-        try:
-            keyset, _, _ = newest_keyset(here, config, digest)
-        except Damaged:
-            keyset, _, _ = newest_keyset(there, config, digest)
+        found = list[KeysetRecord]()
+        for place in (here, there):
+            with suppress(Damaged):
+                found.append(newest_keyset(place, config, digest)[0])
+        keyset = max(found, key=lambda k: k.number) if found else newest_keyset(here, config, digest)[0]
         self._rescue, self._ring = dict(keyset.rescue), public_ring(config, digest, keyset)
 
     def run(self) -> HealResult:
@@ -84,6 +87,9 @@ class _Healing:
             scrub = Scrub(end, self._reporter)
             problems = scrub.run().problems
             problems = (*problems, *self._forged(end, scrub.sizes.keys() - set(_named(problems))))
+            named = set(_named(problems))
+            missing = Missing(self._ring, begin, end, self._reporter).find()
+            problems = (*problems, *(f for f in missing if named.isdisjoint(f.objects)))
             more = [name for name in self._mend(problems, begin, end) if name not in mended]
             mended += more
             if not more:

@@ -93,10 +93,10 @@ class Survey:
         slots, self.waiting = _roots(reading, tombstones) if snapshots else ([], set())
         if not waiting:
             slots = [s for s in slots if s.record.sid not in self.waiting]
-        # Whatever stands in a slot, nobody can commit there any more.
-        self.filled = {s.record.sid for s in every} | (reading.given_up & reading.shown)
+        readable = {s.record.sid for s in every}
+        self.filled = readable | (reading.given_up & reading.shown)  # nobody can commit there any more
         # A slot with "GC done" that cannot be read may name any pack: then no copy is known to survive.
-        self._blind = any(sid.startswith(names.GC_PREFIX) for sid in reading.shown - self.filled)
+        self._blind = any(sid.startswith(names.GC_PREFIX) for sid in reading.shown - readable)
         self._failed: set[tuple[PackId, int, int]] = set()  # segments that could not be opened
         self.rotten: set[PackId] = set()  # packs in which one of these is, as somebody says who is to be trusted
         self.removed = {pack for s in every for pack in s.record.removed_packs()}

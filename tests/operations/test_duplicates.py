@@ -1,6 +1,10 @@
 """What two sessions stored at the same time: a prune keeps one copy of it, and never removes the last."""
 
+import itertools
 import random
+import shutil
+from array import array
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,8 +13,15 @@ import pytest
 import snapvault
 from snapvault import Repository
 from snapvault.format import names
+from snapvault.format.pack import Segment
+from snapvault.format.tree import BlobType
+from snapvault.foundation.ids import DomainId, PackId, SessionId
+from snapvault.operations.liveness import Liveness
 from snapvault.operations.prune import PruneLimits, PruneResult, plan_prune
-from tests.repos import SMALL, again, back, beside, contents, make, objects, save, small_packs
+from snapvault.repository import session as session_module
+from snapvault.repository.index import BlobIndex, PackRow, build_table
+from snapvault.repository.loader import IndexLoader
+from tests.repos import SEED, SMALL, again, back, beside, contents, make, objects, save, small_packs
 
 NOW = timedelta(0)
 ALL = PruneLimits(unused=0.0)
@@ -43,12 +54,26 @@ def by_session(repo: Repository) -> dict[str, list[str]]:
     return sessions
 
 
-def flip(repo: Repository, pack: str) -> None:
-    """A bit in the first segment."""
-    path = Path(repo.url) / pack
+def flip(repo: Repository, name: str, at: int) -> None:
+    path = Path(repo.url) / name
     data = bytearray(path.read_bytes())
-    data[4000] ^= 1
+    data[at] ^= 1
     path.write_bytes(data)
+
+
+def spoil(repo: Repository, packs: Iterable[str]) -> set[str]:
+    """Flip a bit in a segment of data of each of these packs that has one; folders stay readable."""
+    loader, spoilt = again(repo).vault.loader, set[str]()
+    for name in packs:
+        digest = names.content_digest(name)
+        assert digest is not None
+        _, segments = loader.read_directory(PackId(digest), objects(repo)[name])
+        data = [s for s in segments if set(s.types) == {BlobType.DATA}]
+        for s in data[:1]:
+            flip(repo, name, s.offset + s.sealed // 2)
+            spoilt.add(name)
+    assert spoilt
+    return spoilt
 
 
 def stored(repo: Repository) -> int:
@@ -89,38 +114,126 @@ def test_a_copy_that_is_damaged_is_not_the_one_that_stays(
     repo: Repository, source: Path, tmp_path: Path, which: int, known: bool
 ) -> None:
     """Whether a check has found that, or not."""
-    for pack in sorted(by_session(repo).values())[which]:
-        flip(repo, pack)
+    spoil(repo, sorted(by_session(repo).values())[which])
     if known:
         assert snapvault.check(again(repo), read_data=True).status == "damaged"
-    for _ in range(2):
-        prune(repo)
-        all_there(repo, source, tmp_path)
+    first, _, last = (prune(repo) for _ in range(3))
+    assert not last.bytes_copied  # what a prune found it remembers
+    all_there(repo, source, tmp_path)
     report = snapvault.check(again(repo), read_data=True)
     assert not report.lost
-    if known:  # all that was damaged is superfluous
+    if known:  # all that was damaged was superfluous
         assert report.status == "ok", report.problems
+    elif report.status == "damaged":  # of the packs that the first one found damaged the rest is needed now
+        assert first.packs_damaged and last.packs_damaged, (first, last)
 
 
 def test_where_both_copies_are_damaged_nothing_goes(repo: Repository, source: Path) -> None:
     """A prune that does not know stops when it sees it; one that knows leaves these packs to a repair."""
-    for packs in by_session(repo).values():
-        for pack in packs:
-            flip(repo, pack)
     before = {name for packs in by_session(repo).values() for name in packs}
+    spoilt = spoil(repo, before)
     with pytest.raises(snapvault.Damaged, match="nothing is removed"):
         prune(repo)
     assert before <= set(objects(repo))
     assert snapvault.check(again(repo), read_data=True).status == "damaged"
     result = prune(repo)
-    assert result.status == "ok" and result.packs_damaged == len(before) and before <= set(objects(repo))
+    assert result.status == "ok" and result.packs_damaged == len(spoilt) and before <= set(objects(repo))
+
+
+def test_a_prune_goes_on_past_damaged_packs_with_garbage(repo: Repository, source: Path) -> None:
+    """They are left to a repair, and what else is unused goes."""
+    for i in range(0, 60, 2):
+        (source / f"{i:02}").unlink()
+    kept = save(again(repo), source).snapshot
+    spoil(repo, (name for packs in by_session(repo).values() for name in packs[::3]))
+    assert snapvault.check(again(repo), read_data=True).status == "damaged"
+    gone = [s.id for s in again(repo).snapshots() if s.id != kept]
+    snapvault.forget_snapshots(again(repo), gone, undelete_window=NOW)
+    result = prune(repo)
+    assert result.status == "ok" and result.packs_removed and prune(repo).status == "ok"
+
+
+@pytest.mark.parametrize("at", [100, 4000])
+def test_a_superseded_pack_that_cannot_go_starves_no_other(repo: Repository, at: int) -> None:
+    """Where its header is damaged nobody can tell whose it is."""
+    for pack in min(by_session(repo).values(), key=len)[:4]:
+        flip(repo, pack, at)
+    assert snapvault.check(again(repo), read_data=True).status == "damaged"
+    assert prune(repo, PruneLimits(rewrite=200_000)).packs_removed
+
+
+def test_where_a_slot_of_a_gc_cannot_be_read_nothing_is_superfluous(repo: Repository, source: Path) -> None:
+    """It may name any pack as removed; else all would be copied by each prune."""
+    prune(repo)
+    (slot,) = (name for name in objects(repo) if name.startswith(names.SNAPSHOTS + names.GC_PREFIX))
+    flip(repo, slot, -5)
+    snapvault.forget_snapshots(again(repo), [slot.removeprefix(names.SNAPSHOTS)], undelete_window=NOW)
+    for i in range(60):
+        (source / f"{i:02}").write_bytes(random.Random(-1 - i).randbytes(20_000))
+    beside(repo, source, lambda: save(again(repo), source, dataset="other"))
+    assert plan_prune(again(repo), limits=ALL).bytes_rewritten == 0
+
+
+def test_what_waits_is_not_less_than_nothing(repo: Repository, source: Path) -> None:
+    first, _ = (s.id for s in again(repo).snapshots())
+    snapvault.forget_snapshots(again(repo), [first])
+    assert plan_prune(again(repo)).bytes_waiting == 0
+    (source / "more").write_bytes(random.Random(-1).randbytes(100_000))
+    snapvault.forget_snapshots(again(repo), [save(again(repo), source).snapshot])
+    assert plan_prune(again(repo)).bytes_waiting > 90_000
+
+
+def test_no_copy_of_a_writer_lets_another_one_go(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it sealed may open for the owner's keys, and not for the recovery key."""
+    small_packs(monkeypatch)
+    made = snapvault.init(str(tmp_path / "repo"), keys=lambda: SEED, chunking=SMALL)
+    repo, seal, calls = made.repository, session_module.hpke_seal, itertools.count()
+    snapvault.add_key(repo, "writer", "writer", file=tmp_path / "writer.json")
+
+    def client() -> Repository:
+        return snapvault.open(repo.url, keys=lambda: (tmp_path / "writer.json").read_bytes())
+
+    def for_nobody(public: bytes, both: bytes, info: bytes) -> bytes:  # every second one is that of the recovery key
+        sealed = seal(public, both, info)
+        return bytes(len(sealed)) if next(calls) % 2 else sealed
+
+    honest = save(client(), source).snapshot
+    (source / "junk").write_bytes(random.Random(-1).randbytes(60_000))
+    with monkeypatch.context() as patch:
+        patch.setattr(session_module, "hpke_seal", for_nobody)
+        patch.setattr(IndexLoader, "load", lambda self, **_: BlobIndex())
+        save(client(), source)
+    (source / "junk").unlink()
+    prune(repo)
+    for folder in ("slots", "keyset"):
+        shutil.rmtree(Path(repo.url) / folder)
+    recovered = snapvault.open(repo.url, keys=lambda: made.recovery_key.encode())
+    assert contents(back(recovered, tmp_path / "out", source, honest)) == contents(source)
+
+
+def test_copies_in_several_tables_of_the_index() -> None:
+    """Each is compared with all: the one in the pack of the highest rank stays."""
+    rows = [PackRow(PackId(bytes([n]) * 32), 1000, SessionId("a" * 32), DomainId(bytes(16))) for n in range(3)]
+    segment = Segment(0, 900, 7, bytes(32), array("I", [7]), bytes(1))
+    tables = [build_table([str(row.id)], [(row, [segment])]) for row in rows]
+    for ranks, spare in (
+        ((1, 2, 3), [7, 7, 0]),
+        ((3, 1, 2), [0, 7, 7]),
+        ((0, 0, 0), [0, 0, 0]),
+        ((0, 1, 0), [7, 0, 7]),
+    ):
+        live = Liveness(tables, None)  # type: ignore[arg-type]
+        live.visit(bytes(32), BlobType.DATA)
+        for _ in range(2):
+            found = live.spare_bytes({row: rank for row, rank in zip(rows, ranks, strict=True) if rank})
+            assert [sums[0] for sums in found] == spare
+        assert [sums[0] for sums in live.live_bytes()] == [7, 7, 7]
 
 
 def test_what_only_a_damaged_pack_holds_stops_no_prune(repo: Repository, source: Path) -> None:
     """Of two damaged copies one was stored again in part, since the source has the rest no more."""
     before = {name for packs in by_session(repo).values() for name in packs}
-    for pack in before:
-        flip(repo, pack)
+    spoil(repo, before)
     assert snapvault.check(again(repo), read_data=True).status == "damaged"
     for i in range(0, 60, 2):
         (source / f"{i:02}").unlink()

@@ -1,6 +1,7 @@
 """What is damaged at one place comes from the other, both ways; nothing that is whole is touched."""
 
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import snapvault
 from snapvault import HealResult, Repository, Site
 from snapvault.format import names
 from snapvault.format.wire import DIGEST_SIZE
-from tests.repos import SEED, back, contents, make, objects, varied, with_copy
+from snapvault.foundation.ids import SessionId
+from snapvault.operations.prune import PruneLimits
+from tests.repos import SEED, again, back, contents, make, objects, save, varied, with_copy
 
 
 @pytest.fixture
@@ -71,6 +74,63 @@ def test_what_is_missing_comes_back(repo: Repository, source: Path, tmp_path: Pa
     assert result.mended_there == (str(short.relative_to(tmp_path / "copy")),)
     whole(Path(repo.url), source, tmp_path)
     whole(tmp_path / "copy", source, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["packs", "index", "sessions", "keyset", "slots", "snapshots"])
+@pytest.mark.parametrize("pruned", [False, True])
+def test_all_of_a_kind_that_is_gone_comes_back(
+    repo: Repository, source: Path, tmp_path: Path, kind: str, pruned: bool
+) -> None:
+    """From the copy, and with what else named it; but nothing that a prune removed."""
+    if pruned:
+        (source / "new").write_bytes(b"new" * 10_000)
+        save(again(repo), source)
+        oldest = next(iter(again(repo).snapshots())).id
+        snapvault.forget_snapshots(again(repo), [oldest], undelete_window=timedelta(0))
+        snapvault.plan_prune(again(repo), limits=PruneLimits(unused=0.0)).execute()
+        snapvault.replicate(repo.url, str(tmp_path / "copy"))
+    before = {n: s for n, s in objects(repo).items() if not n.startswith(names.LOCAL)}
+    for folder in {"index": ["index", "packs"]}.get(kind, [kind]):
+        shutil.rmtree(Path(repo.url) / folder)
+    result = healed(repo)
+    assert result.status == "ok" and not result.mended_there, result
+    assert {n: s for n, s in objects(repo).items() if not n.startswith(names.LOCAL)} == before
+    whole(Path(repo.url), source, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["packs", "index", "sessions"])
+def test_what_a_copy_had_comes_back_and_no_more(repo: Repository, source: Path, tmp_path: Path, kind: str) -> None:
+    """What was not replicated yet is a matter of the next replication."""
+    copy = tmp_path / "copy"
+    (source / "new").write_bytes(b"new" * 10_000)
+    new = save(again(repo), source).snapshot
+    before = {str(p.relative_to(copy)) for p in files(copy) if not str(p.relative_to(copy)).startswith(names.LOCAL)}
+    for folder in {"index": ["index", "packs"]}.get(kind, [kind]):
+        shutil.rmtree(copy / folder)
+    result = healed(repo)
+    assert result.status == "ok" and not result.mended_here, result
+    after = {str(p.relative_to(copy)) for p in files(copy) if not str(p.relative_to(copy)).startswith(names.LOCAL)}
+    assert after == before and not (copy / names.snapshot(SessionId(new))).exists()
+
+
+def test_what_was_pruned_or_removed_stays_away(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """Packs and index objects that a GC removed here, and the slot of a key that was removed, are still at the copy."""
+    snapvault.add_key(repo, "reader", "reader", file=tmp_path / "reader.json")
+    fresh = tmp_path / "fresh"
+    snapvault.replicate(repo.url, str(fresh))
+    snapvault.remove_key(again(repo), "reader")
+    (source / "new").write_bytes(b"new" * 10_000)
+    for file in files(source):
+        if file.name != "new":
+            file.unlink()
+    kept = save(again(repo), source).snapshot
+    gone = [s.id for s in again(repo).snapshots() if s.id != kept]
+    snapvault.forget_snapshots(again(repo), gone, undelete_window=timedelta(0))
+    assert snapvault.plan_prune(again(repo), limits=PruneLimits(unused=0.0)).execute().packs_removed
+    before = objects(repo)
+    result = snapvault.heal(Site(repo.url), Site(str(fresh)))
+    assert result.status == "ok" and not result.mended_here, result
+    assert objects(repo) == before
 
 
 def test_the_same_object_damaged_at_both_is_named(repo: Repository, tmp_path: Path) -> None:

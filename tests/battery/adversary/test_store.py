@@ -118,6 +118,7 @@ def test_what_is_lost_for_good_is_forgotten(made: Lab, scratch: Path, newest: bo
         del made.store.objects[name]
     else:
         made.store.objects[name] = made.store.objects[name][:-1] + b"?"
+    packs = {name for name in made.store.objects if name.startswith(names.PACKS)}
     for window, status in ((snapvault.operations.forget.UNDELETE_WINDOW, "damaged"), (timedelta(0), "ok")):
         found(made, victim)
         with made.open(state=made.state) as repo:
@@ -127,9 +128,31 @@ def test_what_is_lost_for_good_is_forgotten(made: Lab, scratch: Path, newest: bo
             assert report.status == status, report.problems
     with made.open(state=made.state) as repo:
         assert not repo.vault.commit_slots()[1]
-        assert snapvault.plan_prune(repo).execute().status == "ok"
+        assert [f.message for f in report.findings if victim in f.message] == [
+            f"the record of snapshot {victim}, which was forgotten for good, is damaged or gone"
+        ]
+        pruned = snapvault.plan_prune(repo, limits=snapvault.PruneLimits(unused=0.0)).execute(wait=timedelta(0))
+        assert pruned.status == ("partial" if damage == "gone" and pruned.waits_for else "ok")
+        if damage == "flipped":  # where the slot is gone, nobody knows that its session has ended
+            assert not packs <= set(made.store.objects)
         for sid in set(mine(made)) - {victim}:
             assert not lab.restore_one(repo, sid, made.trees[sid], scratch / sid)
+
+
+def test_a_record_that_came_back_is_missed_again(made: Lab) -> None:
+    """What was forgotten was a damaged one; the true one is listed again, and then somebody takes it away."""
+    victim = mine(made)[-1]
+    name = names.snapshot(SessionId(victim))
+    good = made.store.objects[name]
+    made.store.objects[name] = good[:-1] + b"?"
+    with made.open(state=made.state) as repo:
+        snapvault.forget_snapshots(repo, [victim], undelete_window=timedelta(0))
+        assert not repo.vault.commit_slots()[1]
+    made.store.objects[name] = good
+    with made.open(state=made.state) as repo:
+        assert victim in {s.id for s in repo.snapshots()}
+    del made.store.objects[name]
+    found(made, f"1 snapshot that this client saw here is gone or replaced: {victim}")
 
 
 # -- records ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,103 @@
+"""What a place must have had, since another one has it and nobody removed it.  Told without a key.
+
+A commit slot is put last: where it is, the objects of its session were.  At a source, whatever its copy has came from
+there.  Names that a "GC done" slot of either place says are removed are missed by nobody; and where both cannot tell
+(notes, key slots, what is not replicated yet) nothing is said to be missing.
+"""
+
+from collections.abc import Iterator
+
+from snapvault.backend.protocol import Backend, NotFound
+from snapvault.format import names
+from snapvault.format.snapshot import COMMIT, GC_DONE
+from snapvault.foundation.errors import Damaged
+from snapvault.foundation.events import Reporter
+from snapvault.foundation.ids import PackId, SessionId
+from snapvault.operations.results import Finding
+from snapvault.repository.cache import Cache
+from snapvault.repository.history import History, Reading, Slot
+from snapvault.repository.keyring import Keyring
+from snapvault.repository.loader import IndexLoader
+from snapvault.repository.replica import standing
+from snapvault.repository.sessions import Sessions
+from snapvault.repository.store import Store, fetch
+
+
+class Missing:
+    """What ``begin`` has, and ``end`` lacks; ``ring``: public keys suffice.  Errors of both stores."""
+
+    def __init__(self, ring: Keyring, begin: Backend, end: Backend, reporter: Reporter) -> None:
+        self._ring, self._begin, self._end, self._reporter = ring, begin, end, reporter
+        # Listed before the slots are read: what is removed meanwhile is told by a slot.
+        self._there = {o.name for o in end.list()}
+        self._sizes = {o.name: o.size for o in begin.list()}
+        store = Store(begin, Cache(None))
+        self._sessions = Sessions(store, ring)
+        self._loader = IndexLoader(store, ring, self._sessions)
+        here, there = self._slots(begin), self._slots(end)
+        done = [s for s in (*here.accepted, *there.accepted) if s.record.kind == GC_DONE]
+        self._removed = {name for s in done if s.holder not in ring.removed for name in s.record.removed}
+        # Where it cannot be told what is a copy of what, only the first rule holds.
+        self._copied = self._copies(end, begin)
+        self._lost = {s.record.sid for s in here.accepted if self._is_of_both(s)} - there.shown
+        self._ended = {s.record.sid for s in there.accepted if s.record.kind in (COMMIT, GC_DONE)}
+        if self._copied:
+            self._ended |= self._lost
+
+    def find(self) -> Iterator[Finding]:
+        """One for each object."""
+        slots = any(name.startswith(names.SLOTS) for name in self._there)
+        keysets = max((_number(name) for name in self._there), default=0)
+        for name in sorted(self._sizes.keys() - self._there - self._removed):
+            self._reporter.check()
+            lost = name.startswith(names.SLOTS) and not slots
+            lost |= 0 < _number(name) < keysets or (self._copied and _number(name) > 0)
+            if lost or self._is_lost(name):
+                yield Finding(f"{name} is missing, and {self._begin.url} has it", (name,))
+
+    def _is_lost(self, name: str) -> bool:
+        try:
+            if name.startswith(names.SNAPSHOTS):
+                return self._copied and names.session_id(name, names.SNAPSHOTS) in self._lost
+            if name.startswith(names.SESSIONS):
+                return names.session_id(name, names.SESSIONS) in self._ended
+            if name.startswith(names.PACKS):
+                pack = PackId(names.content_digest(name) or b"")
+                return self._was_there(self._sessions.in_pack(pack, self._sizes[name])[0].head.sid)
+            if name.startswith(names.INDEX):
+                record, _ = self._loader.verify(fetch(self._begin, name, self._sizes[name]))
+                gone = self._removed.intersection(names.pack(PackId(pack)) for pack, _, _ in record.packs)
+                return not gone and self._was_there(record.sid)
+        except (Damaged, NotFound):  # it could not come from there
+            pass
+        return False
+
+    def _is_of_both(self, slot: Slot) -> bool:
+        """A snapshot, or a GC that did not run at the copy: of that the source has no header."""
+        header = names.session(slot.record.sid)
+        return slot.record.kind == COMMIT or (slot.record.kind == GC_DONE and header in self._there)
+
+    def _was_there(self, sid: SessionId) -> bool:
+        """Whether all that this session put was at ``end``; of a GC only that knows whose slot is there."""
+        return sid in self._ended or (self._copied and not sid.startswith(names.GC_PREFIX))
+
+    def _slots(self, place: Backend) -> Reading:
+        store = Store(place, Cache(None))
+        return History(store, self._ring, Sessions(store, self._ring)).read()
+
+    def _copies(self, source: Backend, copy: Backend) -> bool:
+        """Whether one of them was never a copy, and the other one is its copy to this day."""
+        ring = self._ring
+        try:
+            one, other = (standing(b, ring.config_digest, ring.config.owner_sign) for b in (source, copy))
+        except Damaged:
+            return False
+        return not one.since and other.replica
+
+
+def _number(name: str) -> int:
+    """Of a keyset; 0: it is none."""
+    try:
+        return names.keyset_number(name) if name.startswith(names.KEYSETS) else 0
+    except Damaged:
+        return 0
