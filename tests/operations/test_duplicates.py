@@ -18,6 +18,7 @@ from snapvault.format.tree import BlobType
 from snapvault.foundation.ids import DomainId, PackId, SessionId
 from snapvault.operations.liveness import Liveness
 from snapvault.operations.prune import PruneLimits, PruneResult, plan_prune
+from snapvault.operations.survey import survey
 from snapvault.repository import session as session_module
 from snapvault.repository.index import BlobIndex, PackRow, build_table
 from snapvault.repository.loader import IndexLoader
@@ -204,6 +205,11 @@ def test_no_copy_of_a_writer_lets_another_one_go(tmp_path: Path, source: Path, m
         patch.setattr(IndexLoader, "load", lambda self, **_: BlobIndex())
         save(client(), source)
     (source / "junk").unlink()
+    assert plan_prune(again(repo), limits=ALL).bytes_rewritten == 0
+    vault = again(repo).vault
+    now = survey(vault, next(row.domain for row in vault.index().packs()))
+    blob = next(iter(vault.index().tables[0].ids()))
+    assert len(now.reader.index.places(blob)) == 2 and not now.survives(blob, ())
     prune(repo)
     for folder in ("slots", "keyset"):
         shutil.rmtree(Path(repo.url) / folder)

@@ -286,6 +286,20 @@ def test_a_copy_removes_nothing_that_the_source_has(
     holds(second, made, source, tmp_path)
 
 
+@pytest.mark.parametrize("promoted", [False, True])
+def test_what_was_forgotten_before_it_was_copied_stops_no_prune(
+    repo: Repository, source: Path, second: Path, promoted: bool
+) -> None:
+    """Though at the source it can still be brought back, and a later snapshot names it."""
+    forgotten, later = list(versions(repo, source, 3))[1:]
+    snapvault.forget_snapshots(again(repo), [forgotten])
+    copied(repo, second)
+    if promoted:
+        snapvault.promote(at(second))
+    assert plan_prune(at(second)).execute(wait=NOW).status == "ok"
+    assert [s.id for s in at(second).snapshots()][-1] == later
+
+
 def test_a_prune_beside_a_replication_that_was_cut_off(repo: Repository, source: Path, second: Path) -> None:
     """Commit slots come in any order: a copy may have a snapshot, and not the one before it.  That is no damage."""
     first, _ = versions(repo, source, 2)

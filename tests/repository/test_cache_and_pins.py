@@ -1,12 +1,14 @@
 """Local state: a cache that is never believed unchecked, and pins that catch an old state."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 
 import snapvault
+from snapvault.format import names
 from snapvault.format.wire import DIGEST_SIZE
 from snapvault.foundation.ids import SessionId
 from snapvault.repository.cache import Cache
@@ -122,6 +124,22 @@ def test_a_snapshot_that_was_seen_and_is_gone_is_reported(tmp_path: Path) -> Non
         assert [s.id for s in repo.snapshots()] == [first.snapshot, third.snapshot]
     (pins,) = (tmp_path / "state").rglob("pins.json")
     assert json.loads(pins.read_text())
+
+
+def test_what_is_forgotten_once_more_with_less_time_is_gone_for_others_too(tmp_path: Path) -> None:
+    """Though they have read, and cached, when it was to be gone."""
+    repo, options = make(tmp_path / "repo"), {"cache": tmp_path / "cache", "state": tmp_path / "state"}
+    (tmp_path / "file").write_text("text")
+    victim = save(repo, tmp_path / "file").snapshot
+    (Path(repo.url) / names.snapshot(SessionId(victim))).write_bytes(b"damaged")
+    snapvault.forget_snapshots(again(repo), [victim])
+    for _ in range(2):
+        with again(repo, **options) as other:
+            assert snapvault.check(other).status == "damaged" and other.vault.commit_slots()[1]
+    snapvault.forget_snapshots(again(repo), [victim], undelete_window=timedelta(0))
+    with again(repo, **options) as other:
+        assert snapvault.check(other).status == "ok" and not other.vault.commit_slots()[1]
+        assert snapvault.plan_prune(other).execute().status == "ok"
 
 
 def test_an_older_keyset_is_refused_by_writers_and_reported(tmp_path: Path) -> None:

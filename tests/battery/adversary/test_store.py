@@ -483,6 +483,7 @@ def test_the_recovery_key_opens_without_slots_and_keysets(made: Lab, scratch: Pa
     with made.open_recovery() as repo:
         for sid, tree in made.trees.items():
             assert not lab.restore_one(repo, sid, tree, scratch)
+        assert any("there is no key slot" in f.message for f in snapvault.check(repo).problems)
 
 
 def test_a_recovery_key_of_another_repository(made: Lab) -> None:
