@@ -1,6 +1,7 @@
 """``snapvault check``"""
 
 from collections import defaultdict
+from contextlib import suppress
 from datetime import timedelta
 
 import click
@@ -12,7 +13,7 @@ from snapvault.cli.locks import lock_lines
 from snapvault.cli.progress import long_operation
 from snapvault.cli.replication import attested_lines
 from snapvault.cli.settings import Settings
-from snapvault.cli.site import known_url, place_of
+from snapvault.cli.site import known_sites, known_url, place_of
 from snapvault.cli.text import EXAMPLES, examples, harmless, human_seconds, human_size, printable
 from snapvault.cli.transfer import transfer_options
 from snapvault.format import names
@@ -116,7 +117,10 @@ def _heal(settings: Settings, other: str) -> int:
         (result.there, result.mended_there, result.remaining_there),
     ):
         said = [f"mended {', '.join(mended[:5])}{', ...' if len(mended) > 5 else ''}"] if mended else []
-        said += [_finding(f) for f in remaining] or (["nothing else is damaged" if mended else "nothing is damaged"])
+        end = "nothing else" if mended else "nothing"
+        said += [_finding(f) for f in remaining] or [
+            f"{end} is damaged, or missing as far as it can be told without a key"
+        ]
         lines += [f"{place}:", *examples([f"  {line}" for line in said], "lines")]
     left = {"remaining_here": len(result.remaining_here), "remaining_there": len(result.remaining_there)}
     settings.out.summary({**result.to_dict(), **left}, lines)
@@ -132,7 +136,7 @@ def _repair(settings: Settings, dry_run: bool, wait: timedelta, lease: timedelta
             return status_code(plan.status)
         result = plan.execute(wait=wait, lease=lease)
     _items(settings, result.after)
-    settings.out.summary({**result.to_dict(), "dry_run": False}, _repaired(plan, result))
+    settings.out.summary({**result.to_dict(), "dry_run": False}, _repaired(settings, plan, result))
     return status_code(result.status)
 
 
@@ -152,7 +156,7 @@ def _planned(plan: snapvault.RepairPlan) -> list[str]:
     return lines or ["There is nothing to repair."]
 
 
-def _repaired(plan: snapvault.RepairPlan, r: snapvault.RepairResult) -> list[str]:
+def _repaired(settings: Settings, plan: snapvault.RepairPlan, r: snapvault.RepairResult) -> list[str]:
     steps = (
         (r.packs_salvaged, "pack", f"given up, after {human_size(r.bytes_copied)} were copied out of them"),
         (r.blobs_lost, "chunk", "could not be read any more"),
@@ -171,7 +175,7 @@ def _repaired(plan: snapvault.RepairPlan, r: snapvault.RepairResult) -> list[str
         "",
         "After it:",
         *_findings(r.after),
-        *_totals(r.after, repaired=True),
+        *_totals(settings, r.after, repaired=True),
     ]
 
 
@@ -206,7 +210,7 @@ def _show(settings: Settings, r: snapvault.CheckReport, attestation: snapvault.A
     if attestation is not None:
         content["attestation"] = attestation.to_dict()
         signed = attested_lines(attestation)
-    settings.out.summary(content, [*_findings(r), *lock_lines(r.lock), *_totals(r), *signed])
+    settings.out.summary(content, [*_findings(r), *lock_lines(r.lock), *_totals(settings, r), *signed])
 
 
 def _lost_records(r: snapvault.CheckReport) -> list[str]:
@@ -249,7 +253,7 @@ def _lost_lines(lost: list[snapvault.LostPath]) -> list[str]:
     for sid, paths in newest[:EXAMPLES]:
         lines += [f"  {sid[:8]}:{printable(p.path)}: {harmless(p.message)}" for p in paths[:each]]
         if len(paths) > each:
-            lines.append(f"  {sid[:8]}: ... and {len(paths) - each:,} more paths (--json lists them all)")
+            lines.append(f"  {sid[:8]}: ... and {count(len(paths) - each, 'more path')} (--json lists them all)")
     if len(newest) > EXAMPLES:
         lines.append(f"  ... and paths of {count(len(newest) - EXAMPLES, 'other snapshot')} (--json lists them all)")
     return lines
@@ -260,9 +264,17 @@ def _finding(f: snapvault.Finding) -> str:
     return harmless(f.message) + (f" (snapshots {touched})" if touched else "")
 
 
-def _next_steps(r: snapvault.CheckReport, *, repaired: bool) -> list[str]:
+def _other_site(settings: Settings) -> str:
+    """A site that this machine knows, or the word for one."""
+    with suppress(snapvault.SnapvaultError):
+        known = known_sites(settings)
+        return next((name for name in known.all() if not known.is_home(name)), "SITE")
+    return "SITE"
+
+
+def _next_steps(settings: Settings, r: snapvault.CheckReport, *, repaired: bool) -> list[str]:
     """What can be done about damage, the best first."""
-    steps = ["'snapvault check --repair-from SITE' mends it from a second site"]
+    steps = [f"'snapvault check --repair-from {_other_site(settings)}' mends it from a second site"]
     if not repaired:
         dry = "" if r.level == "scrub" else " --dry-run"
         text = "shows what could be saved here" if dry else "saves, with a key, what can be read"
@@ -272,7 +284,7 @@ def _next_steps(r: snapvault.CheckReport, *, repaired: bool) -> list[str]:
     return [f"What to do: {steps[0]}", *(f"        or: {step}" for step in steps[1:])]
 
 
-def _totals(r: snapvault.CheckReport, *, repaired: bool = False) -> list[str]:
+def _totals(settings: Settings, r: snapvault.CheckReport, *, repaired: bool = False) -> list[str]:
     words = [count(r.objects, "object"), count(r.snapshots, "snapshot")]
     if r.level != "scrub":
         words += [count(r.blobs, "blob"), count(r.packs, "pack")]
@@ -283,7 +295,7 @@ def _totals(r: snapvault.CheckReport, *, repaired: bool = False) -> list[str]:
             f"{r.verified_share:.1%} found whole by this run or an earlier one"
         )
     if r.status == "damaged":
-        return [*lines, f"The repository is DAMAGED{_extent(r)}.", *_next_steps(r, repaired=repaired)]
+        return [*lines, f"The repository is DAMAGED{_extent(r)}.", *_next_steps(settings, r, repaired=repaired)]
     if r.lost:
         return [
             *lines,

@@ -148,7 +148,7 @@ def _show_named(settings: Settings, result: "ForgetResult") -> list[str]:
     known, rows = {s.id: s for s in result.snapshots}, []
     for sid in result.forgotten:
         s = known.get(SnapshotId(sid))
-        row = (local_time(s.time), s.dataset, printable(s.host)) if s else ("unknown: it cannot be opened", "", "")
+        row = (local_time(s.time), s.dataset, printable(s.host)) if s else ("", "", "its record cannot be opened")
         rows.append((sid[:8], *row))
         if settings.out.as_json:
             said = {"dataset": s.dataset, "host": s.host, "time": s.time.isoformat()} if s else {}

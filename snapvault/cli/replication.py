@@ -9,6 +9,7 @@ from snapvault.cli.settings import Settings
 from snapvault.cli.text import human_size, printable
 from snapvault.foundation.errors import StoreDenied, StoreUnavailable
 from snapvault.foundation.words import count
+from snapvault.operations.results import DAMAGED
 
 if TYPE_CHECKING:
     from snapvault.operations.sites import Sites
@@ -61,8 +62,9 @@ def bring(
         *(attested_lines(attestation) if attestation else ["not attested: no key was used"]),
     ]
     attested = attestation.to_dict() if attestation else None
-    content = {**result.to_dict(), "problems": len(result.problems), "attestation": attested}
-    return Copied(content, lines, status_code(result.status))
+    status = DAMAGED if attestation and attestation.bad else result.status
+    content = {**result.to_dict(), "problems": len(result.problems), "attestation": attested, "status": status}
+    return Copied(content, lines, status_code(status))
 
 
 def _attest(
@@ -86,5 +88,9 @@ def _attest(
 def attested_lines(attestation: "snapvault.Attestation") -> list[str]:
     """What was signed, for people."""
     complete = count(len(attestation.snapshots), "snapshot")
-    lacking = f"; {count(attestation.bad, 'object')} missing or damaged" if attestation.bad else ""
-    return [f"{attestation.site} attested by {printable(attestation.by)}: {complete} complete{lacking}"]
+    lines = [f"{attestation.site} attested by {printable(attestation.by)}: {complete} complete"]
+    if attestation.bad:
+        some = f"{', '.join(attestation.names[:2])}{', ...' if attestation.bad > 2 else ''}"
+        lines[0] += f"; {count(attestation.bad, 'object')} missing or damaged there: {some}"
+        lines.append(f"What to do: 'snapvault check --repair-from {attestation.site}', here, mends each from the other")
+    return lines

@@ -58,12 +58,10 @@ def forget_snapshots(
     vault.ring.require_role(Role.MAINTAINERS, "forget snapshots")
     opened: dict[SnapshotId, Snapshot] = {}
     chosen = dict(_record(vault, ref, opened) for ref in refs)
-    for s in opened.values():
-        if s.held:
-            raise InvalidInput(
-                f"the snapshot {s.id[:8]} of {s.dataset} is held; nothing was forgotten",
-                hint=f"'snapvault snapshots release {s.id[:8]}' first",
-            )
+    if held := [s for s in opened.values() if s.held]:
+        which = ", ".join(f"{s.id[:8]} of {s.dataset} is held" for s in held)
+        hint = f"'snapvault snapshots release {held[0].id[:8]}' first"
+        raise InvalidInput(f"{which}; nothing was forgotten", hint=hint)
     if not dry_run:
         _bury(vault, chosen, undelete_window)
     return ForgetResult(tuple(chosen), dry_run, tuple(opened.values()))

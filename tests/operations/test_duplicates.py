@@ -129,6 +129,18 @@ def test_a_copy_that_is_damaged_is_not_the_one_that_stays(
         assert first.packs_damaged and last.packs_damaged, (first, last)
 
 
+def test_what_a_prune_finds_damaged_it_writes_down(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """The copies that were to stay are damaged, which nobody knew: else each prune would copy all that once more."""
+    plan = plan_prune(again(repo), limits=ALL)
+    going = {names.pack(pack) for domain in plan.domains for pack in domain.condemned}
+    assert going
+    spoilt = spoil(repo, (name for packs in by_session(repo).values() for name in packs if name not in going))
+    result = plan.execute(wait=NOW)
+    assert result.bytes_copied and result.packs_damaged == len(spoilt)
+    assert not prune(repo).bytes_copied
+    all_there(repo, source, tmp_path)
+
+
 def test_where_both_copies_are_damaged_nothing_goes(repo: Repository, source: Path) -> None:
     """A prune that does not know stops when it sees it; one that knows leaves these packs to a repair."""
     before = {name for packs in by_session(repo).values() for name in packs}
