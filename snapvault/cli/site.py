@@ -131,7 +131,7 @@ def pull(settings: Settings, source: str, name: str) -> int:
     \b
     snapvault -r /srv/copy --key-file site.key site pull sftp://backup@office/srv/repo --as second
     """
-    from snapvault.operations.attest import checked_site
+    from snapvault.operations.attest import checked_site, require_witness
 
     url = settings.url()
     try:
@@ -144,6 +144,9 @@ def pull(settings: Settings, source: str, name: str) -> int:
     if access is not None and not name:
         raise InvalidInput("what is signed needs a name for this place", hint="give --as NAME")
     origin, here = (snapvault.Site(place, settings.options_for(place)) for place in (begin, url))
+    if access is not None:  # before anything is copied
+        with snapvault.open(origin.url, **{**access, "storage_options": origin.storage_options}) as repository:
+            require_witness(repository, name)
     return tell(settings, bring(settings, origin, here, access, checked_site(name) if name else "", create=True))
 
 

@@ -74,10 +74,8 @@ def attest(repo: "Repository", site: str, *, read: bool = False, control: Contro
     """
     vault = repo.vault.limited(control)
     reporter = Reporter("attest", control)
+    require_witness(repo, site)
     own = vault.ring.signing.id
-    vault.ring.require_role(SIGNERS, "attest what a place holds")
-    if not may_say(vault.ring.role, vault.ring.name_of(own), checked_site(site)):
-        raise InvalidInput(f"the key {vault.ring.name_of(own)} signs for the site of its own name, not for {site}")
     scrub = Scrub(vault.backend, reporter) if read else None
     report = scrub.run() if scrub is not None else None
     record = _Inventory(vault, reporter, scrub).record(site, report, _latest(vault, own))
@@ -85,6 +83,17 @@ def attest(repo: "Repository", site: str, *, read: bool = False, control: Contro
     put_own(vault.backend, names.attestation(own, record.time, os.urandom(8)), data)
     _thin_out(vault, own)
     return _shown(vault.ring.name_of(own), record, report)
+
+
+def require_witness(repo: "Repository", site: str) -> None:
+    """What ``attest`` raises if this key may not say what this site holds."""
+    ring = repo.vault.ring
+    name = ring.name_of(ring.signing.id)
+    ring.require_role(SIGNERS, "attest what a place holds")
+    if not may_say(ring.role, name, checked_site(site)):
+        raise InvalidInput(
+            f"the key {name} signs for the site of its own name, not for {site}", hint=f"call this place {name}"
+        )
 
 
 def checked_site(name: str) -> str:

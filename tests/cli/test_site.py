@@ -99,6 +99,15 @@ def test_a_pull_without_a_key(cli: Machine, repo: Path, source: Path, tmp_path: 
     assert done.code == 0 and "1 snapshot more" in done.out and "not attested" in done.out
 
 
+def test_a_pull_under_another_name_copies_nothing(cli: Machine, repo: Path, source: Path, tmp_path: Path) -> None:
+    cli("key", "add", "second", "--role", "site", "--file", tmp_path / "site.key")
+    argv = ("-r", tmp_path / "copy", "--key-file", tmp_path / "site.key", "site", "pull", repo, "--as")
+    done = cli(*argv, "third")
+    assert done.code == 2 and "signs for the site of its own name" in done.err and "second" in done.err, done
+    assert not (tmp_path / "copy").exists()
+    assert cli(*argv, "second").code == 0
+
+
 def test_a_pull_with_a_key_needs_a_name(cli: Machine, repo: Path, tmp_path: Path) -> None:
     done = cli("-r", tmp_path / "copy", "site", "pull", repo)
     assert done.code == 2 and "--as NAME" in done.err and not (tmp_path / "copy").exists()
