@@ -206,11 +206,10 @@ class Survey:
         never the copy for the sake of which another one goes.
         """
         if sid not in self._trusted:
-            try:
+            self._trusted[sid] = False
+            with suppress(Damaged):
                 author = self.vault.sessions.header(sid)[1]
-            except Damaged:
-                return False
-            self._trusted[sid] = author.role in Role.MAINTAINERS and author.holder not in self.vault.ring.removed
+                self._trusted[sid] = author.role in Role.MAINTAINERS and author.holder not in self.vault.ring.removed
         return self._trusted[sid]
 
     def _uses(self, spare: Sequence[Sequence[int]]) -> dict[PackId, Use]:
