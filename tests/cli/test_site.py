@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from machines import Machine
+from machines import Machine, tree_of
 
 from snapvault.format import names
 
@@ -132,6 +132,30 @@ def test_a_restore_goes_on_at_a_known_site(cli: Machine, copied: Path, repo: Pat
         json.loads(line) for line in cli("--json", "restore", "d@latest", "--target", tmp_path / "two").out.splitlines()
     ]
     assert [p["place"] for p in lines[-1]["came_from"]] == [str(copied), str(repo)]
+
+
+def test_what_a_check_advises_mends_what_is_gone(cli: Machine, copied: Path, repo: Path) -> None:
+    """By the name of the site that this machine knows; an index and a pack at once."""
+    before = tree_of(repo / "packs") | tree_of(repo / "index")
+    for kind in ("packs", "index"):
+        shutil.rmtree(repo / kind)
+    checked = cli("check", "--no-cache")
+    assert checked.code == 20 and "What to do: 'snapvault check --repair-from second'" in checked.out, checked
+    assert "gives up a snapshot" not in checked.out, checked  # its record is there
+    mended = cli("check", "--repair-from", "second")
+    assert mended.code == 0 and "mended packs/" in mended.out and "nothing else is damaged, or missing" in mended.out
+    assert tree_of(repo / "packs") | tree_of(repo / "index") == before
+    assert cli("check", "--read-data").code == 0
+
+
+def test_a_push_says_that_the_site_is_damaged(cli: Machine, copied: Path) -> None:
+    pack = next(copied.glob("packs/*/*"))
+    pack.write_bytes(pack.read_bytes()[:-1] + b"?")
+    assert cli("-r", copied, "check", "--no-key", "--attest", "second").code == 20
+    done = cli("site", "push", "second", "--json")
+    told = cli("site", "push", "second")
+    assert done.code == 20 and done.summary["status"] == "damaged" and done.summary["attestation"]["bad"], done
+    assert "missing or damaged there: " in told.out and "check --repair-from second" in told.out, told
 
 
 def test_only_a_scrub_is_attested(cli: Machine, repo: Path) -> None:
