@@ -214,8 +214,8 @@ def _show(settings: Settings, r: snapvault.CheckReport, attestation: snapvault.A
 
 
 def _lost_records(r: snapvault.CheckReport) -> list[str]:
-    """Snapshots whose own record cannot be had."""
-    found = (name.removeprefix(names.SNAPSHOTS) for f in r.problems for name in f.objects)
+    """Snapshots whose own record cannot be had; a finding that names the snapshot, too, knows better."""
+    found = (name.removeprefix(names.SNAPSHOTS) for f in r.problems if not f.snapshots for name in f.objects)
     return [sid for sid in found if names.is_session_id(sid) and not sid.startswith(names.GC_PREFIX)]
 
 

@@ -213,7 +213,11 @@ class ObjectCheck:
             shown = {o.name for o in self._vault.backend.list(names.SNAPSHOTS)}
             self._hidden = {sid for sid in self._hidden if names.snapshot(sid) not in shown}
         for sid in sorted(self._hidden):
-            self.find(f"{names.snapshot(sid)} is there, but the store leaves it out of its listings", snapshots=(sid,))
+            self.find(
+                f"{names.snapshot(sid)} is there, but the store leaves it out of its listings",
+                names.snapshot(sid),
+                snapshots=(sid,),
+            )
 
     # -- packs and indexes --------------------------------------------------------------------------------------
 

@@ -123,8 +123,8 @@ class Life:
         with self.open() as repo:
             owed = [s.id for s in repo.snapshots()]
             for old in owed[: max(0, len(owed) - KEPT)]:
+                self.ledger.forgotten.add(old)  # before: its reply may be lost
                 snapvault.forget_snapshots(repo, [old], undelete_window=timedelta(0))
-                self.ledger.forgotten.add(old)
             plan = snapvault.plan_prune(repo, limits=snapvault.PruneLimits(unused=0))
             result = plan.execute(wait=timedelta(0), lease=timedelta(0))
             assert not result.waits_for and not result.problems, result
