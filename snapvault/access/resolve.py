@@ -41,7 +41,8 @@ def list_forgotten(vault: Vault) -> list[tuple[Snapshot, int]]:
     """Snapshots that were forgotten and can still be opened, oldest first, with the time (ns) until which they stay."""
     vault.ring.require_read("list snapshots")
     found, _ = _find(vault, forgotten=True)
-    tombstones, _ = vault.history.tombstones()  # they are never removed, so these are all that the look before saw
+    # They are never removed, so these are all that the look before saw.
+    tombstones, _ = vault.history.tombstones(fresh=True)
     return [(s, tombstones[s.id].not_before) for s in found]
 
 

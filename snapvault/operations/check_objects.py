@@ -183,7 +183,7 @@ class ObjectCheck:
         forgotten, problems = self._vault.history.tombstones()
         for problem in problems:
             self.find(problem.message, *problem.affected)
-        self._removed = removed_names(self._vault, self.slots)
+        self._removed = removed_names(self._vault.ring, self.slots)
         self._hidden_snapshots()
         there = {s.record.sid: s.digest for s in self.slots}
         for slot in self.slots:

@@ -14,6 +14,8 @@ from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Reporter
 from snapvault.foundation.ids import PackId, SessionId
 from snapvault.operations.results import Finding
+from snapvault.operations.scrub import keyset_number
+from snapvault.operations.survey import removed_names
 from snapvault.repository.cache import Cache
 from snapvault.repository.history import History, Reading, Slot
 from snapvault.repository.keyring import Keyring
@@ -35,8 +37,7 @@ class Missing:
         self._sessions = Sessions(store, ring)
         self._loader = IndexLoader(store, ring, self._sessions)
         here, there = self._slots(begin), self._slots(end)
-        done = [s for s in (*here.accepted, *there.accepted) if s.record.kind == GC_DONE]
-        self._removed = {name for s in done if s.holder not in ring.removed for name in s.record.removed}
+        self._removed = removed_names(ring, (*here.accepted, *there.accepted))
         # Where it cannot be told what is a copy of what, only the first rule holds.
         self._copied = self._copies(end, begin)
         self._lost = {s.record.sid for s in here.accepted if self._is_of_both(s)} - there.shown
@@ -47,11 +48,11 @@ class Missing:
     def find(self) -> Iterator[Finding]:
         """One for each object."""
         slots = any(name.startswith(names.SLOTS) for name in self._there)
-        keysets = max((_number(name) for name in self._there), default=0)
+        keysets = max((keyset_number(name) for name in self._there), default=0)
         for name in sorted(self._sizes.keys() - self._there - self._removed):
             self._reporter.check()
             lost = name.startswith(names.SLOTS) and not slots
-            lost |= 0 < _number(name) < keysets or (self._copied and _number(name) > 0)
+            lost |= 0 < keyset_number(name) < keysets or (self._copied and keyset_number(name) > 0)
             if lost or self._is_lost(name):
                 yield Finding(f"{name} is missing, and {self._begin.url} has it", (name,))
 
@@ -93,11 +94,3 @@ class Missing:
         except Damaged:
             return False
         return not one.since and other.replica
-
-
-def _number(name: str) -> int:
-    """Of a keyset; 0: it is none."""
-    try:
-        return names.keyset_number(name) if name.startswith(names.KEYSETS) else 0
-    except Damaged:
-        return 0

@@ -58,7 +58,7 @@ class Scrub:
         self._config, self._digest = read_config(self._backend)
         total = sum(self.sizes.values())
         # Keysets first, in order: the newest says which rescue files are right.
-        order = sorted(self.sizes, key=lambda n: (not n.startswith(names.KEYSETS), _number(n), n))
+        order = sorted(self.sizes, key=lambda n: (not n.startswith(names.KEYSETS), keyset_number(n), n))
         for done, name in enumerate(order):
             self._reporter.check()
             self._reporter.tick("scrub", done, len(order), self._read, total, name)
@@ -173,6 +173,7 @@ def _belongs(name: str, wanted: str) -> None:
         raise FormatError(f"it belongs under {wanted}")
 
 
-def _number(name: str) -> int:
+def keyset_number(name: str) -> int:
+    """0: it is no keyset."""
     tail = name.removeprefix(names.KEYSETS)
     return int(tail) if name.startswith(names.KEYSETS) and tail.isascii() and tail.isdigit() else 0

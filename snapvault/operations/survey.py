@@ -19,6 +19,7 @@ from snapvault.operations.liveness import Liveness
 from snapvault.operations.unlisted import Incomplete, announced, predecessors, require_predecessors, require_shown
 from snapvault.repository.history import Reading, Slot, is_due
 from snapvault.repository.index import PackRow, Place
+from snapvault.repository.keyring import Keyring
 from snapvault.repository.loader import IndexLoader
 from snapvault.repository.notes import NOTHING
 from snapvault.repository.reader import BlobReader
@@ -86,7 +87,7 @@ class Survey:
     def __init__(self, vault: Vault, domain: DomainId, *, waiting: bool = True, snapshots: bool = True) -> None:
         self.vault, self.domain = vault, domain
         known = announced(vault.backend)
-        tombstones, _ = vault.history.tombstones()
+        tombstones, _ = vault.history.tombstones(fresh=True)
         reading = vault.read_history()
         every = reading.every
         # Of these some are forgotten.
@@ -300,13 +301,13 @@ def _is_slot(name: str) -> bool:
     return name.startswith(names.SNAPSHOTS) and names.is_session_id(name.removeprefix(names.SNAPSHOTS))
 
 
-def _is_trusted_gc(vault: Vault, slot: Slot) -> bool:
-    return slot.record.kind == GC_DONE and slot.holder not in vault.ring.removed
+def _is_trusted_gc(ring: Keyring, slot: Slot) -> bool:
+    return slot.record.kind == GC_DONE and slot.holder not in ring.removed
 
 
-def removed_names(vault: Vault, slots: Iterable[Slot]) -> set[str]:
+def removed_names(ring: Keyring, slots: Iterable[Slot]) -> set[str]:
     """What slots name as removed for ever, packs and index objects."""
-    return {name for s in slots if _is_trusted_gc(vault, s) for name in s.record.removed}
+    return {name for s in slots if _is_trusted_gc(ring, s) for name in s.record.removed}
 
 
 def going_by(vault: Vault, slots: Iterable[Slot]) -> list[Slot]:
@@ -314,7 +315,7 @@ def going_by(vault: Vault, slots: Iterable[Slot]) -> list[Slot]:
 
     Of these the record is there until all is deleted; what the source removed may be needed here.
     """
-    trusted = [s for s in slots if _is_trusted_gc(vault, s)]
+    trusted = [s for s in slots if _is_trusted_gc(vault.ring, s)]
     if trusted and vault.standing().since:
         records = listed(vault, names.GC)
         return [s for s in trusted if names.GC + s.record.sid in records]

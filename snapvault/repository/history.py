@@ -180,13 +180,19 @@ class History:
         seen = {p for s in slots if s.record.sid in mine for p, _ in s.record.prevs}
         return tuple(sorted((sid, digest) for sid, digest in mine.items() if sid not in seen))
 
-    def tombstones(self) -> tuple[dict[SnapshotId, TombstoneRecord], list[Damaged]]:
-        """Valid tombstones by snapshot, and what was found wrong with the others (which then forget nothing)."""
+    def tombstones(self, *, fresh: bool = False) -> tuple[dict[SnapshotId, TombstoneRecord], list[Damaged]]:
+        """Valid tombstones by snapshot, and what was found wrong with the others (which then forget nothing).
+
+        ``fresh``: what can be brought back is not taken from the cache: it may have been forgotten once more, with less
+        time for that.
+        """
         found: dict[SnapshotId, TombstoneRecord] = {}
         problems: list[Damaged] = []
         for info in list(self._store.backend.list(names.TOMBSTONES)):
             try:
                 record = self.tombstone(info)
+                if fresh and not is_due(record):
+                    record = self._fresh_tombstone(info)
                 found[record.sid] = record
             except Damaged as e:
                 reason = e.message.removeprefix(f"{info.name}: ")
@@ -201,7 +207,7 @@ class History:
         That very record, as it is there or was pinned: else somebody could take away another one in its name.
         """
         readable, found = {s.record.sid for s in reading.every}, set[SessionId]()
-        for sid, tombstone in self.tombstones()[0].items():
+        for sid, tombstone in self.tombstones(fresh=True)[0].items():
             if sid in readable or not is_due(tombstone):
                 continue
             records = {pinned.get(SessionId(sid), "")}
@@ -214,11 +220,12 @@ class History:
 
     def tombstone(self, info: ObjectInfo) -> TombstoneRecord:
         """One that a maintainer or the owner signed; Untrusted, FormatError, NotFound."""
-        with suppress(Untrusted):  # the owner signs those of a maintainer anew who is removed
-            found = self._tombstone(info.name, self._store.immutable(info.name, info.size))
-            if is_due(found):
-                return found
-        # And what can be brought back may have been forgotten once more, with less time for that.
+        try:
+            return self._tombstone(info.name, self._store.immutable(info.name, info.size))
+        except Untrusted:  # the owner signs those of a maintainer anew who is removed
+            return self._fresh_tombstone(info)
+
+    def _fresh_tombstone(self, info: ObjectInfo) -> TombstoneRecord:
         return self._tombstone(info.name, self._store.fresh(info.name, info.size))
 
     def _tombstone(self, name: str, data: bytes) -> TombstoneRecord:
