@@ -1,14 +1,16 @@
 """Finding snapshots: listing, and the ways to name one."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from snapvault.access.snapshot import Snapshot
 from snapvault.format import names
+from snapvault.format.local import TombstoneRecord
 from snapvault.format.snapshot import COMMIT
 from snapvault.foundation.clock import EPOCH, nanoseconds, now_ns
 from snapvault.foundation.errors import Damaged, InvalidInput
+from snapvault.foundation.ids import SnapshotId
 from snapvault.foundation.words import count
 from snapvault.repository.notes import NOTHING
 from snapvault.repository.repository import Vault
@@ -28,7 +30,7 @@ def list_snapshots(
 ) -> list[Snapshot]:
     """Snapshots that are not forgotten, oldest first.  A damaged record is reported, and hides no other."""
     vault.ring.require_read("list snapshots")
-    found, problems = _find(vault)
+    found, problems = _listed(vault)
     for problem in problems:
         if on_problem is not None:
             on_problem(problem)
@@ -40,16 +42,23 @@ def list_snapshots(
 def list_forgotten(vault: Vault) -> list[tuple[Snapshot, int]]:
     """Snapshots that were forgotten and can still be opened, oldest first, with the time (ns) until which they stay."""
     vault.ring.require_read("list snapshots")
-    found, _ = _find(vault, forgotten=True)
-    # They are never removed, so these are all that the look before saw.
     tombstones, _ = vault.history.tombstones(fresh=True)
+    found, _ = _find(vault, tombstones, forgotten=True)
     return [(s, tombstones[s.id].not_before) for s in found]
 
 
-def _find(vault: Vault, *, forgotten: bool = False) -> tuple[list[Snapshot], list[Damaged]]:
-    """All snapshots that are not forgotten (or those that are), and what was found wrong."""
+def _listed(vault: Vault) -> tuple[list[Snapshot], list[Damaged]]:
+    """All snapshots that are not forgotten, and what was found wrong."""
+    tombstones, problems = vault.history.tombstones()
+    found, more = _find(vault, tombstones, forgotten=False)
+    return found, more + problems
+
+
+def _find(
+    vault: Vault, tombstones: Mapping[SnapshotId, TombstoneRecord], *, forgotten: bool
+) -> tuple[list[Snapshot], list[Damaged]]:
+    """All that these forget, or do not forget, and what is wrong with snapshots and notes."""
     slots, problems = vault.commit_slots()
-    tombstones, more = vault.history.tombstones()
     notes, strange = vault.notes.read({s.record.sid: s.holder for s in slots if s.record.kind == COMMIT})
     found = []
     for slot in slots:
@@ -65,13 +74,13 @@ def _find(vault: Vault, *, forgotten: bool = False) -> tuple[list[Snapshot], lis
             problems.append(type(e)(f"snapshot {slot.record.sid} cannot be opened: {e.message}", affected=affected))
             continue
         found.append(Snapshot(vault, slot, details, notes.get(slot.record.sid, NOTHING)))
-    return sorted(found, key=lambda s: (s.time_ns, s.slot.record.number, s.id)), problems + more + strange
+    return sorted(found, key=lambda s: (s.time_ns, s.slot.record.number, s.id)), problems + strange
 
 
 def resolve(vault: Vault, ref: str) -> Snapshot:
     """The snapshot that ``ref`` names; InvalidInput lists the candidates if it is unknown or ambiguous."""
     vault.ring.require_read("open snapshots")
-    snapshots, problems = _find(vault)
+    snapshots, problems = _listed(vault)
     for problem in problems:
         log.warning("%s", problem)
     unread = [p for p in problems if any(name.startswith(names.SNAPSHOTS) for name in p.affected)]

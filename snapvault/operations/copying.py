@@ -3,6 +3,7 @@
 import enum
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 
 from blake3 import blake3
 
@@ -39,7 +40,7 @@ def verify(name: str, data: bytes, rescue: Mapping[str, bytes]) -> None:
 
 
 class ObjectCopier:
-    """Copies from ``source`` to ``target``; nothing that is whole there is replaced.  Thread-safe.
+    """Copies from ``source`` to ``target``; nothing that is whole there is replaced but tombstones.  Thread-safe.
 
     ``genuine``: says what is invented, which then counts as damaged: once it had a name, the true one could not come.
     """
@@ -90,4 +91,10 @@ class ObjectCopier:
             raise StoreUnavailable(f"{self._target.url} refused {name}, as if it were there, and it is not") from None
         except Damaged:
             return self._heal(name, data)
-        return Outcome.SAME if there == data else Outcome.CONFLICT
+        if there == data:
+            return Outcome.SAME
+        if name.startswith(names.TOMBSTONES):  # put anew at the source: to be due earlier, or signed by the owner
+            with suppress(StoreDenied):
+                self._target.put(name, [data])
+                return Outcome.COPIED
+        return Outcome.CONFLICT

@@ -322,6 +322,18 @@ def test_what_was_forgotten_before_it_came_does_not_come(
     holds(second, {last: made[last]}, source, tmp_path)
 
 
+def test_what_was_forgotten_once_more_before_it_came(repo: Repository, source: Path, second: Path) -> None:
+    """Of all objects a tombstone alone may be put anew, here so that it is due at once."""
+    first, _ = versions(repo, source, 2)
+    snapvault.forget_snapshots(again(repo), [first])
+    copied(repo, second)
+    forget(repo, first)
+    assert copied(repo, second).healed == 0
+    name = names.tombstone(first)
+    assert (second / name).read_bytes() == Path(repo.url, name).read_bytes()
+    assert copied(repo, second).objects == 0
+
+
 def test_a_prune_at_the_source_meanwhile(
     repo: Repository, source: Path, second: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from battery.lab import put_gc
 
 import snapvault
 from snapvault import Repository, Retention
+from snapvault.access.resolve import list_forgotten
 from snapvault.chunking import Chunking
 from snapvault.format import names
 from snapvault.foundation.errors import Damaged, InvalidInput, RoleRequired
@@ -69,6 +70,20 @@ def test_what_is_damaged_can_be_forgotten_once_more_to_be_gone_earlier(repo: Rep
     snapvault.forget_snapshots(again(repo), [broken], undelete_window=timedelta(0))
     assert again(repo).vault.history.tombstones()[0][broken].not_before < until
     assert snapvault.plan_prune(again(repo)).execute().status == "ok"
+
+
+def test_what_is_forgotten_can_be_forgotten_once_more_to_be_gone_earlier(repo: Repository) -> None:
+    sid = forgotten(repo)
+    seen = again(repo)
+    ((_, until),) = list_forgotten(seen.vault)
+    for days in (2, 0):
+        result = snapvault.forget_snapshots(seen, [sid[:8]], undelete_window=timedelta(days=days))
+        assert [s.id for s in result.snapshots] == list(result.forgotten) == [sid]
+        ((_, now),) = list_forgotten(again(repo).vault)
+        assert now == until if days else now < until, "no longer than it was said first"
+    with pytest.raises(InvalidInput, match="there is no snapshot"):
+        snapvault.forget_snapshots(seen, ["feed"])
+    assert snapvault.plan_prune(again(repo)).execute(wait=timedelta(0)).packs_removed
 
 
 def test_what_is_condemned_is_stored_again(repo: Repository, source: Path, tmp_path: Path) -> None:
