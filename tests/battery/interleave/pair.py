@@ -42,7 +42,7 @@ class Base:
 def base() -> Base:
     source, store, copy = story.base(), lab.memory(), lab.memory()
     store.objects.update(source.objects)
-    with seeded(0, 0):
+    with seeded(0, 0), scheduled(Scheduler(0, mishaps=0)):
         assert snapvault.replicate(store.url, copy.url).status == "ok"
     return Base(source, dict(copy.objects))
 

@@ -34,7 +34,7 @@ def base() -> Base:
     store = lab.memory()
     # So small that a backup has several packs, and hears of others' between them.
     small = mock.patch.object(create, "PACK_SIZE", 2048), mock.patch.object(create, "SEGMENT_SIZE", 1024)
-    with lab.small_parts(), small[0], small[1], seeded(0, 0):
+    with lab.small_parts(), small[0], small[1], seeded(0, 0), scheduled(Scheduler(0, mishaps=0)):
         snapvault.init(store.url, keys=lambda: lab.SEED, chunking=lab.CHUNKING).repository.close()
         made = Lab(store, home=None)  # type: ignore[arg-type]
         with made.open() as repo:
@@ -97,11 +97,12 @@ class Story:
                 self.happened.add("revoked")
 
     def prune(self) -> None:
-        """One or two in turn on the same machine; the second one goes on where the first one waited."""
+        """One or two in turn on the same machine; where one gave up waiting, another one soon goes on."""
         draw = self.scheduler.random
         machine = None if self.machines is None else self.machines / draw.choice("abc")
-        waited = False
-        for _ in range(draw.choice((1, 2))):
+        waited, runs = False, draw.choice((1, 2))
+        while runs:
+            runs -= 1
             limits = PruneLimits(unused=0.0, time=draw.choice((None, None, AT_ONCE)))
             with self.lab.open(state=machine) as repo:
                 plan = plan_prune(repo, limits=limits)
@@ -114,6 +115,7 @@ class Story:
                     return
             self.pruned += result.packs_removed
             self.happened.add("prune waits" if result.waits_for else "resumed" if waited else "prune")
+            runs = max(runs, bool(result.waits_for) - waited)
             waited = bool(result.waits_for)
             if result.bytes_copied:
                 self.happened.add("copy")

@@ -13,7 +13,7 @@ from battery.interleave import pair
 from battery.interleave.pair import Base
 
 BATCH, BATCHES, LONG_BATCHES = 25, 12, 400
-CATCHES = range(1000, 2000)  # seeds; the rarest mutant is caught by one of a hundred
+CATCHES = range(1000, 6000)  # seeds; the rarest mutant is caught by one of a hundred
 FIRST = int(os.environ.get("SNAPVAULT_TEST_SEED", "0"))
 ANY = FIRST or random.SystemRandom().randrange(1 << 32)
 EXPECTED = {"backup", "prune", "pull", "removed there", "prune there", "copy"}
@@ -49,6 +49,10 @@ def test_nothing_is_lost(made: Base, happened: Counter[str], batch: int) -> None
 @pytest.mark.parametrize("batch", range(LONG_BATCHES))
 def test_nothing_is_lost_for_long(made: Base, happened: Counter[str], batch: int) -> None:
     play(made, happened, ANY + batch * BATCH)
+
+
+def test_all_begin_with_the_same(made: Base) -> None:
+    assert pair.base() == made
 
 
 @pytest.mark.parametrize("name", pair.MUTANTS)
