@@ -114,12 +114,12 @@ def versions(place: servers.Place) -> Iterator[dict[str, Any]]:
 def end_locks(place: servers.Place) -> None:
     """What time does: each lock's end is set to a moment from now, by a right that few have, and that moment passes."""
     url, options = place
-    client, soon = client_of(options), datetime.now(UTC) + timedelta(seconds=2)
-    for version in versions(place):
-        if f"/{names.LOCAL}" not in version["Key"]:
-            client.put_object_retention(
-                Bucket=urlsplit(url).netloc, Key=version["Key"], VersionId=version["VersionId"],
-                Retention={"Mode": "GOVERNANCE", "RetainUntilDate": soon}, BypassGovernanceRetention=True,
-            )  # fmt: skip
+    client, locked = client_of(options), [v for v in versions(place) if f"/{names.LOCAL}" not in v["Key"]]
+    soon = datetime.now(UTC) + timedelta(seconds=2 + 0.2 * len(locked))  # a moment that is over is refused
+    for version in locked:
+        client.put_object_retention(
+            Bucket=urlsplit(url).netloc, Key=version["Key"], VersionId=version["VersionId"],
+            Retention={"Mode": "GOVERNANCE", "RetainUntilDate": soon}, BypassGovernanceRetention=True,
+        )  # fmt: skip
     while datetime.now(UTC) <= soon:
         time.sleep(0.05)

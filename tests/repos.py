@@ -105,6 +105,11 @@ def objects(repo: Repository) -> dict[str, int]:
     return {o.name: o.size for o in repo.vault.backend.list()}
 
 
+def flipped(data: bytes) -> bytes:
+    """Other bytes of the same length, whatever they were."""
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
 def contents(root: Path) -> dict[str, bytes | str]:
     """Every entry below ``root``: files' bytes, links' targets, other kinds by their mode."""
     found: dict[str, bytes | str] = {}

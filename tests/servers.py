@@ -33,10 +33,20 @@ Fresh = Callable[[], Place]
 Shown = Callable[[], tuple[Path, Place]]  # a new folder, and where it can be read
 
 
+def _shuffled_ports() -> Iterator[int]:
+    """Below the ephemeral range, each once, and of each test worker others: whoever gets one uses it only later."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    mine = [*range(15000 + worker % WORKERS, 22000, WORKERS)]
+    return iter(random.SystemRandom().sample(mine, len(mine)))
+
+
+WORKERS = 7
+_ports = _shuffled_ports()
+
+
 def free_port(also: int = 0) -> int:
-    """A port below the ephemeral range on which nobody listens, nor on the one ``also`` above it."""
-    for _ in range(200):
-        port = random.SystemRandom().randrange(15000, 22000)
+    """A port on which nobody listens, nor on the one ``also`` above it; RuntimeError."""
+    for port in _ports:
         if _is_free(port) and (not also or _is_free(port + also)):
             return port
     raise RuntimeError("no free port on 127.0.0.1")

@@ -78,7 +78,7 @@ def test_who_cancelled_waits_for_no_dead_store(method: str) -> None:
             return super()._call(*call)
 
     faulty = Dying(filled(), plan)
-    backend = CancelBackend(RetryBackend(faulty, BRIEF), cancel)
+    backend = CancelBackend(RetryBackend(faulty, QUICK), cancel)
     with pytest.raises(StoreUnavailable):
         CALLS[method](backend)
     assert len(faulty.fired) == 2  # the call, and the one repetition that needs no waiting
@@ -88,11 +88,13 @@ def test_who_cancelled_waits_for_no_dead_store(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", CALLS)
-def test_a_lasting_fault_ends_in_bounded_time(method: str) -> None:
+def test_a_lasting_fault_ends_in_bounded_time(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
     faulty = FaultyBackend(filled(), [Fault(method=method, times=None)])
     with pytest.raises(StoreUnavailable):
-        CALLS[method](RetryBackend(faulty, BRIEF))
-    assert len(faulty.fired) > 3
+        CALLS[method](RetryBackend(faulty, BRIEF, cancel=clock))
+    assert len(faulty.fired) > 3 and clock.now - 1000.0 <= BRIEF.total
 
 
 @pytest.mark.parametrize("method", CALLS)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from machines import Machine, tree_of
+from repos import flipped
 
 from snapvault.format import names
 
@@ -150,7 +151,7 @@ def test_what_a_check_advises_mends_what_is_gone(cli: Machine, copied: Path, rep
 
 def test_a_push_says_that_the_site_is_damaged(cli: Machine, copied: Path) -> None:
     pack = next(copied.glob("packs/*/*"))
-    pack.write_bytes(pack.read_bytes()[:-1] + b"?")
+    pack.write_bytes(flipped(pack.read_bytes()))
     assert cli("-r", copied, "check", "--no-key", "--attest", "second").code == 20
     done = cli("site", "push", "second", "--json")
     told = cli("site", "push", "second")

@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snapvault.cli.common import split_reference, status_code
@@ -40,6 +40,7 @@ def read_back(shown: str) -> str:
     return re.sub(r"\\(x..|u....|U........|.)", character, shown)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40) | st.text(st.characters(exclude_categories=["Cs"])).map(os.fsencode))
 def test_a_name_is_printable_and_says_its_bytes(raw: bytes) -> None:
     shown = printable(os.fsdecode(raw))

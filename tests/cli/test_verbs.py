@@ -234,8 +234,8 @@ def test_forget(cli: Machine, repo: Path, source: Path) -> None:
     assert end == "1 snapshot forgotten; no space was freed"
     assert [r["id"] for r in cli("snapshots", "--json").records[:-1]] == [b]
     assert cli("forget").code == 0
-    unknown = cli("forget", b, "feed")
-    assert unknown.code == 2 and "feed" in unknown.err and cli("snapshots", "--json").summary["snapshots"] == 1
+    unknown = cli("forget", b, "feedbeefed")
+    assert unknown.code == 2 and "feedbeefed" in unknown.err and cli("snapshots", "--json").summary["snapshots"] == 1
 
 
 def test_forget_by_rules(cli: Machine, repo: Path, source: Path) -> None:

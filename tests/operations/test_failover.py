@@ -31,7 +31,8 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def repo(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    """With a copy beside it; many small packs."""
+    """With a copy beside it; many small packs.  Both are near, though a request may take a while."""
+    monkeypatch.setattr(places, "NEAR", 10.0)
     return with_copy(source, tmp_path, monkeypatch)
 
 
@@ -226,14 +227,16 @@ def test_the_nearer_one_is_read(
 
     def far(site: Site, **options: Any) -> Any:
         backend = opens(site, **options)
-        return LimitBackend(backend, latency=0.2) if site.url == repo.url else backend
+        return LimitBackend(backend, latency=2.5) if site.url == repo.url else backend
 
     monkeypatch.setattr(Site, "open", far)
+    monkeypatch.setattr(places, "NEAR", 0.5)
     result = restored(both(repo, copy), source, tmp_path)
     assert [(p.place, p.bytes > 0) for p in result.came_from] == [(str(copy), True), (repo.url, False)]
 
 
 def test_nearness_has_classes() -> None:
+    assert places.NEAR == 0.025
     assert [places._distance(s) for s in (0.0, 0.024, 0.09, 0.2, 1.0)] == [0, 0, 0, 1, 2]
 
 

@@ -322,8 +322,8 @@ class TestUnchanged:
         assert save(repo, src).parent == first.snapshot
         chosen = save(repo, src, dataset="e", parent=first.snapshot[:8])
         assert (chosen.parent, chosen.files_unmodified) == (first.snapshot, 1)
-        with pytest.raises(InvalidInput, match="there is no snapshot 0000"):
-            snapvault.backup(repo, src, dataset="d", parent="0000")
+        with pytest.raises(InvalidInput, match="there is no snapshot 000000000000"):
+            snapvault.backup(repo, src, dataset="d", parent="000000000000")
 
     def test_a_writer_with_sources_finds_its_parent(self, repo: Repository, src: Path, settled: None) -> None:
         """Roots that come one by one are no reason to read everything again."""

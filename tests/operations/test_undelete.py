@@ -82,7 +82,7 @@ def test_what_is_forgotten_can_be_forgotten_once_more_to_be_gone_earlier(repo: R
         ((_, now),) = list_forgotten(again(repo).vault)
         assert now == until if days else now < until, "no longer than it was said first"
     with pytest.raises(InvalidInput, match="there is no snapshot"):
-        snapvault.forget_snapshots(seen, ["feed"])
+        snapvault.forget_snapshots(seen, ["feedbeefed"])
     assert snapvault.plan_prune(again(repo)).execute(wait=timedelta(0)).packs_removed
 
 

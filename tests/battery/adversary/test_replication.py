@@ -26,7 +26,7 @@ from snapvault.operations.run import Run
 from snapvault.operations.sites import site_states
 from snapvault.repository.index import PackRow
 from snapvault.repository.session import Session, encode_index
-from tests.repos import SEED, again, back, contents, make, save, small_packs
+from tests.repos import SEED, again, back, contents, flipped, make, save, small_packs
 
 NOW = timedelta(0)
 
@@ -191,7 +191,7 @@ def test_packs_of_a_damaged_index_object_come(
 ) -> None:
     """The source reads them by their own directories, and so does the copy."""
     index = next(p for p in Path(repo.url, "index").iterdir())
-    index.write_bytes(b"garbage" if garbage else index.read_bytes()[:-1] + b"\0")
+    index.write_bytes(b"garbage" if garbage else flipped(index.read_bytes()))
     for _ in range(2):
         assert bring(repo, second).status == "damaged"
     assert packs(second) == packs(repo.url)

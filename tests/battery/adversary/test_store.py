@@ -12,6 +12,7 @@ import zstandard
 from battery import lab
 from battery.lab import Lab
 from blake3 import blake3
+from repos import flipped
 
 import snapvault
 from snapvault.compression import ZSTD, decompress
@@ -117,7 +118,7 @@ def test_what_is_lost_for_good_is_forgotten(made: Lab, scratch: Path, newest: bo
     if damage == "gone":
         del made.store.objects[name]
     else:
-        made.store.objects[name] = made.store.objects[name][:-1] + b"?"
+        made.store.objects[name] = flipped(made.store.objects[name])
     packs = {name for name in made.store.objects if name.startswith(names.PACKS)}
     for window, status in ((snapvault.operations.forget.UNDELETE_WINDOW, "damaged"), (timedelta(0), "ok")):
         found(made, victim)
@@ -144,7 +145,7 @@ def test_a_record_that_came_back_is_missed_again(made: Lab) -> None:
     victim = mine(made)[-1]
     name = names.snapshot(SessionId(victim))
     good = made.store.objects[name]
-    made.store.objects[name] = good[:-1] + b"?"
+    made.store.objects[name] = flipped(good)
     with made.open(state=made.state) as repo:
         snapvault.forget_snapshots(repo, [victim], undelete_window=timedelta(0))
         assert not repo.vault.commit_slots()[1]

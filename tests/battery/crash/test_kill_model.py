@@ -83,7 +83,7 @@ def test_forget(base: killing.Base) -> None:
 def pruned(backend: Backend) -> snapvault.PruneResult:
     """All that can be had; whoever died before is dead."""
     with model.opened(backend) as repo, model.small_parts():
-        plan = snapvault.plan_prune(repo, limits=snapvault.PruneLimits(unused=0.0))
+        plan = snapvault.plan_prune(repo, limits=snapvault.PruneLimits(unused=0.0), control=model.ONE_THREAD)
         return plan.execute(wait=timedelta(0), lease=timedelta(0))
 
 

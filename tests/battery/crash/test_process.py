@@ -181,18 +181,19 @@ def test_an_asyncio_caller(repo: snapvault.Repository, ledger: Ledger, tmp_path:
         event = threading.Event()
         events: list[str] = []
 
+        cancel = threading.Event()
+
         def progress(_: object) -> None:
             event.set()
-            time.sleep(0.01)
+            cancel.wait(PATIENCE)
 
         async def cancelled() -> None:
-            control = Control(progress=progress, cancel=threading.Event())
+            control = Control(progress=progress, cancel=cancel)
             task = asyncio.create_task(
                 asyncio.to_thread(snapvault.backup, repo, ledger.source, dataset="c", force_read=True, control=control)
             )
             await asyncio.to_thread(event.wait, PATIENCE)
-            assert control.cancel is not None
-            control.cancel.set()
+            cancel.set()
             try:
                 await task
             except snapvault.Cancelled:
