@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from snapvault.backend.own import put_own
 from snapvault.backend.protocol import Backend, Exists, NotFound
 from snapvault.foundation.clock import now
 from snapvault.foundation.errors import Damaged, SnapvaultError, StoreDenied
@@ -70,7 +71,7 @@ def _removed(backend: Backend, names: list[str]) -> Iterator[None]:
 
 def _refuses_second(backend: Backend, name: str) -> bool:
     first, second = secrets.token_bytes(_BODY), secrets.token_bytes(_BODY)
-    backend.put_if_absent(name, [first])
+    put_own(backend, name, first)
     try:
         backend.put_if_absent(name, [second])
     except Exists:
@@ -108,7 +109,7 @@ def _race(backend: Backend, name: str) -> bool:
 
 def _reads_ranges(backend: Backend, name: str) -> bool:
     body = secrets.token_bytes(_BODY)
-    backend.put_if_absent(name, [body])
+    put_own(backend, name, body)
     right = _holds(lambda: backend.get(name, 100, 1000) == body[100:1100])
     return right and not _holds(lambda: backend.get(name, _BODY - 10, 20) is not None)
 
@@ -121,7 +122,7 @@ def _holds(check: Callable[[], bool]) -> bool:
 
 
 def _lists_at_once(backend: Backend, name: str) -> bool:
-    backend.put_if_absent(name, [b"x"])
+    put_own(backend, name, b"x")
     seen = [info.name for info in backend.list(name)]
     try:
         backend.delete(name)

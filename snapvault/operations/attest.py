@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
+from snapvault.backend.own import put_own
 from snapvault.backend.protocol import Backend, NotFound, ObjectInfo
 from snapvault.backend.wrapper import discard
 from snapvault.format import names
@@ -30,7 +31,7 @@ from snapvault.operations.scrub import Scrub
 from snapvault.repository.history import Slot
 from snapvault.repository.keyring import Keyring
 from snapvault.repository.repository import Vault
-from snapvault.repository.store import fetch, put_own
+from snapvault.repository.store import fetch
 from snapvault.repository.trust import Untrusted, sign, signed_by
 
 if TYPE_CHECKING:

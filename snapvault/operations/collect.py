@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from snapvault.backend.own import put_own
 from snapvault.backend.protocol import NotFound, ObjectInfo
 from snapvault.backend.wrapper import discard
 from snapvault.format import names
@@ -36,7 +37,7 @@ from snapvault.repository.loader import Entry
 from snapvault.repository.replica import Standing
 from snapvault.repository.repository import Vault
 from snapvault.repository.session import Session
-from snapvault.repository.store import fetch, put_own
+from snapvault.repository.store import fetch
 from snapvault.repository.trust import sign
 from snapvault.repository.verdicts import DAMAGED, put_verdicts, read_verdicts
 from snapvault.repository.writer import BlobWriter

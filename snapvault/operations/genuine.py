@@ -35,3 +35,5 @@ class Genuine:
             self._sessions.learn(names.session_id(name, names.SESSIONS), data)
         elif name.startswith(names.SNAPSHOTS):
             self._history.verify(names.session_id(name, names.SNAPSHOTS), data)
+        elif name.startswith(names.TOMBSTONES):
+            self._history.verify_tombstone(name, data)

@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Callable
 
+from snapvault.backend.own import put_own
 from snapvault.backend.probe import PREFIX as PROBES
 from snapvault.backend.protocol import Backend, Exists, NotFound
 from snapvault.backend.wrapper import discard
@@ -71,7 +72,7 @@ def _refuse_same(source: Backend, target: Backend) -> None:
     if a != b and (a.startswith(b) or b.startswith(a)):
         raise InvalidInput(f"{source.url} and {target.url} lie inside one another", hint="name another place")
     name = f"{PROBES}{secrets.token_hex(12)}"
-    target.put_if_absent(name, [b"x"])
+    put_own(target, name, b"x")
     try:
         source.head(name)
     except NotFound:

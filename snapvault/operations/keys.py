@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
+from snapvault.backend.own import holds
 from snapvault.backend.protocol import Exists
 from snapvault.backend.wrapper import discard, settle
 from snapvault.crypto.kdf import context_digest, derive
@@ -38,7 +39,6 @@ from snapvault.repository.keysets import read_keyset
 from snapvault.repository.repository import Vault
 from snapvault.repository.session import revoke
 from snapvault.repository.slots import list_slots, unwrap
-from snapvault.repository.store import holds
 from snapvault.repository.takeover import take_over_indexes
 from snapvault.repository.trust import sign, signed_by
 

@@ -2,6 +2,7 @@
 
 import os
 
+from snapvault.backend.own import put_own
 from snapvault.backend.probe import probe
 from snapvault.backend.protocol import Backend, NotFound
 from snapvault.format import names
@@ -16,7 +17,7 @@ def record_capabilities(backend: Backend) -> None:
     """Probe the store, and write down what was seen; what ``probe`` raises."""
     found = probe(backend)
     record = CapabilitiesRecord(found.put_if_absent, found.range_read, found.list_after_put)
-    backend.put_if_absent(names.CAPABILITIES + os.urandom(8).hex(), [record.encode()])
+    put_own(backend, names.CAPABILITIES + os.urandom(8).hex(), record.encode())
 
 
 def recorded_capabilities(backend: Backend) -> list[CapabilitiesRecord]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
+from snapvault.backend.own import holds
 from snapvault.backend.protocol import Exists
 from snapvault.backend.wrapper import settle
 from snapvault.crypto.kdf import context_digest
@@ -22,7 +23,7 @@ from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import HolderId
 from snapvault.repository.keyring import Keyring
 from snapvault.repository.sealing import open_part, seal_part
-from snapvault.repository.store import Store, holds
+from snapvault.repository.store import Store
 from snapvault.repository.trust import LABELS, Untrusted, sign, signed_by
 
 

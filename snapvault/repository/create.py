@@ -10,6 +10,7 @@ from typing import Any
 from blake3 import blake3
 
 from snapvault.backend.factory import open_backend
+from snapvault.backend.own import holds, put_own
 from snapvault.backend.protocol import Backend, Exists, NotFound
 from snapvault.chunking import Chunking
 from snapvault.crypto.kdf import SECRET_SIZE
@@ -25,7 +26,6 @@ from snapvault.repository.credentials import Credential
 from snapvault.repository.keyring import HolderKeys, KeysetEditor, recovery_key_pair
 from snapvault.repository.keysets import read_config, refuse_orphaned
 from snapvault.repository.slots import open_slot, wrap
-from snapvault.repository.store import holds, put_own
 from snapvault.repository.trust import sign
 
 SEGMENT_SIZE = 4 << 20

@@ -221,14 +221,15 @@ class History:
     def tombstone(self, info: ObjectInfo) -> TombstoneRecord:
         """One that a maintainer or the owner signed; Untrusted, FormatError, NotFound."""
         try:
-            return self._tombstone(info.name, self._store.immutable(info.name, info.size))
+            return self.verify_tombstone(info.name, self._store.immutable(info.name, info.size))
         except Untrusted:  # the owner signs those of a maintainer anew who is removed
             return self._fresh_tombstone(info)
 
     def _fresh_tombstone(self, info: ObjectInfo) -> TombstoneRecord:
-        return self._tombstone(info.name, self._store.fresh(info.name, info.size))
+        return self.verify_tombstone(info.name, self._store.fresh(info.name, info.size))
 
-    def _tombstone(self, name: str, data: bytes) -> TombstoneRecord:
+    def verify_tombstone(self, name: str, data: bytes) -> TombstoneRecord:
+        """The tombstone of this name, from its bytes; Untrusted, FormatError."""
         signed = decode_signed(Kind.TOMBSTONE, data)
         record = decode_tombstone(signed.payload)
         if record.config != self._ring.config_digest or names.tombstone(record.sid) != name:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from blake3 import blake3
 
+from snapvault.backend.own import put_own
 from snapvault.format import names
 from snapvault.format.keyset import Role
 from snapvault.format.local import NoteDetails, NoteRecord, decode_note, decode_note_details
@@ -17,7 +18,7 @@ from snapvault.foundation.ids import HolderId, SnapshotId
 from snapvault.repository.keyring import Keyring
 from snapvault.repository.sealing import open_part, seal_part
 from snapvault.repository.sessions import Sessions
-from snapvault.repository.store import Store, put_own
+from snapvault.repository.store import Store
 from snapvault.repository.trust import Untrusted, sign, signed_by
 
 NOTHING = NoteDetails()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from blake3 import blake3
 
+from snapvault.backend.own import holds, put_own
 from snapvault.backend.protocol import Backend, Exists
 from snapvault.backend.wrapper import discard, settle
 from snapvault.crypto.hpke import hpke_seal
@@ -30,7 +31,7 @@ from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import SessionSecrets, session_context
 from snapvault.repository.sealing import seal_part
 from snapvault.repository.sessions import secret_commitment, stanza_info
-from snapvault.repository.store import Store, holds, put_own
+from snapvault.repository.store import Store
 from snapvault.repository.trust import sign
 
 HEARTBEAT_SECONDS = 60.0

@@ -7,13 +7,12 @@ from typing import TypeVar
 
 from blake3 import blake3
 
-from snapvault.backend.names import total
-from snapvault.backend.protocol import Backend, Buffer, Exists, NotFound, ObjectInfo
+from snapvault.backend.protocol import Backend, NotFound, ObjectInfo
 from snapvault.format import names
 from snapvault.format.pack import MAX_PACK
 from snapvault.format.wire import MAX_RECORD, FormatError, check_frame
 from snapvault.foundation.ahead import ahead
-from snapvault.foundation.errors import Conflict, Damaged, FormatTooNew, StoreUnavailable
+from snapvault.foundation.errors import Damaged, FormatTooNew
 from snapvault.repository.cache import Cache
 
 T = TypeVar("T")
@@ -106,29 +105,6 @@ def fetch_rescue(backend: Backend, name: str, size: int, digest: bytes) -> bytes
         return data
 
     return reread(read)
-
-
-def holds(backend: Backend, name: str, parts: Sequence[Buffer]) -> bool:
-    """Whether exactly these bytes are stored under a name that is taken; StoreUnavailable if nothing is."""
-    size = total(parts)
-    try:
-        return backend.head(name).size == size and backend.get(name, 0, size) == b"".join(parts)
-    except NotFound:
-        raise StoreUnavailable(
-            f"{backend.url} refused to create {name}, as if it were there, and it is not", affected=[name]
-        ) from None
-
-
-def put_own(backend: Backend, name: str, data: Buffer) -> None:
-    """Put an object under a name that nobody else would choose.
-
-    If it is taken, then by this very put, delivered twice; else Conflict.
-    """
-    try:
-        backend.put_if_absent(name, [data])
-    except Exists:
-        if not holds(backend, name, [data]):
-            raise Conflict(f"{name} is taken by something else", affected=[name]) from None
 
 
 class Gone(Damaged):

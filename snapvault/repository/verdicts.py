@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from snapvault.backend.own import put_own
 from snapvault.backend.protocol import Backend, NotFound
 from snapvault.backend.wrapper import discard
 from snapvault.format import names
@@ -76,4 +77,4 @@ def replace_verdicts(
 def _put(backend: Backend, ring: Keyring, record: VerifiedRecord) -> None:
     keys = ring.signing
     data = sign(Kind.VERIFIED, record.encode(), keys.id, keys.signer)
-    backend.put_if_absent(PREFIXES[record.level] + os.urandom(16).hex(), [data])
+    put_own(backend, PREFIXES[record.level] + os.urandom(16).hex(), data)

@@ -11,9 +11,11 @@ import time_machine
 from snapvault.backend import probe as module
 from snapvault.backend.memory import MemoryBackend
 from snapvault.backend.probe import PREFIX, RACERS, Capabilities, probe, remove_stale_probes
-from snapvault.backend.protocol import Buffer, ObjectInfo
+from snapvault.backend.protocol import Buffer, Exists, ObjectInfo
 from snapvault.backend.wrapper import Wrapper
+from snapvault.format import names
 from snapvault.foundation.errors import StoreDenied, StoreUnavailable
+from snapvault.repository.capabilities import record_capabilities
 from snapvault.testing.faults import Fault, FaultyBackend, Killed, Kind
 
 
@@ -125,6 +127,22 @@ def test_no_answer_is_no_capability() -> None:
             probe(faulty)
         faulty.assert_fired()
         assert store.objects == {}
+
+
+def test_a_put_that_is_delivered_twice() -> None:
+    """Of the second one the reply comes, a refusal: nobody wins a race there, so none is relied on."""
+    twice = Fault(method="put_if_absent", error=Exists("taken"), after=True, times=None)
+    faulty = FaultyBackend(MemoryBackend(), [twice])
+    assert probe(faulty) == Capabilities(put_if_absent=False, range_read=True, list_after_put=True)
+
+
+@pytest.mark.parametrize("prefix", [PREFIX, names.CAPABILITIES])
+def test_a_name_that_is_said_to_be_taken_and_is_free(prefix: str) -> None:
+    """What nobody else can have put is not there: it is the store that is wrong, and the error says so."""
+    faulty = FaultyBackend(MemoryBackend(), [Fault(method="put_if_absent", prefix=prefix, error=Exists("taken"))])
+    with pytest.raises(StoreUnavailable, match="as if it were there"):
+        record_capabilities(faulty)
+    faulty.assert_fired()
 
 
 def test_without_the_right_to_delete_or_replace() -> None:

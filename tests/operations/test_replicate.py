@@ -2,7 +2,7 @@
 
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from snapvault.backend.wrapper import Wrapper
 from snapvault.chunking import Chunking
 from snapvault.format import names
 from snapvault.format.local import PromotionRecord
-from snapvault.format.wire import Kind
+from snapvault.format.wire import Kind, frame
 from snapvault.foundation.errors import Cancelled, Conflict, Damaged, InvalidInput, RepositoryNotFound, StoreUnavailable
 from snapvault.foundation.events import Control, Event
 from snapvault.foundation.ids import SessionId
@@ -332,6 +332,33 @@ def test_what_was_forgotten_once_more_before_it_came(repo: Repository, source: P
     name = names.tombstone(first)
     assert (second / name).read_bytes() == Path(repo.url, name).read_bytes()
     assert copied(repo, second).objects == 0
+
+
+def test_a_tombstone_that_nobody_signed_does_not_come(
+    repo: Repository, source: Path, second: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the source shows it only once it is believed; and one that is at the copy is replaced."""
+    first, _ = versions(repo, source, 2)
+    forget(repo, first)
+    copied(repo, second)
+    name, find = names.tombstone(first), module._Replication._forgotten
+    good = Path(repo.url, name).read_bytes()
+    forged = frame(Kind.TOMBSTONE, bytes(len(good) - len(frame(Kind.TOMBSTONE, bytes(200))) + 200))
+    assert len(forged) == len(good)
+
+    def swapped(self: module._Replication, slots: Iterable[str]) -> dict[SessionId, int]:
+        Path(repo.url, name).write_bytes(good)
+        found = find(self, slots)
+        Path(repo.url, name).write_bytes(forged)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Replication, "_forgotten", swapped)
+        assert any(name in p.message for p in snapvault.replicate(repo.url, str(second)).problems)
+    assert (second / name).read_bytes() == good
+    Path(repo.url, name).write_bytes(good)
+    (second / name).write_bytes(forged)
+    assert copied(repo, second).healed == 1 and (second / name).read_bytes() == good
 
 
 def test_a_prune_at_the_source_meanwhile(
