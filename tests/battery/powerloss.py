@@ -9,7 +9,7 @@ Of all the rest, ``lose`` keeps an arbitrary part; the unwritten sectors of a fi
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +34,16 @@ class Note:
     mark: Any = None
 
 
+class _Switch:
+    """``os`` for the threads of others, and for all that a recorder does not note."""
+
+    def __init__(self, recorder: "Recorder", others: Set[threading.Thread]) -> None:
+        self._recorder, self._others = recorder, others
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os if threading.current_thread() in self._others else self._recorder, name)
+
+
 class Recorder:
     """``os`` for those two modules.  Only what happens below ``root`` is noted."""
 
@@ -52,8 +62,12 @@ class Recorder:
 
     @contextmanager
     def recording(self) -> Iterator["Recorder"]:
-        """While this is open, the local backend works through this recorder."""
-        durable.os = local.os = self  # type: ignore[assignment]
+        """While this is open, the local backend works through this recorder, but for threads that are there now.
+
+        Who was killed in a test before may still send signs of life, to its own repository.
+        """
+        strangers = set(threading.enumerate()) - {threading.current_thread()}
+        durable.os = local.os = _Switch(self, strangers)  # type: ignore[assignment]
         try:
             yield self
         finally:
