@@ -31,6 +31,7 @@ from snapvault.assurance.sandbox import Sandbox
 from snapvault.assurance.scratch import Scratch
 from snapvault.assurance.structure import Structure
 from snapvault.format.keyset import Role
+from snapvault.foundation.ahead import both
 from snapvault.foundation.clock import SKEW, now
 from snapvault.foundation.errors import Cancelled, Damaged, InvalidInput, SnapvaultError
 from snapvault.foundation.events import Control, Reporter
@@ -191,7 +192,8 @@ class _Drill:
         self._found["blobs"] = walk.blobs
         lacking = f"{count(walk.missing, 'blob')} of {walk.blobs:,} lie in no pack that is there"
         self._steps["structure"] = Outcome(FAIL, lacking) if walk.missing else PASSED
-        self._control(lambda planter: planter.in_tree(), snapshot)
+        control = self._plant(lambda planter: planter.in_tree(), snapshot)
+        self._found["control"], self._steps["control"] = control, control.outcome
 
     # -- something is ----------------------------------------------------------------------------------------------
 
@@ -200,14 +202,17 @@ class _Drill:
         place = Place(self._vault, snapshot, folder, self._ground.control, scratch.quota)
         back, selection = self._bring_back(place, top)
         scratch.used = back.bytes
-        with self._timed("compare"):
-            differing = place.compare(top, selection, back.tally)
+        damaged = scratch.folder("control")
+        accept = selection.included if isinstance(selection, Sample) else lambda path, is_folder: True
+        # One reads this disk, the other waits for the store.
+        differing, control = both(
+            lambda: self._compare(place, top, selection, back),
+            lambda: self._plant(lambda planter: planter.in_file(lambda path: accept(path, False), damaged), snapshot),
+        )
         self._judge(back, differing)
         if self._level == "alive":
             self._probe(snapshot, folder, scratch)
-        damaged = scratch.folder("control")
-        accept = selection.included if isinstance(selection, Sample) else lambda path, is_folder: True
-        self._control(lambda planter: planter.in_file(lambda path: accept(path, False), damaged), snapshot)
+        self._found["control"], self._steps["control"] = control, control.outcome
 
     def _bring_back(self, place: Place, top: Entry) -> tuple[BroughtBack, Selection]:
         with self._timed("restore"):
@@ -221,6 +226,10 @@ class _Drill:
                     break
             self._found |= {"part": sample.part + 1, "parts": PARTS}
             return back, sample
+
+    def _compare(self, place: Place, top: Entry, selection: Selection, back: BroughtBack) -> list[Issue]:
+        with self._timed("compare"):
+            return place.compare(top, selection, back.tally)
 
     def _judge(self, back: BroughtBack, differing: list[Issue]) -> None:
         self._found |= {"files": back.files, "bytes": back.bytes, "lost": len(back.lost)}
@@ -263,15 +272,14 @@ class _Drill:
                 result = prober.controls(result, self._seed)
         self._found["probe"], self._steps["probe"] = result, result.outcome
 
-    def _control(self, plant: Callable[[Planter], ControlResult], snapshot: Snapshot) -> None:
+    def _plant(self, plant: Callable[[Planter], ControlResult], snapshot: Snapshot) -> ControlResult:
         """Another place of the same dataset each time, and the same again for whoever repeats this drill."""
         planter = Planter(self._vault, snapshot, f"{self._seed}/{self._before.drills}")
         with self._timed("control"):
             try:
-                result = plant(planter)
+                return plant(planter)
             except Damaged as e:
-                result = ControlResult(Outcome(NOT_RUN, f"no damage could be planted where there is some: {e.message}"))
-        self._found["control"], self._steps["control"] = result, result.outcome
+                return ControlResult(Outcome(NOT_RUN, f"no damage could be planted where there is some: {e.message}"))
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:

@@ -21,6 +21,7 @@ from snapvault.backend.protocol import Backend, ObjectInfo
 from snapvault.backend.wrapper import Wrapper
 from snapvault.format import names
 from snapvault.format.tree import ID_SIZE, BlobType, Content, Node, NodeKind
+from snapvault.foundation.ahead import both
 from snapvault.foundation.ids import BlobId
 from snapvault.operations.selection import Selection
 from snapvault.repository.index import Place as BlobPlace
@@ -140,9 +141,11 @@ class Planter:
             return self.in_tree()
         path, piece, places = found
         backend, damages = self._damaged(places)
-        caught = _caught(Place(self._vault.through(backend), self._snapshot, folder / "store", None), piece)
         offset = scatter(self._seed, b"disk") % piece.node.size
-        caught_on_disk = _caught_on_disk(self._vault, self._snapshot, folder / "disk", piece, offset)
+        caught, caught_on_disk = both(
+            lambda: _caught(Place(self._vault.through(backend), self._snapshot, folder / "store", None), piece),
+            lambda: _caught_on_disk(self._vault, self._snapshot, folder / "disk", piece, offset),
+        )
         outcome = _outcome(NOTHING not in (caught, caught_on_disk), backend.given)
         return ControlResult(outcome, path, damages, caught, offset, caught_on_disk)
 
