@@ -40,7 +40,7 @@ def _shuffled_ports() -> Iterator[int]:
     return iter(random.SystemRandom().sample(mine, len(mine)))
 
 
-WORKERS = 7
+WORKERS = 32
 _ports = _shuffled_ports()
 
 

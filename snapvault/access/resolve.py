@@ -1,7 +1,7 @@
 """Finding snapshots: listing, and the ways to name one."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from snapvault.access.snapshot import Snapshot
@@ -12,6 +12,7 @@ from snapvault.foundation.clock import EPOCH, nanoseconds, now_ns
 from snapvault.foundation.errors import Damaged, InvalidInput
 from snapvault.foundation.ids import SnapshotId
 from snapvault.foundation.words import count
+from snapvault.repository.history import Slot
 from snapvault.repository.notes import NOTHING
 from snapvault.repository.repository import Vault
 
@@ -30,7 +31,7 @@ def list_snapshots(
 ) -> list[Snapshot]:
     """Snapshots that are not forgotten, oldest first.  A damaged record is reported, and hides no other."""
     vault.ring.require_read("list snapshots")
-    found, problems = _listed(vault)
+    found, _, problems = _find(vault)
     for problem in problems:
         if on_problem is not None:
             on_problem(problem)
@@ -42,30 +43,22 @@ def list_snapshots(
 def list_forgotten(vault: Vault) -> list[tuple[Snapshot, int]]:
     """Snapshots that were forgotten and can still be opened, oldest first, with the time (ns) until which they stay."""
     vault.ring.require_read("list snapshots")
-    tombstones, _ = vault.history.tombstones(fresh=True)
-    found, _ = _find(vault, tombstones, forgotten=True)
+    found, tombstones, _ = _find(vault, forgotten=True)
     return [(s, tombstones[s.id].not_before) for s in found]
 
 
-def _listed(vault: Vault) -> tuple[list[Snapshot], list[Damaged]]:
-    """All snapshots that are not forgotten, and what was found wrong."""
-    tombstones, problems = vault.history.tombstones()
-    found, more = _find(vault, tombstones, forgotten=False)
-    return found, more + problems
-
-
 def _find(
-    vault: Vault, tombstones: Mapping[SnapshotId, TombstoneRecord], *, forgotten: bool
-) -> tuple[list[Snapshot], list[Damaged]]:
-    """All that these forget, or do not forget, and what is wrong with snapshots and notes."""
+    vault: Vault, *, forgotten: bool = False
+) -> tuple[list[Snapshot], dict[SnapshotId, TombstoneRecord], list[Damaged]]:
+    """All snapshots that are not forgotten (or those that are), all tombstones, and what was found wrong."""
     slots, problems = vault.commit_slots()
+    tombstones, more = vault.history.tombstones(fresh=forgotten)  # after the slots: no older state than theirs
     notes, strange = vault.notes.read({s.record.sid: s.holder for s in slots if s.record.kind == COMMIT})
     found = []
     for slot in slots:
         if slot.record.kind != COMMIT:
             continue
-        buried = tombstones.get(slot.record.sid)
-        if (buried is not None and buried.record == slot.digest) != forgotten:
+        if _is_forgotten(vault, slot, tombstones) != forgotten:
             continue
         try:
             details = vault.history.details(slot)
@@ -74,13 +67,22 @@ def _find(
             problems.append(type(e)(f"snapshot {slot.record.sid} cannot be opened: {e.message}", affected=affected))
             continue
         found.append(Snapshot(vault, slot, details, notes.get(slot.record.sid, NOTHING)))
-    return sorted(found, key=lambda s: (s.time_ns, s.slot.record.number, s.id)), problems + strange
+    return sorted(found, key=lambda s: (s.time_ns, s.slot.record.number, s.id)), tombstones, problems + more + strange
+
+
+def _is_forgotten(vault: Vault, slot: Slot, tombstones: dict[SnapshotId, TombstoneRecord]) -> bool:
+    """Whether one of these means this very record; one of the cache that means another may have been put anew."""
+    sid = SnapshotId(slot.record.sid)
+    buried = tombstones.get(sid)
+    if buried is not None and buried.record != slot.digest and (now := vault.history.tombstone_now(sid)) is not None:
+        buried = tombstones[sid] = now
+    return buried is not None and buried.record == slot.digest
 
 
 def resolve(vault: Vault, ref: str) -> Snapshot:
     """The snapshot that ``ref`` names; InvalidInput lists the candidates if it is unknown or ambiguous."""
     vault.ring.require_read("open snapshots")
-    snapshots, problems = _listed(vault)
+    snapshots, _, problems = _find(vault)
     for problem in problems:
         log.warning("%s", problem)
     unread = [p for p in problems if any(name.startswith(names.SNAPSHOTS) for name in p.affected)]

@@ -27,4 +27,4 @@ def put_own(backend: Backend, name: str, data: Buffer) -> None:
         backend.put_if_absent(name, [data])
     except Exists:
         if not holds(backend, name, [data]):
-            raise Conflict(f"{name} is taken by something else", affected=[name]) from None
+            raise Conflict(f"{name} was just made up, and holds something else", affected=[name]) from None

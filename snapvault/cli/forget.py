@@ -69,8 +69,7 @@ def forget(
     """Forget snapshots, by name or by rules.
 
     They are no longer listed; no space is freed by that.  Rules count separately for each dataset, host and key.  What
-    no rule keeps is forgotten; what is held never is, not even by name.  What is forgotten already can be forgotten
-    once more by its id, to be removed earlier.
+    no rule keeps is forgotten; what is held never is, not even by name.
 
     \b
     snapvault forget 3f2a91c0 home@2026-10-01

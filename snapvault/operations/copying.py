@@ -3,13 +3,14 @@
 import enum
 import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
 
 from blake3 import blake3
 
 from snapvault.backend.protocol import Backend, Exists, NotFound, ObjectInfo
 from snapvault.format import names
-from snapvault.format.wire import FormatError, check_frame
+from snapvault.format.local import decode_tombstone
+from snapvault.format.signed import decode_signed
+from snapvault.format.wire import FormatError, Kind, check_frame
 from snapvault.foundation.errors import Damaged, StoreDenied, StoreUnavailable
 from snapvault.operations.genuine import Genuine
 from snapvault.repository.store import fetch_once, reread
@@ -93,8 +94,18 @@ class ObjectCopier:
             return self._heal(name, data)
         if there == data:
             return Outcome.SAME
-        if name.startswith(names.TOMBSTONES):  # put anew at the source: to be due earlier, or signed by the owner
-            with suppress(StoreDenied):
-                self._target.put(name, [data])
-                return Outcome.COPIED
-        return Outcome.CONFLICT
+        if not name.startswith(names.TOMBSTONES):
+            return Outcome.CONFLICT
+        if not _supersedes(data, there):
+            return Outcome.SAME
+        try:
+            self._target.put(name, [data])
+        except StoreDenied:
+            return Outcome.CONFLICT
+        return Outcome.COPIED
+
+
+def _supersedes(data: bytes, there: bytes) -> bool:
+    """Whether this tombstone means another record, or is due earlier (docs/adr/0013)."""
+    new, old = (decode_tombstone(decode_signed(Kind.TOMBSTONE, t).payload) for t in (data, there))
+    return new.record != old.record or new.not_before < old.not_before

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
@@ -52,7 +52,7 @@ def forget_snapshots(
 
     Nothing is freed; a prune does that after ``undelete_window``.  RoleRequired unless owner or maintainer,
     InvalidInput for an unknown name, and for a snapshot that is held.  One that cannot be opened any more is named by
-    its id; so is one that is forgotten already, which then can be brought back for less time, never for more.
+    its id.
     """
     vault = repo.vault
     vault.ring.require_role(Role.MAINTAINERS, "forget snapshots")
@@ -164,7 +164,7 @@ def _bury(vault: Vault, chosen: Mapping[SnapshotId, bytes], undelete_window: tim
         try:
             vault.backend.put_if_absent(name, [data])
         except Exists:
-            other = vault.history.tombstones(fresh=True)[0].get(sid)
+            other = vault.history.tombstone_now(sid)
             # What stands there forgets nothing, or what is damaged is forgotten again, to be gone earlier.
             if other is None or other.record != record.record or record.not_before < other.not_before:
                 vault.backend.put(name, [data])
@@ -173,26 +173,33 @@ def _bury(vault: Vault, chosen: Mapping[SnapshotId, bytes], undelete_window: tim
 def _record(vault: Vault, ref: str, opened: dict[SnapshotId, Snapshot]) -> tuple[SnapshotId, bytes]:
     """The id of a snapshot and the digest of its record; ``opened`` gets the snapshot.
 
-    One that was forgotten before can be forgotten by its id, too, and one whose record is damaged, or gone though a
-    later one names it or this client saw it.
+    One whose record is damaged can be forgotten by its id, too, or gone though a later one names it or this client saw
+    it.
     """
     try:
         snapshot = resolve(vault, ref)
     except (Damaged, InvalidInput) as e:
-        if (again := _forgotten_before(vault, ref.lower())) is None:
-            found = _unopened(vault, ref.lower(), damaged=isinstance(e, Damaged))
-            if found is None:
-                raise
-            return found
-        snapshot = again
+        found = _unopened(vault, ref.lower(), damaged=isinstance(e, Damaged))
+        if found is None:
+            _refuse_forgotten(vault, ref.lower())
+            raise
+        return found
     opened[snapshot.id] = snapshot
     return snapshot.id, snapshot.slot.digest
 
 
-def _forgotten_before(vault: Vault, start: str) -> Snapshot | None:
-    """The one whose id begins so."""
-    found = [s for s, _ in list_forgotten(vault) if s.id.startswith(start)] if len(start) >= PREFIX_MIN else []
-    return found[0] if len(found) == 1 else None
+def _refuse_forgotten(vault: Vault, start: str) -> None:
+    """InvalidInput if the one snapshot whose id begins so is forgotten already."""
+    if len(start) < PREFIX_MIN or not start.isalnum():
+        return
+    meant = [(s, until) for s, until in list_forgotten(vault) if s.id.startswith(start)]
+    if len(meant) == 1 == len(list(vault.backend.list(names.SNAPSHOTS + start))):
+        ((s, until),) = meant
+        when = datetime.fromtimestamp(until // 10**9, UTC).isoformat()
+        raise InvalidInput(
+            f"snapshot {s.id[:8]} of {s.dataset} is forgotten already; until {when} nothing of it is removed",
+            hint=f"'snapvault snapshots undelete {s.id[:8]}' brings it back, unless a prune has removed it since",
+        )
 
 
 def _unopened(vault: Vault, start: str, *, damaged: bool) -> tuple[SnapshotId, bytes] | None:

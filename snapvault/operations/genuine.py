@@ -12,7 +12,7 @@ from snapvault.repository.sessions import Sessions
 from snapvault.repository.store import Store
 from snapvault.repository.trust import Untrusted
 
-SIGNED = (names.KEYSETS, names.SESSIONS, names.SNAPSHOTS)  # whose names do not tell their bytes
+SIGNED = (names.KEYSETS, names.SESSIONS, names.SNAPSHOTS)  # objects of every site whose names do not tell their bytes
 
 
 class Genuine:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from snapvault.backend.own import holds
-from snapvault.backend.protocol import Exists
+from snapvault.backend.protocol import Exists, NotFound
 from snapvault.backend.wrapper import discard, settle
 from snapvault.crypto.kdf import context_digest, derive
 from snapvault.crypto.recovery import RecoveryKey
@@ -217,11 +218,12 @@ def remove_key(repo: "Repository", who: str) -> KeyResult:
 def _take_over_tombstones(vault: Vault, holder: Holder) -> None:
     """Sign a maintainer's tombstones as the owner: once it is removed they count no more, since they may be new."""
     own = vault.ring.signing
-    found, _ = vault.history.tombstones()
-    for sid, record in found.items():
-        name = names.tombstone(sid)
-        if signed_by(Kind.TOMBSTONE, decode_signed(Kind.TOMBSTONE, vault.store.fresh(name)), holder.sign):
-            vault.backend.put(name, [sign(Kind.TOMBSTONE, record.encode(), own.id, own.signer)])
+    for info in list(vault.backend.list(names.TOMBSTONES)):
+        with suppress(Damaged, NotFound):  # such a one forgets nothing now
+            data = vault.store.fresh(info.name, info.size)
+            record = vault.history.verify_tombstone(info.name, data)
+            if signed_by(Kind.TOMBSTONE, decode_signed(Kind.TOMBSTONE, data), holder.sign):
+                vault.backend.put(info.name, [sign(Kind.TOMBSTONE, record.encode(), own.id, own.signer)])
 
 
 def _take_over_indexes(vault: Vault, holder: Holder, listed: set[str]) -> None:

@@ -15,6 +15,7 @@ from snapvault.format.local import TombstoneRecord, decode_tombstone
 from snapvault.format.signed import decode_signed
 from snapvault.format.snapshot import ABORT, COMMIT, SnapshotDetails, SnapshotRecord, decode_details, decode_snapshot
 from snapvault.format.wire import Kind
+from snapvault.foundation.ahead import ahead
 from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import HolderId, SessionId, SnapshotId
@@ -22,7 +23,7 @@ from snapvault.repository.failover import once_more
 from snapvault.repository.keyring import Keyring
 from snapvault.repository.sealing import open_part
 from snapvault.repository.sessions import Sessions
-from snapvault.repository.store import Store, fetch
+from snapvault.repository.store import FETCHERS, Store, fetch
 from snapvault.repository.trust import Untrusted, signed_by, trusted_certificate
 
 log = logging.getLogger("snapvault")
@@ -183,23 +184,29 @@ class History:
     def tombstones(self, *, fresh: bool = False) -> tuple[dict[SnapshotId, TombstoneRecord], list[Damaged]]:
         """Valid tombstones by snapshot, and what was found wrong with the others (which then forget nothing).
 
-        ``fresh``: what can be brought back is not taken from the cache: it may have been forgotten once more, with less
-        time for that.
+        ``fresh``: not from the cache, since each may have been put anew, with another time (docs/adr/0013).
         """
-        found: dict[SnapshotId, TombstoneRecord] = {}
-        problems: list[Damaged] = []
-        for info in list(self._store.backend.list(names.TOMBSTONES)):
+
+        def read(info: ObjectInfo) -> TombstoneRecord | Damaged | None:
             try:
-                record = self.tombstone(info)
-                if fresh and not is_due(record):
-                    record = self._fresh_tombstone(info)
-                found[record.sid] = record
+                return self._fresh_tombstone(info) if fresh else self.tombstone(info)
             except Damaged as e:
                 reason = e.message.removeprefix(f"{info.name}: ")
-                problems.append(type(e)(f"{info.name} is ignored: {reason}", affected=[info.name]))
+                return type(e)(f"{info.name} is ignored: {reason}", affected=[info.name])
             except NotFound:
-                continue  # taken back since it was listed
-        return found, problems
+                return None  # taken back since it was listed
+
+        every = list(ahead(read, list(self._store.backend.list(names.TOMBSTONES)), FETCHERS))
+        found = {record.sid: record for record in every if isinstance(record, TombstoneRecord)}
+        return found, [problem for problem in every if isinstance(problem, Damaged)]
+
+    def tombstone_now(self, sid: SnapshotId) -> TombstoneRecord | None:
+        """That of one snapshot, as the store has it now; None if there is none, or it does not verify."""
+        name = names.tombstone(sid)
+        try:
+            return self.verify_tombstone(name, self._store.fresh(name))
+        except (Damaged, NotFound):
+            return None
 
     def given_up(self, reading: Reading, pinned: Mapping[SessionId, str]) -> frozenset[SessionId]:
         """Snapshots whose record is gone or cannot be read, and was forgotten so that nothing can bring it back.

@@ -1,7 +1,8 @@
 """The probe finds stores out that promise what they do not keep."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -129,11 +130,18 @@ def test_no_answer_is_no_capability() -> None:
         assert store.objects == {}
 
 
-def test_a_put_that_is_delivered_twice() -> None:
-    """Of the second one the reply comes, a refusal: nobody wins a race there, so none is relied on."""
-    twice = Fault(method="put_if_absent", error=Exists("taken"), after=True, times=None)
-    faulty = FaultyBackend(MemoryBackend(), [twice])
-    assert probe(faulty) == Capabilities(put_if_absent=False, range_read=True, list_after_put=True)
+@pytest.mark.parametrize("always", [True, False])
+def test_a_put_that_is_delivered_twice(monkeypatch: pytest.MonkeyPatch, always: bool) -> None:
+    """The refusal of the second one is the answer: where that is always so, nobody wins a race."""
+    if not always:
+        monkeypatch.setattr(module, "RACERS", 1)  # so that it is a race's winner to whom it happens
+    twice = Fault(method="put_if_absent", error=Exists("taken"), after=True, times=None if always else 1, at=None)
+    first = FaultyBackend(MemoryBackend())
+    probe(first)
+    at = [n for n, (method, _) in enumerate(first.log, 1) if method == "put_if_absent"][2]  # after two to one name
+    faulty = FaultyBackend(MemoryBackend(), [replace(twice, at=None if always else at)])
+    assert probe(faulty) == Capabilities(put_if_absent=not always, range_read=True, list_after_put=True)
+    faulty.assert_fired()
 
 
 @pytest.mark.parametrize("prefix", [PREFIX, names.CAPABILITIES])
@@ -159,8 +167,8 @@ def test_a_slow_store_is_raced_for_more_than_once(monkeypatch: pytest.MonkeyPatc
     """One race may be won by luck."""
     races: list[str] = []
 
-    def race(backend: object, name: str) -> bool:
-        races.append(name)
+    def race(backend: object, fresh: Callable[[], str]) -> bool:
+        races.append(fresh())
         return True
 
     monkeypatch.setattr(module, "_race", race)

@@ -2,7 +2,7 @@
 
 import shutil
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,8 +18,16 @@ from snapvault.backend.wrapper import Wrapper
 from snapvault.chunking import Chunking
 from snapvault.format import names
 from snapvault.format.local import PromotionRecord
-from snapvault.format.wire import Kind, frame
-from snapvault.foundation.errors import Cancelled, Conflict, Damaged, InvalidInput, RepositoryNotFound, StoreUnavailable
+from snapvault.format.wire import Kind
+from snapvault.foundation.errors import (
+    Cancelled,
+    Conflict,
+    Damaged,
+    InvalidInput,
+    RepositoryNotFound,
+    StoreDenied,
+    StoreUnavailable,
+)
 from snapvault.foundation.events import Control, Event
 from snapvault.foundation.ids import SessionId
 from snapvault.operations import replicate as module
@@ -322,28 +330,66 @@ def test_what_was_forgotten_before_it_came_does_not_come(
     holds(second, {last: made[last]}, source, tmp_path)
 
 
+def forgotten_twice(repo: Repository, sid: str) -> Iterator[bytes]:
+    """The tombstone, with a day and then with none: two maintainers had the same plan."""
+    plans = [snapvault.plan_forget(again(repo), snapvault.Retention(last=1)) for _ in range(2)]
+    for plan, window in zip(plans, (timedelta(days=1), NOW), strict=True):
+        assert plan.execute(undelete_window=window).forgotten == (sid,)
+        yield Path(repo.url, names.tombstone(sid)).read_bytes()
+
+
 def test_what_was_forgotten_once_more_before_it_came(repo: Repository, source: Path, second: Path) -> None:
-    """Of all objects a tombstone alone may be put anew, here so that it is due at once."""
+    """Of all objects a tombstone alone may be put anew: to be due earlier.  Then it does not become later again."""
     first, _ = versions(repo, source, 2)
-    snapvault.forget_snapshots(again(repo), [first])
-    copied(repo, second)
-    forget(repo, first)
-    assert copied(repo, second).healed == 0
-    name = names.tombstone(first)
-    assert (second / name).read_bytes() == Path(repo.url, name).read_bytes()
+    here, there = (Path(place, names.tombstone(first)) for place in (repo.url, second))
+    seen = list[bytes]()
+    for data in forgotten_twice(repo, first):
+        copied(repo, second)
+        assert there.read_bytes() == data
+        seen.append(data)
     assert copied(repo, second).objects == 0
+    here.write_bytes(seen[0])  # a source that was rolled back
+    assert copied(repo, second).objects == 0 and there.read_bytes() == seen[1]
 
 
-def test_a_tombstone_that_nobody_signed_does_not_come(
+def test_a_copy_whose_tombstones_nobody_may_replace(
     repo: Repository, source: Path, second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if the source shows it only once it is believed; and one that is at the copy is replaced."""
     first, _ = versions(repo, source, 2)
+    twice = forgotten_twice(repo, first)
+    before = next(twice)
+    copied(repo, second)
+    next(twice)
+    put = LocalBackend.put
+
+    def denied(self: LocalBackend, name: str, data: Sequence[Buffer]) -> None:
+        if name.startswith(names.TOMBSTONES):
+            raise StoreDenied("only adds")
+        put(self, name, data)
+
+    monkeypatch.setattr(LocalBackend, "put", denied)
+    assert [p.harmless for p in copied(repo, second).problems] == [True]
+    assert (second / names.tombstone(first)).read_bytes() == before
+
+
+@pytest.mark.parametrize("forger", ["nobody", "a writer", "another snapshot's"])
+def test_a_tombstone_that_nobody_entitled_signed_does_not_come(
+    repo: Repository, source: Path, second: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forger: str
+) -> None:
+    """Also if the source shows it only once it is believed; and one that is at the copy is replaced."""
+    first, last = versions(repo, source, 2)
+    snapvault.add_key(repo, "writer", "w", file=tmp_path / "writer.json")
     forget(repo, first)
     copied(repo, second)
     name, find = names.tombstone(first), module._Replication._forgotten
     good = Path(repo.url, name).read_bytes()
-    forged = frame(Kind.TOMBSTONE, bytes(len(good) - len(frame(Kind.TOMBSTONE, bytes(200))) + 200))
+    record = repo.vault.history.verify_tombstone(name, good)
+    keys = HolderKeys.generate()
+    if forger == "a writer":
+        keys = snapvault.open(repo.url, keys=KeyFile(tmp_path / "writer.json")).vault.ring.signing
+    elif forger != "nobody":
+        keys, record = repo.vault.ring.signing, record._replace(sid=SessionId(last))
+    forged = sign(Kind.TOMBSTONE, record.encode(), keys.id, keys.signer)
     assert len(forged) == len(good)
 
     def swapped(self: module._Replication, slots: Iterable[str]) -> dict[SessionId, int]:

@@ -8,12 +8,13 @@ import pytest
 from blake3 import blake3
 
 import snapvault
+from snapvault import PruneLimits, Retention
 from snapvault.format import names
 from snapvault.format.wire import DIGEST_SIZE
 from snapvault.foundation.ids import SessionId
 from snapvault.repository.cache import Cache
 from snapvault.repository.pins import Pins
-from tests.repos import again, make, save
+from tests.repos import again, flipped, make, save
 
 KEY = b"k" * 32
 
@@ -140,6 +141,59 @@ def test_what_is_forgotten_once_more_with_less_time_is_gone_for_others_too(tmp_p
     with again(repo, **options) as other:
         assert snapvault.check(other).status == "ok" and not other.vault.commit_slots()[1]
         assert snapvault.plan_prune(other).execute().status == "ok"
+
+
+def test_what_is_forgotten_anew_can_be_brought_back_as_was_said(tmp_path: Path) -> None:
+    """Also where somebody has cached a tombstone that was due, which was damaged and put anew since."""
+    repo, options = make(tmp_path / "repo"), {"cache": tmp_path / "cache", "state": tmp_path / "state"}
+    (tmp_path / "file").write_text("text")
+    victim = save(repo, tmp_path / "file").snapshot
+    plan, tombstone = snapvault.plan_forget(again(repo), Retention(tags=("none",), minimum=0)), names.tombstone(victim)
+    snapvault.forget_snapshots(repo, [victim], undelete_window=timedelta(0))
+    with again(repo, **options) as other:
+        assert not list(other.snapshots())
+    (Path(repo.url) / tombstone).write_bytes(flipped((Path(repo.url) / tombstone).read_bytes()))
+    assert plan.execute(undelete_window=timedelta(days=30)).forgotten == (victim,)
+    with again(repo, **options) as other:
+        assert not snapvault.plan_prune(other, limits=PruneLimits(unused=0)).execute(wait=timedelta(0)).packs_removed
+    assert snapvault.undelete(again(repo), victim).original == victim
+
+
+def test_what_a_removed_maintainer_said_last_stays(tmp_path: Path) -> None:
+    """Not what the owner had cached of it."""
+    repo, options = make(tmp_path / "repo"), {"cache": tmp_path / "cache", "state": tmp_path / "state"}
+    (tmp_path / "file").write_text("text")
+    victim, _ = (save(repo, tmp_path / "file").snapshot for _ in range(2))
+    snapvault.add_key(repo, "maintainer", "m", file=tmp_path / "m.json")
+    with (
+        snapvault.open(repo.url, keys=snapvault.KeyFile(tmp_path / "m.json"), state=tmp_path / "m") as m,
+        again(repo, **options) as owner,
+    ):
+        for plan, days in [(snapvault.plan_forget(m, Retention(last=1)), days) for days in (30, 1)]:
+            assert plan.execute(undelete_window=timedelta(days=days)).forgotten == (victim,)
+            assert len(list(owner.snapshots())) == 1
+        snapvault.remove_key(owner, "m")
+    (tombstone,) = again(repo).vault.history.tombstones()[0].values()
+    assert tombstone.not_before - tombstone.created == 86_400 * 10**9
+
+
+def test_what_a_cached_tombstone_did_not_mean_is_looked_at_again(tmp_path: Path) -> None:
+    """A damaged record was forgotten, the true one came back, and is forgotten, too."""
+    repo, options = make(tmp_path / "repo"), {"cache": tmp_path / "cache", "state": tmp_path / "state"}
+    (tmp_path / "file").write_text("text")
+    victim = save(repo, tmp_path / "file").snapshot
+    record = Path(repo.url) / names.snapshot(SessionId(victim))
+    good = record.read_bytes()
+    record.write_bytes(flipped(good))
+    snapvault.forget_snapshots(again(repo), [victim], undelete_window=timedelta(0))
+    with again(repo, **options) as other:
+        assert not list(other.snapshots())
+    record.write_bytes(good)
+    with again(repo, **options) as other:
+        assert [s.id for s in other.snapshots()] == [victim]
+    snapvault.forget_snapshots(again(repo), [victim])
+    with again(repo, **options) as other:
+        assert not list(other.snapshots())
 
 
 def test_an_older_keyset_is_refused_by_writers_and_reported(tmp_path: Path) -> None:
