@@ -108,7 +108,8 @@ class Story:
                 plan = plan_prune(repo, limits=limits)
                 try:
                     result = plan.execute(
-                        wait=timedelta(seconds=draw.choice((0, 20, 300))), lease=draw.choice((NEVER, NEVER, AT_ONCE))
+                        wait=timedelta(seconds=draw.choice((0, 0, 20, 300))),
+                        lease=draw.choice((NEVER, NEVER, NEVER, AT_ONCE)),
                     )
                 except Conflict:
                     self.happened.add("prune revoked")

@@ -56,6 +56,7 @@ def test_nothing_is_lost_for_long(made: Base, happened: Counter[str], batch: int
     play(made, happened, ANY + batch * BATCH)
 
 
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("name", mutants.ALL)
 def test_each_rule_is_needed(made: Base, name: str) -> None:
     with mutants.mutant(name):

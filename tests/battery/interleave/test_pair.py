@@ -55,6 +55,7 @@ def test_all_begin_with_the_same(made: Base) -> None:
     assert pair.base() == made
 
 
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("name", pair.MUTANTS)
 def test_each_rule_is_needed(made: Base, name: str) -> None:
     with pair.mutant(name):
