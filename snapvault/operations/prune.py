@@ -65,6 +65,7 @@ class DomainPlan:
     bytes_freed: int
     bytes_rewritten: int  # packs of which something is copied
     bytes_waiting: int  # that only forgotten snapshots need, which can still be brought back
+    alone: frozenset[PackId]  # packs that were removed, are back, and hold alone what somebody needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,9 +255,20 @@ def plan_prune(
             problems.append(e)
     if not found and problems:
         raise problems[0]
-    left = leftovers(vault)
+    problems += [_is_back(names.pack(pack)) for plan in found for pack in sorted(plan.alone)]
+    # Where a domain cannot be told, nobody knows what is held by nothing else.
+    stays = names.PACKS if problems else "-"
+    left = tuple(o for o in leftovers(vault) if not o.name.startswith(stays))
     locked = still_locked(vault.backend, [*left, *_condemned(vault, found)])
     return PrunePlan(tuple(found), left, *locked, tuple(problems), vault, control, limits, exclusive)
+
+
+def _is_back(pack: str) -> Damaged:
+    return Damaged(
+        f"{pack} was removed for ever and is back: it stays, since it alone holds what snapshots need",
+        hint="'snapvault check --repair' stores that anew",
+        affected=[pack],
+    )
 
 
 def _damaged(vault: Vault) -> int | None:
@@ -289,6 +301,7 @@ def _plan(vault: Vault, domain: DomainId, limits: PruneLimits) -> DomainPlan:
         sum(u.unused for u in (*dead, *mixed)),
         sum(u.row.size for u in mixed),
         sum(_needed(u) - _needed(gone[pack]) for pack, u in uses.items() if pack in gone),
+        now.alone(),
     )
 
 

@@ -30,6 +30,7 @@ from snapvault.operations.collect import Collected, GarbageCollection, Job
 from snapvault.operations.prune import LEASE, WAIT, end_own_dead, latest, patience_with, require_safe
 from snapvault.operations.results import DAMAGED, OK, PARTIAL, CheckReport, Result
 from snapvault.operations.running import Found
+from snapvault.operations.survey import survey
 from snapvault.repository.create import rescue_files
 from snapvault.repository.repository import Vault
 from snapvault.repository.session import revoke
@@ -191,11 +192,10 @@ def _jobs(check: Check) -> dict[DomainId, Job]:
         # By its header; else where something in it could be opened; else nothing is to be had from it anyway.
         for domain in domains or {min(own)}:
             condemned[domain].add(pack)
-    if check.lost or any(snapshot.lost for snapshot in check.trees.snapshots):
-        for pack in objects.returned - data.rotten.keys():  # perhaps somebody brought back what is lost, from a copy
-            for claim in objects.claims.of(pack):
-                if claim.row.domain not in data.false.get(pack, ()):
-                    condemned[claim.row.domain].add(pack)
+    for pack in _brought_back(check) - data.rotten.keys():
+        for claim in objects.claims.of(pack):
+            if claim.row.domain not in data.false.get(pack, ()):
+                condemned[claim.row.domain].add(pack)
     for pack in objects.gone | objects.unlisted:
         for claim in objects.claims.of(pack):
             relisted[claim.row.domain].add(pack)
@@ -214,6 +214,19 @@ def _jobs(check: Check) -> dict[DomainId, Job]:
         for domain in sorted(own)
     }
     return {domain: job for domain, job in jobs.items() if job}
+
+
+def _brought_back(check: Check) -> set[PackId]:
+    """Packs that were removed for ever and are there, in which may be what is lost, or is nowhere else."""
+    returned, found = check.objects.returned, set[PackId]()
+    if check.lost or any(snapshot.lost for snapshot in check.trees.snapshots):
+        return returned
+    for domain in sorted(check.vault.ring.domains) if returned else ():
+        try:
+            found |= survey(check.vault, domain).alone(check.data.rotten)
+        except (Damaged, NotFound):
+            return returned
+    return found
 
 
 def _headers(check: Check) -> dict[str, bytes]:

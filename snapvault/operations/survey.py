@@ -234,6 +234,24 @@ class Survey:
                     found[use.row.id] = use
         return found
 
+    def alone(self, rotten: Collection[PackId] = ()) -> frozenset[PackId]:
+        """Packs that were removed for ever, and are there, and hold what is needed and in no other whole pack.
+
+        Somebody brought them back from a copy.  ``rotten``: what is not whole, beside the packs of which it is known.
+        """
+        back = self.going & self.present.keys()
+        if not back:
+            return frozenset()
+        doubtful = self.going | read_verdicts(self.vault.backend, self.vault.ring, DAMAGED).packs.keys() | {*rotten}
+        there = {row for t in self.index.tables for row in t.packs if self.present.get(row.id) == row.size}
+        spare = self._live.spare_bytes({row: 1 if row.id in doubtful else 2 for row in there})
+        return frozenset(
+            row.id
+            for table, live, more in zip(self.index.tables, self._live.live_bytes(), spare, strict=True)
+            for segment, pack in enumerate(table.segments[::4])
+            if (row := table.packs[pack]).id in back and row.domain == self.domain and live[segment] > more[segment]
+        )
+
     def needed(self, ids: bytes) -> list[BlobId]:
         """Those of some concatenated ids that a snapshot needs."""
         blobs = each_id(ids)

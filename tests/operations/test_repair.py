@@ -101,6 +101,58 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+def repaired_and_brought_back(repo: Repository, source: Path) -> tuple[list[str], list[str]]:
+    """A backup whose packs were damaged, copied by a repair, and came back: these, and the copies."""
+    save(repo, source)
+    old = some(repo, names.PACKS)
+    kept = {name: Path(repo.url, name).read_bytes() for name in old}
+    for name in old:
+        flip(repo, name, -40)  # of the directory, so that all of it can be read
+    assert repair(repo).status == "ok"
+    copies = some(repo, names.PACKS)
+    assert copies and set(copies).isdisjoint(old)
+    for name, data in kept.items():
+        Path(repo.url, name).write_bytes(data)
+    return old, copies
+
+
+def test_what_was_removed_and_is_back_is_taken_in_where_the_rest_is_damaged(
+    repo: Repository, source: Path, tmp_path: Path
+) -> None:
+    """What a repair copied is damaged in turn, and the packs that it removed are back: nothing is lost, for good."""
+    old, copies = repaired_and_brought_back(repo, source)
+    for name in copies:
+        flip(repo, name, len(Path(repo.url, name).read_bytes()) // 2)
+    assert repair(repo).status == "ok"
+    assert set(some(repo, names.PACKS)).isdisjoint({*old, *copies})
+    assert snapvault.plan_prune(again(repo)).execute(wait=NOW).status == "ok"
+    assert check(repo).status == "ok"
+    assert contents(back(again(repo), tmp_path / "out", source)) == contents(source)
+
+
+def test_a_prune_leaves_what_was_removed_and_is_back_if_nothing_else_holds_it(
+    repo: Repository, source: Path, tmp_path: Path
+) -> None:
+    old, copies = repaired_and_brought_back(repo, source)
+    for name in (*copies, *some(repo, names.INDEX)):
+        Path(repo.url, name).unlink()
+    for _ in range(2):
+        result = snapvault.plan_prune(again(repo)).execute(wait=NOW)
+        assert result.status == "damaged" and all("was removed for ever and is back" in p for p in result.problems)
+        assert len(result.problems) == len(old)
+    assert contents(back(again(repo), tmp_path / "out", source)) == contents(source)
+    assert repair(repo).status == "ok"
+    assert snapvault.plan_prune(again(repo)).execute(wait=NOW).status == "ok"
+    assert set(some(repo, names.PACKS)).isdisjoint(old)
+    assert contents(back(again(repo), tmp_path / "out" / "again", source)) == contents(source)
+
+
+def test_a_prune_removes_what_was_removed_and_is_back_if_others_hold_it(repo: Repository, source: Path) -> None:
+    _, copies = repaired_and_brought_back(repo, source)
+    assert snapvault.plan_prune(again(repo)).execute(wait=NOW).status == "ok"
+    assert set(some(repo, names.PACKS)) == set(copies)
+
+
 @pytest.mark.parametrize("what", DAMAGES)
 @pytest.mark.parametrize("indexed", [True, False])
 def test_a_damaged_pack(repo: Repository, source: Path, tmp_path: Path, what: str, indexed: bool) -> None:
