@@ -51,11 +51,14 @@ def test_files(size: int, piece: int, repo: Repository) -> None:
 def test_it_deduplicates_against_files(repo: Repository, tmp_path: Path) -> None:
     """The same bytes, backed up as a file and written piece by piece, are cut alike."""
     (tmp_path / "f").write_bytes(random.Random(1).randbytes(2_000_000))
-    snapvault.backup(repo, tmp_path / "f", dataset="d")
+    file = snapvault.backup(repo, tmp_path / "f", dataset="d").snapshot
     with repo.writer("w") as w, w.open("copy") as f:
         for i in range(0, 2_000_000, 7777):
             f.write((tmp_path / "f").read_bytes()[i : i + 7777])
-    assert w.result is not None and w.result.bytes_new < 1000
+    assert w.result is not None
+    before, now = repo.snapshot(file).entry(str(tmp_path / "f")), repo.snapshot(w.result.snapshot).entry("/copy")
+    assert now.node.content == before.node.content
+    assert w.result.bytes_new < len(now.node.content.ids) + 300, "more than the folder was stored"
 
 
 def test_sources(repo: Repository, tmp_path: Path) -> None:
