@@ -248,6 +248,7 @@ class GarbageCollection:
         replaced = []
         try:
             for name, entries in self._index_objects(now):
+                old = name in now.replaced  # brought back with packs that it describes
                 if name not in job.merged and {e[0].id for e in entries}.isdisjoint(job.condemned | job.relisted):
                     continue
                 replaced.append(name)
@@ -255,7 +256,7 @@ class GarbageCollection:
                     self._reporter.check()
                     if row.id in job.condemned and not self._is_late(row.id, segments, copier, now):
                         copier.copy(row, segments)
-                    elif row.id in now.going or row.id in job.relisted:
+                    elif old or row.id in now.going or row.id in job.relisted:
                         continue
                     elif (claim := (row, table_digest(segments))) not in said:
                         said.add(claim)  # once is enough
@@ -301,7 +302,7 @@ class GarbageCollection:
 
     def _index_objects(self, now: Survey) -> Iterator[tuple[str, list[Entry]]]:
         for info in list(self._vault.backend.list(names.INDEX)):
-            if info.name in now.replaced:  # by another GC, and the store did not let it go
+            if info.name in now.replaced and not self._job.salvage:  # by another GC, and the store did not let it go
                 continue
             try:
                 data = fetch(self._vault.backend, info.name, info.size)

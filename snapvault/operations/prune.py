@@ -183,7 +183,7 @@ class PrunePlan(Result):
         patience = patience_with(self._vault, lease, own, exclusive=self._exclusive)
         found, problems = self._collect(wait.total_seconds(), patience, anew=bool(own.ended))
         if problems and len(problems) == len(self.domains) + len(self.problems):
-            raise problems[0]
+            raise problems[-1]
         done = sum((c.reclaimed for c in found), done)
         waits_for = tuple(dict.fromkeys(sid for c in found for sid in c.waits_for))
         return PruneResult(
@@ -248,6 +248,7 @@ def plan_prune(
     require_safe(vault, exclusive=exclusive)
     limits = limits or PruneLimits()
     found, problems = list[DomainPlan](), list[Damaged]()
+    left = leftovers(vault)  # first: each look at a domain sees what is among it
     for domain in sorted(vault.ring.domains):
         try:
             found.append(_plan(vault, domain, limits))
@@ -255,10 +256,11 @@ def plan_prune(
             problems.append(e)
     if not found and problems:
         raise problems[0]
-    problems += [_is_back(names.pack(pack)) for plan in found for pack in sorted(plan.alone)]
-    # Where a domain cannot be told, nobody knows what is held by nothing else.
-    stays = names.PACKS if problems else "-"
-    left = tuple(o for o in leftovers(vault) if not o.name.startswith(stays))
+    back = {names.pack(pack) for plan in found for pack in plan.alone}
+    # Where a domain cannot be told, nobody knows what nothing else holds; an old index object may tell what is in it.
+    stays = (names.PACKS, names.INDEX) if problems else (*back, names.INDEX) if back else ()
+    left = tuple(o for o in left if not o.name.startswith(stays))
+    problems += map(_is_back, sorted(back))
     locked = still_locked(vault.backend, [*left, *_condemned(vault, found)])
     return PrunePlan(tuple(found), left, *locked, tuple(problems), vault, control, limits, exclusive)
 

@@ -134,5 +134,5 @@ def leftovers(vault: Vault) -> tuple[ObjectInfo, ...]:
     ]  # fmt: skip
     # Where paths are lost, somebody may have brought a pack back that a repair removed: the next repair looks into it.
     if any(n.startswith(names.PACKS) for n in there) and any(snapshot.lost for snapshot in list_snapshots(vault)):
-        left = [o for o in left if not o.name.startswith(names.PACKS)]
+        left = [o for o in left if not o.name.startswith((names.PACKS, names.INDEX))]
     return (*left, *records, *beats)

@@ -218,12 +218,13 @@ def _jobs(check: Check) -> dict[DomainId, Job]:
 
 def _brought_back(check: Check) -> set[PackId]:
     """Packs that were removed for ever and are there, in which may be what is lost, or is nowhere else."""
-    returned, found = check.objects.returned, set[PackId]()
+    returned, found, data = check.objects.returned, set[PackId](), check.data
+    doubted = {*data.rotten, *data.false, *data.misdescribed}
     if check.lost or any(snapshot.lost for snapshot in check.trees.snapshots):
         return returned
     for domain in sorted(check.vault.ring.domains) if returned else ():
         try:
-            found |= survey(check.vault, domain).alone(check.data.rotten)
+            found |= survey(check.vault, domain).alone(doubted)
         except (Damaged, NotFound):
             return returned
     return found

@@ -243,8 +243,9 @@ class Survey:
         if not back:
             return frozenset()
         doubtful = self.going | read_verdicts(self.vault.backend, self.vault.ring, DAMAGED).packs.keys() | {*rotten}
-        there = {row for t in self.index.tables for row in t.packs if self.present.get(row.id) == row.size}
-        spare = self._live.spare_bytes({row: 1 if row.id in doubtful else 2 for row in there})
+        mine = {row for t in self.index.tables for row in t.packs if row.domain == self.domain}
+        there = {row for row in mine if self.present.get(row.id) == row.size}
+        spare = self._live.spare_bytes({row: 1 if self._blind or row.id in doubtful else 2 for row in there})
         return frozenset(
             row.id
             for table, live, more in zip(self.index.tables, self._live.live_bytes(), spare, strict=True)
@@ -291,10 +292,10 @@ class Survey:
     def unvisited(self, gone: Collection[PackId], visited: Collection[Where], *, every: bool) -> Iterator[PackRow]:
         """Packs among ``gone`` in which the index has a segment that was not looked into.
 
-        Only segments of which something is needed count, unless ``every``; and no pack that another GC removes, which
-        saw to it that nobody needs it.
+        Only segments of which something is needed count, and no pack that another GC removes, which saw to it that
+        nobody needs it; for a repair (``every``) all of them, since some may have been brought back.
         """
-        gone = {pack for pack in gone if pack in self.present and pack not in self.going}
+        gone = {pack for pack in gone if pack in self.present and (every or pack not in self.going)}
         for table, live in zip(self.index.tables, self._live.live_bytes(), strict=True):
             rows = table.segments
             for segment in range(len(live)):

@@ -147,6 +147,30 @@ def test_a_prune_leaves_what_was_removed_and_is_back_if_nothing_else_holds_it(
     assert contents(back(again(repo), tmp_path / "out" / "again", source)) == contents(source)
 
 
+@pytest.mark.parametrize("what", ["prune", "repair"])
+def test_what_is_back_and_only_an_old_index_object_that_is_back_too_describes(
+    repo: Repository, source: Path, tmp_path: Path, what: str
+) -> None:
+    """Packs whose own directories are damaged."""
+    save(repo, source)
+    old = some(repo, names.PACKS)
+    for name in old:
+        flip(repo, name, -40)
+    kept = {name: Path(repo.url, name).read_bytes() for name in (*old, *some(repo, names.INDEX))}
+    assert repair(repo).status == "ok"
+    for name in (*some(repo, names.PACKS), *some(repo, names.INDEX)):
+        Path(repo.url, name).unlink()
+    for name, data in kept.items():
+        Path(repo.url, name).write_bytes(data)
+    if what == "prune":
+        assert snapvault.plan_prune(again(repo)).execute(wait=NOW).status == "damaged"
+        assert contents(back(again(repo), tmp_path / "out", source)) == contents(source)
+    assert repair(repo).status == "ok"
+    assert snapvault.plan_prune(again(repo)).execute(wait=NOW).status == "ok"
+    assert set(some(repo, names.PACKS)).isdisjoint(old)
+    assert contents(back(again(repo), tmp_path / "out" / "again", source)) == contents(source)
+
+
 def test_a_prune_removes_what_was_removed_and_is_back_if_others_hold_it(repo: Repository, source: Path) -> None:
     _, copies = repaired_and_brought_back(repo, source)
     assert snapvault.plan_prune(again(repo)).execute(wait=NOW).status == "ok"
