@@ -18,6 +18,7 @@ from battery.interleave.story import Base
 
 BATCH, BATCHES, LONG_BATCHES = 100, 30, 300
 CATCHES = 5000  # seeds that a mutant may survive; the rarest is caught by one of two hundred
+BEGIN = {"a prune that goes on waits for nobody": 790}  # where a rare one was last caught: that saves minutes
 TIDY = 150  # seeds for what is harmless
 FIRST = int(os.environ.get("SNAPVAULT_TEST_SEED", "0"))
 ANY = FIRST or random.SystemRandom().randrange(1 << 32)
@@ -60,7 +61,7 @@ def test_nothing_is_lost_for_long(made: Base, happened: Counter[str], batch: int
 @pytest.mark.parametrize("name", mutants.ALL)
 def test_each_rule_is_needed(made: Base, name: str) -> None:
     with mutants.mutant(name):
-        for seed in range(CATCHES):
+        for seed in range(BEGIN.get(name, 0), CATCHES):
             try:
                 story.play(made, seed)
             except AssertionError:
