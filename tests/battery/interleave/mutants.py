@@ -8,7 +8,7 @@ from unittest import mock
 
 from snapvault.format import names
 from snapvault.foundation.errors import Conflict
-from snapvault.operations import run
+from snapvault.operations import run, survey
 from snapvault.operations.collect import GarbageCollection, _Copier
 from snapvault.operations.fence import Fence
 from snapvault.operations.pending import Pending
@@ -66,6 +66,7 @@ def mutant(name: str) -> Iterator[None]:
             (GarbageCollection, "_delete", _record_first),
         ],
         "a prune that goes on waits for nobody": [(Pending, "_left", _waits_for_nobody)],
+        "a tombstone counts at once": [(survey, "is_due", lambda tombstone: True)],
         "the record goes first": [(GarbageCollection, "_delete", _record_first)],
         "W5 overwrites the slot": [(Session, "_settle", _overwrites)],
         "no G5": [(Fence, "wait", lambda self, seconds, reporter: ())],
@@ -85,6 +86,6 @@ def mutant(name: str) -> Iterator[None]:
 ALL = (
     "W1 announces nothing", "W1 after W2", "W2 counts condemned packs", "W2 does not read GC done",
     "W5 overwrites the slot", "no G5", "G3 publishes nothing", "G6 copies nothing", "G6 trusts copies that are going",
-    "G7 deletes though refused", "a prune that goes on waits for nobody",
+    "G7 deletes though refused", "a prune that goes on waits for nobody", "a tombstone counts at once",
 )  # fmt: skip
 HARMLESS = ("the record goes first",)

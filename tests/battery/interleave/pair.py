@@ -53,6 +53,9 @@ class Pair(Story):
 
     copy: Lab = field(kw_only=True)
 
+    def __post_init__(self) -> None:
+        self.windows = None  # both ends forget for good
+
     def play(self) -> None:
         draw = self.scheduler.random
         cast = [("writer", self.write)] * draw.choice((1, 2)) + [("prune", self.prune)] * draw.choice((1, 2))
@@ -65,8 +68,7 @@ class Pair(Story):
         with seeded(self.seed, 1), scheduled(self.scheduler), lab.small_parts():
             first = draw.sample(sorted(self.lab.trees), 1)
             with self.lab.open() as repo:
-                snapvault.forget_snapshots(repo, first, undelete_window=AT_ONCE)
-            self._forgot(first)
+                snapvault.forget_snapshots(repo, first, undelete_window=self._forgets(first))
             with self.copy.open() as repo:
                 if draw.choice((True, False)) and {s.id for s in repo.snapshots()} >= set(first):
                     snapvault.forget_snapshots(repo, first, undelete_window=AT_ONCE)

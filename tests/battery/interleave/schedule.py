@@ -155,14 +155,21 @@ def _open(self: HpkePrivateKey, sealed: bytes, info: bytes) -> bytes:
 
 
 @contextmanager
-def seeded(seed: int, day: int) -> Iterator[None]:
-    """While this is open, keys, names, salts and times (of this day) are those of the seed."""
+def seeded(seed: int, day: int, scheduler: Scheduler | None = None) -> Iterator[None]:
+    """While this is open, keys, names, salts and times (of this day) are those of the seed.
+
+    With a scheduler each call of a store takes a second.
+    """
     draw = random.Random(f"randomness {seed} {day}")
-    ticks = itertools.count((1_700_000_000 + day * 86_400) * 10**9, 10**6)
+    looks = itertools.count((1_700_000_000 + day * 86_400) * 10**9, 10**6)
+
+    def time_ns() -> int:
+        return next(looks) + (int(scheduler.clock) * 10**9 if scheduler is not None else 0)
+
     with (
         mock.patch.object(os, "urandom", draw.randbytes),
         mock.patch.object(secrets, "token_hex", lambda n=32: draw.randbytes(n).hex()),
-        mock.patch.object(clock, "time", SimpleNamespace(time_ns=lambda: next(ticks))),
+        mock.patch.object(clock, "time", SimpleNamespace(time_ns=time_ns)),
         mock.patch.object(session, "hpke_seal", _seal),
         mock.patch.object(keyring, "hpke_seal", _seal),
         mock.patch.object(HpkePrivateKey, "open", _open),

@@ -1,9 +1,11 @@
 """Writers, prunes, a forgetter and a reader on one repository, and whether anything is lost that was acknowledged."""
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 from tempfile import mkdtemp
 from unittest import mock
 
@@ -12,12 +14,15 @@ from battery.interleave.schedule import Actor, Scheduler, scheduled, seeded
 from battery.lab import Lab, Objects, Tree
 
 import snapvault
+from snapvault.access.resolve import list_forgotten
 from snapvault.format import names
+from snapvault.foundation.clock import nanoseconds, now_ns
 from snapvault.foundation.errors import Conflict, Damaged, SnapvaultError
 from snapvault.operations.prune import PruneLimits, plan_prune
 from snapvault.repository import create
 
 NEVER, AT_ONCE = timedelta(days=10**6), timedelta(0)
+WINDOWS = (AT_ONCE, timedelta(seconds=30), timedelta(seconds=300), timedelta(hours=36), timedelta(days=9))
 ALL = PruneLimits(unused=0.0)
 CONTENTS = [bytes([n]) * (600 + 90 * n) for n in range(8)]  # few, so that much of it was stored before
 
@@ -54,34 +59,48 @@ class Story:
     pruned: int = 0
     happened: set[str] = field(default_factory=set)
     machines: Path | None = None  # state directories of those who prune
+    promised: dict[str, int] = field(default_factory=dict)  # forgotten, and until when each comes back (ns)
+
+    def __post_init__(self) -> None:
+        # By a source of its own, and in every fourth run: the others are those that they were without it.
+        self.windows = Random(f"windows {self.seed}") if self.seed % 4 == 3 else None
 
     def play(self) -> None:
         draw = self.scheduler.random
         cast = [("writer", self.write)] * draw.choice((1, 2, 2, 3)) + [("prune", self.prune)] * draw.choice(
             (1, 1, 2, 3)
         )
-        cast += [("forgets", self.forget)] * draw.choice((0, 1, 1))
+        cast += [("forgets", self.forget)] * (draw.choice((0, 1, 1)) + (self.windows is not None))
         cast += [("reader", self.read)] * draw.choice((0, 1))
         cast += [("cleaner", self.clean)] * draw.choice((0, 1))
         cast += [("undelete", self.undelete)] * draw.choice((0, 0, 1))
         actors = [Actor(f"{role} {n}", work, self.scheduler) for n, (role, work) in enumerate(cast)]
         with (
-            seeded(self.seed, 1),
+            seeded(self.seed, 1, self.scheduler),
             scheduled(self.scheduler),
             lab.small_parts(),
         ):
             first = draw.sample(sorted(self.lab.trees), draw.choice((1, 1, 2)))
             with self.lab.open() as repo:
-                snapvault.forget_snapshots(repo, first, undelete_window=AT_ONCE)
-            self._forgot(first)
+                snapvault.forget_snapshots(repo, first, undelete_window=self._forgets(first))
             self.scheduler.run(actors)
         for actor in actors:
             if actor.error is not None:
                 raise AssertionError(f"{actor.name}: {actor.error!r}") from actor.error
 
-    def _forgot(self, sids: list[str]) -> None:
+    def _forgets(self, sids: Iterable[str]) -> timedelta:
+        """These are about to be forgotten, for as long as this."""
+        window = self.windows.choice(WINDOWS) if self.windows is not None else AT_ONCE
+        least = now_ns() + nanoseconds(window)
         for sid in sids:
             self.lab.forgotten.add(sid)
+            self.promised[sid] = min(least, self.promised.get(sid, least))
+        return window
+
+    def owed(self) -> set[str]:
+        """What was acknowledged, and is not forgotten or could still be brought back."""
+        gone = {sid for sid in self.lab.forgotten if self.promised.get(sid, 0) <= now_ns()}
+        return set(self.lab.trees) - gone
 
     # -- the cast --------------------------------------------------------------------------------------------------
 
@@ -123,10 +142,19 @@ class Story:
 
     def forget(self) -> None:
         with self.lab.open() as repo:
+            if self.windows is not None:
+                return self._forget_planned(repo)
             found = [s.id for s in repo.snapshots()]
             chosen = self.scheduler.random.sample(found, min(len(found), 1))
-            self._forgot(list(chosen))
-            snapvault.forget_snapshots(repo, chosen, undelete_window=AT_ONCE)
+            snapvault.forget_snapshots(repo, chosen, undelete_window=self._forgets(chosen))
+
+    def _forget_planned(self, repo: snapvault.Repository) -> None:
+        """By a plan that somebody thinks about, so that several forget the same, for other times."""
+        assert self.windows is not None
+        plan = snapvault.plan_forget(repo, snapvault.Retention(last=self.windows.choice((1, 2))))
+        for _ in range(5):
+            repo.snapshots()
+        plan.execute(undelete_window=self._forgets([s.id for s in plan.forget]))
 
     def read(self) -> None:
         with self.lab.open() as repo:
@@ -137,7 +165,7 @@ class Story:
             try:
                 found = contents(snapshot)
             except Damaged:
-                if snapshot.id not in self.lab.forgotten:
+                if snapshot.id in self.owed():
                     raise
                 return
             assert found == self.lab.trees.get(snapshot.id, found)
@@ -159,7 +187,9 @@ class Story:
             sid = self.scheduler.random.choice(sorted(self.lab.forgotten))
             try:
                 result = snapvault.undelete(repo, sid)
-            except (Damaged, snapvault.InvalidInput, Conflict):
+            except (Damaged, snapvault.InvalidInput, Conflict) as e:
+                if isinstance(e, Damaged) and sid in self.owed():
+                    raise
                 self.happened.add("not undeleted")
                 return
             if sid in self.lab.trees:
@@ -169,16 +199,21 @@ class Story:
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def verify(self) -> None:
-        """Everything that was acknowledged and not forgotten is there; also after one more prune, with nobody else."""
+        """Everything that is owed is there; also after one more prune, with nobody else."""
         for last in (False, True):
             with seeded(self.seed, 2 + last), self.lab.open() as repo:
                 listed = {s.id: s for s in repo.snapshots()}
                 missing = set(self.lab.trees) - self.lab.forgotten - set(listed)
                 assert not missing, f"acknowledged, and gone: {missing}"
-                for sid, snapshot in listed.items():
-                    if sid not in self.lab.forgotten:
+                back = {s.id: s for s, _ in list_forgotten(repo.vault)}
+                owed = self.owed()
+                assert owed <= {*listed, *back}, f"forgotten, and gone before its time: {owed - {*listed, *back}}"
+                for sid, snapshot in {**listed, **back}.items():
+                    if sid in owed or sid not in self.lab.forgotten:
                         found = contents(snapshot)
                         assert found == self.lab.trees.get(sid, found), f"snapshot {sid} is another"
+                if last:
+                    self._bring_back(repo, owed & set(back))
                 report = snapvault.check(repo, read_data=True)
                 problems = [f.message for f in report.findings if not f.harmless]
                 assert not problems, problems
@@ -186,6 +221,16 @@ class Story:
                     with lab.small_parts():
                         result = plan_prune(repo, limits=ALL).execute(wait=timedelta(0), lease=AT_ONCE)
                     assert not result.waits_for, result
+
+    def _bring_back(self, repo: snapvault.Repository, sids: Iterable[str]) -> None:
+        for sid in sids:
+            try:
+                result = snapvault.undelete(repo, sid)
+            except snapvault.InvalidInput as e:
+                assert "is back already" in e.message
+                continue
+            assert contents(repo.snapshot(result.snapshot)) == self.lab.trees[sid]
+            self.happened.add("brought back")
 
 
 def contents(snapshot: snapvault.Snapshot) -> Tree:

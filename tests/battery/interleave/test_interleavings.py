@@ -22,7 +22,10 @@ BEGIN = {"a prune that goes on waits for nobody": 790}  # where a rare one was l
 TIDY = 150  # seeds for what is harmless
 FIRST = int(os.environ.get("SNAPVAULT_TEST_SEED", "0"))
 ANY = FIRST or random.SystemRandom().randrange(1 << 32)
-EXPECTED = {"backup", "revoked", "prune", "prune waits", "copy", "read", "undeleted", "prune revoked", "resumed"}
+EXPECTED = {
+    "backup", "revoked", "prune", "prune waits", "prune revoked", "resumed", "copy", "read", "undeleted",
+    "brought back",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
