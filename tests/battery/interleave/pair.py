@@ -13,11 +13,13 @@ from unittest import mock
 from battery import lab
 from battery.interleave import story
 from battery.interleave.schedule import Actor, Scheduler, scheduled, seeded
-from battery.interleave.story import ALL, AT_ONCE, CONTENTS, NEVER, Story, contents
+from battery.interleave.story import ALL, AT_ONCE, CONTENTS, NEVER, Story, contents, still_back
 from battery.lab import Lab, Objects
 
 import snapvault
+from snapvault.access.resolve import list_forgotten
 from snapvault.format import names
+from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Conflict, Damaged, SnapvaultError
 from snapvault.operations import reclaim, survey
 from snapvault.operations.prune import plan_prune
@@ -52,9 +54,7 @@ class Pair(Story):
     """One run."""
 
     copy: Lab = field(kw_only=True)
-
-    def __post_init__(self) -> None:
-        self.windows = None  # both ends forget for good
+    promised_there: dict[str, int] = field(default_factory=dict)  # what was forgotten at the copy
 
     def play(self) -> None:
         draw = self.scheduler.random
@@ -65,14 +65,13 @@ class Pair(Story):
         cast += [("prune there", self.prune_there)] * draw.choice((0, 1, 2))
         cast += [("reader there", self.read_there)] * draw.choice((0, 1))
         actors = [Actor(f"{role} {n}", work, self.scheduler) for n, (role, work) in enumerate(cast)]
-        with seeded(self.seed, 1), scheduled(self.scheduler), lab.small_parts():
+        with seeded(self.seed, 1, self.scheduler), scheduled(self.scheduler), lab.small_parts():
             first = draw.sample(sorted(self.lab.trees), 1)
             with self.lab.open() as repo:
                 snapvault.forget_snapshots(repo, first, undelete_window=self._forgets(first))
             with self.copy.open() as repo:
                 if draw.choice((True, False)) and {s.id for s in repo.snapshots()} >= set(first):
-                    snapvault.forget_snapshots(repo, first, undelete_window=AT_ONCE)
-                    self.copy.forgotten.update(first)
+                    snapvault.forget_snapshots(repo, first, undelete_window=self._forgets_there(first))
             self.scheduler.run(actors)
         for actor in actors:
             if actor.error is not None:
@@ -92,8 +91,11 @@ class Pair(Story):
         with self.copy.open() as repo:
             found = sorted(s.id for s in repo.snapshots())
             chosen = self.scheduler.random.sample(found, min(len(found), 1))
-            self.copy.forgotten.update(chosen)
-            snapvault.forget_snapshots(repo, chosen, undelete_window=AT_ONCE)
+            snapvault.forget_snapshots(repo, chosen, undelete_window=self._forgets_there(chosen))
+
+    def _forgets_there(self, sids: list[str]) -> timedelta:
+        self.copy.forgotten.update(sids)
+        return self._promises(self.promised_there, sids)
 
     def prune_there(self) -> None:
         wait = timedelta(seconds=self.scheduler.random.choice((0, 20, 300)))
@@ -115,7 +117,7 @@ class Pair(Story):
                 try:
                     found = contents(snapshot)
                 except Damaged:
-                    if snapshot.id not in self.copy.forgotten:
+                    if snapshot.id not in self.copy.forgotten - still_back(self.promised_there):
                         raise
                 else:
                     assert found == self.lab.trees.get(snapshot.id, found)
@@ -145,8 +147,12 @@ class Pair(Story):
             listed = {s.id: s for s in repo.snapshots()}
             missing = set(self.lab.trees) - self.lab.forgotten - self.copy.forgotten - set(listed)
             assert not (all_of_it and missing), f"acknowledged, and not at the copy: {missing}"
-            for sid, snapshot in listed.items():
-                if sid not in self.copy.forgotten:
+            back = {s.id: s for s, until in list_forgotten(repo.vault) if until > now_ns()}
+            kept = still_back(self.promised_there)
+            assert kept <= {*listed, *back}, f"forgotten at the copy, and gone before its time: {kept}"
+            self.happened.update({"could be brought back there"} if back else ())
+            for sid, snapshot in {**listed, **back}.items():
+                if sid in back or sid not in self.copy.forgotten:
                     found = contents(snapshot)
                     assert found == self.lab.trees.get(sid, found), f"snapshot {sid} is another at the copy"
             if checked:
@@ -204,6 +210,7 @@ MUTANTS: dict[str, list[tuple[Any, str, Any]]] = {
     ],
     "a pull brings what the source forgot": [(_Replication, "_forgotten", lambda self, slots: {})],
     "a copy condemns what it likes": [(survey.Survey, "may_go", lambda self, pack: True)],
+    "a tombstone counts at once": [(survey, "is_due", lambda tombstone: True)],
     "a copy finishes the deletions of the source": [
         (module, "going_by", lambda vault, slots: [s for s in slots if s.record.kind == "gc-done"])
         for module in (survey, reclaim)
