@@ -6,6 +6,7 @@ No key is needed: every object is verified by its name, or by the digest that it
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 
 from snapvault.backend.checked import CheckedBackend
 from snapvault.backend.control import controlled
@@ -13,7 +14,7 @@ from snapvault.backend.protocol import Backend, NotFound
 from snapvault.format import names
 from snapvault.format.config import ConfigRecord
 from snapvault.format.keyset import KeysetRecord
-from snapvault.foundation.errors import Damaged, InvalidInput
+from snapvault.foundation.errors import Damaged, InvalidInput, RepositoryNotFound, SnapvaultError
 from snapvault.foundation.events import Control, Reporter
 from snapvault.operations.copying import ObjectCopier, Outcome
 from snapvault.operations.genuine import SIGNED, Genuine
@@ -66,7 +67,7 @@ class _Healing:
         config, digest = _config(here, there)
         found = list[KeysetRecord]()
         for place in (here, there):
-            with suppress(Damaged):
+            with suppress(Damaged, RepositoryNotFound):
                 found.append(newest_keyset(place, config, digest)[0])
         keyset = max(found, key=lambda k: k.number) if found else newest_keyset(here, config, digest)[0]
         self._rescue, self._ring = dict(keyset.rescue), public_ring(config, digest, keyset)
@@ -98,7 +99,7 @@ class _Healing:
     def _mend_config(self, begin: Backend, end: Backend) -> list[str]:
         try:
             read_config(end)
-        except Damaged:
+        except (Damaged, RepositoryNotFound):
             return self._mend([Finding("", (names.CONFIG,))], begin, end)
         return []
 
@@ -130,17 +131,33 @@ class _Healing:
 
 def _config(here: Backend, there: Backend) -> tuple[ConfigRecord, bytes]:
     """That of both places, from one where it is whole; the errors of ``heal``."""
-    shown = dict[str, tuple[ConfigRecord, bytes]]()
+    shown, lacking = list[tuple[ConfigRecord, bytes]](), list[tuple[Backend, SnapvaultError]]()
     for place in (here, there):
-        with suppress(Damaged):
-            shown[place.url] = read_config(place)
-    found = next(iter(shown.values()), None) or read_config(here)
-    if any(digest != found[1] for _, digest in shown.values()):
+        try:
+            shown.append(read_config(place))
+        except (Damaged, RepositoryNotFound) as e:
+            lacking.append((place, e))
+    if not shown:
+        raise lacking[0][1]
+    if any(digest != shown[0][1] for _, digest in shown):
         raise InvalidInput(f"{there.url} holds another repository than {here.url}")
-    for place in (here, there):
-        if place.url not in shown:
-            newest_keyset(place, *found)  # signed by the owner whom this config names, so it belongs there
-    return found
+    for place, error in lacking:
+        if not _belongs(place, there if place is here else here, *shown[0]):
+            raise error
+    return shown[0]
+
+
+def _belongs(place: Backend, other: Backend, config: ConfigRecord, digest: bytes) -> bool:
+    """Whether anything at a place was signed for the repository with this config, whose keys ``other`` knows, too."""
+    with suppress(Damaged, RepositoryNotFound):
+        newest_keyset(place, config, digest)
+        return True
+    genuine = Genuine(public_ring(config, digest, newest_keyset(other, config, digest)[0]), place)
+    for info in chain(place.list(names.SESSIONS), place.list(names.SNAPSHOTS)):
+        with suppress(Damaged, NotFound):
+            genuine.check(info.name, fetch(place, info.name))
+            return True
+    return False
 
 
 def _named(findings: Iterable[Finding]) -> list[str]:

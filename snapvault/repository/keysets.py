@@ -14,12 +14,18 @@ from snapvault.foundation.errors import Damaged, FormatTooNew, RepositoryNotFoun
 from snapvault.repository.store import fetch
 from snapvault.repository.trust import Untrusted, signed_by
 
+_HINT = "bring back the object 'config', which never changes, from a copy: 'snapvault check --repair-from SITE' does"
+
 
 def read_config(backend: Backend) -> tuple[ConfigRecord, bytes]:
-    """The config and its digest; RepositoryNotFound, FormatError."""
+    """The config and its digest; RepositoryNotFound, Damaged."""
     try:
         data = fetch(backend, names.CONFIG)
     except NotFound:
+        if _keysets(backend):  # which come after it
+            raise Damaged(
+                f"the config of {backend.url} is gone, and its keysets are there", hint=_HINT, affected=[names.CONFIG]
+            ) from None
         raise RepositoryNotFound(f"there is no repository at {backend.url}") from None
     try:
         return decode_config(data), blake3(data).digest()
@@ -28,7 +34,7 @@ def read_config(backend: Backend) -> tuple[ConfigRecord, bytes]:
     except FormatError as e:
         raise type(e)(
             f"the config of {backend.url} is damaged: {e.message}",
-            hint="restore the object 'config' from a copy of the repository; it never changes",
+            hint=_HINT,
             affected=[names.CONFIG],
         ) from e
 

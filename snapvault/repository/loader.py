@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from blake3 import blake3
 
-from snapvault.backend.protocol import NotFound, ObjectInfo
+from snapvault.backend.protocol import Backend, NotFound, ObjectInfo
 from snapvault.crypto.kdf import context_digest, derive
 from snapvault.format import names
 from snapvault.format.index import IndexRecord, decode_index, decode_table
@@ -22,6 +22,7 @@ from snapvault.foundation.ahead import ahead
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import DomainId, HolderId, PackId, SessionId
 from snapvault.repository.cache import TABLES
+from snapvault.repository.failover import first_whole
 from snapvault.repository.index import BlobIndex, IndexTable, PackRow, TableBuilder, build_table, merge_tables
 from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import fetch_directory
@@ -153,8 +154,22 @@ class IndexLoader:
         """What a pack says of itself; Damaged, NotFound."""
         session, _ = self._sessions.in_pack(digest)
         secrets = self._sessions.secrets(session.head.sid, digest)
-        segments = reread(lambda: fetch_directory(self._store.backend, secrets, digest, size))
-        return PackRow(digest, size, session.head.sid, secrets.domain), segments
+        name = names.pack(digest)
+
+        def look(place: Backend, size: int) -> Entry:
+            row = PackRow(digest, size, session.head.sid, secrets.domain)
+            return row, fetch_directory(place, secrets, digest, size)
+
+        def read(place: Backend) -> Entry:
+            try:
+                return look(place, size)
+            except Damaged:
+                other = place.head(name).size  # the listing may have it as another place does
+                if other == size:
+                    raise
+                return look(place, other)
+
+        return reread(lambda: first_whole(self._store.backend, name, read))
 
     def _read(self, wanted: Sequence[str], sizes: Mapping[str, int], taken: set[PackId]) -> IndexTable:
         """The packs that index objects list, and the names of those that count; ``taken`` are known already."""

@@ -377,7 +377,7 @@ def _open_keys(
             config, digest = read_config(shown)
             credential = credential or make_credential()
             opened.append(_open_ring(shown, config, digest, credential))
-            if places is None or opened[-1][1] is None:
+            if places is None or (opened[-1][1] is None and _is_newest(opened[-1][0], places)):
                 break
         except (KeyRejected, Damaged, *SILENT) as e:
             failed.append(e)
@@ -386,6 +386,16 @@ def _open_keys(
         return newest, opened[0][1], credential  # a problem here keeps writers out, whatever others show
     # Of the first two: this place, and all places as one.
     raise next((e for e in failed if isinstance(e, KeyRejected)), failed[:2][-1])
+
+
+def _is_newest(ring: Keyring, places: Places) -> bool:
+    """Whether no place lists a newer keyset, without which what was written since does not open."""
+    if ring.keyset is None:
+        return True
+    try:
+        return ring.keyset.number >= max(keyset_numbers(places.failover(ring.config_digest)), default=0)
+    except SILENT:
+        return True
 
 
 def _where_keys_are(backend: Backend, places: Places | None) -> Iterator[Backend]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from blake3 import blake3
 
-from snapvault.backend.protocol import NotFound
+from snapvault.backend.protocol import Backend, NotFound
 from snapvault.crypto.kdf import SECRET_SIZE, derive
 from snapvault.format import names
 from snapvault.format.keyset import CertificateRecord
@@ -16,7 +16,7 @@ from snapvault.format.session import READ, RECOVERY, SessionHead, SessionRecord
 from snapvault.format.snapshot import SnapshotRecord
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import HolderId, PackId, SessionId
-from snapvault.repository.failover import once_more
+from snapvault.repository.failover import first_whole, once_more
 from snapvault.repository.keyring import DomainKeys, Keyring
 from snapvault.repository.packs import SessionSecrets, read_header, session_context
 from snapvault.repository.store import Store, reread
@@ -161,7 +161,11 @@ class Sessions:
 
     def in_pack(self, pack: PackId, size: int | None = None, *, sid: SessionId | None = None) -> Header:
         """The header at the head of a pack, whose size may be known (and that of ``sid``); Damaged, NotFound."""
-        return reread(lambda: self.verify(read_header(self._store.backend, pack, size), sid))
+
+        def read(place: Backend) -> Header:
+            return self.verify(read_header(place, pack, size), sid)
+
+        return reread(lambda: first_whole(self._store.backend, names.pack(pack), read))
 
     def secrets(self, sid: SessionId, pack: PackId | None = None, holder: HolderId | None = None) -> SessionSecrets:
         """What opens this session's objects; RoleRequired for holders that may not read, Damaged."""

@@ -120,6 +120,30 @@ def test_what_is_missing_at_the_first(repo: Repository, copy: Path, source: Path
     restored(both(repo, copy), source, tmp_path)
 
 
+def test_the_newest_keyset_is_missing_at_the_first(repo: Repository, copy: Path, source: Path, tmp_path: Path) -> None:
+    """What was written since is sealed to keys that only the other place tells of."""
+    snapvault.rotate(again(repo))
+    (source / "new").write_bytes(b"new")
+    newest = save(again(repo), source).snapshot
+    snapvault.replicate(repo.url, str(copy))
+    Path(repo.url, names.keyset(2)).unlink()
+    assert both(repo, copy).snapshot("latest").id == newest
+    restored(both(repo, copy), source, tmp_path)
+
+
+@pytest.mark.parametrize("how", ["header", "directory", "cut short"])
+def test_packs_of_a_lost_index_object_whose_own_directories_are_damaged_at_the_first(
+    repo: Repository, copy: Path, source: Path, tmp_path: Path, how: str
+) -> None:
+    shutil.rmtree(Path(repo.url, names.INDEX))
+    for pack in packs(repo.url):
+        if how == "cut short":
+            pack.write_bytes(pack.read_bytes()[:-100])
+        else:
+            flip(pack, 40 if how == "header" else -100)
+    restored(both(repo, copy), source, tmp_path)
+
+
 def test_the_first_is_gone_from_the_beginning(repo: Repository, copy: Path, source: Path, tmp_path: Path) -> None:
     shutil.rmtree(repo.url)
     opened = both(repo, copy)

@@ -76,7 +76,7 @@ def test_what_is_missing_comes_back(repo: Repository, source: Path, tmp_path: Pa
     whole(tmp_path / "copy", source, tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["packs", "index", "sessions", "keyset", "slots", "snapshots"])
+@pytest.mark.parametrize("kind", ["config", "packs", "index", "sessions", "keyset", "slots", "snapshots"])
 @pytest.mark.parametrize("pruned", [False, True])
 def test_all_of_a_kind_that_is_gone_comes_back(
     repo: Repository, source: Path, tmp_path: Path, kind: str, pruned: bool
@@ -90,8 +90,9 @@ def test_all_of_a_kind_that_is_gone_comes_back(
         snapvault.plan_prune(again(repo), limits=PruneLimits(unused=0.0)).execute()
         snapvault.replicate(repo.url, str(tmp_path / "copy"))
     before = {n: s for n, s in objects(repo).items() if not n.startswith(names.LOCAL)}
-    for folder in {"index": ["index", "packs"]}.get(kind, [kind]):
-        shutil.rmtree(Path(repo.url) / folder)
+    for name in {"index": ["index", "packs"], "config": ["config", "keyset"]}.get(kind, [kind]):
+        place = Path(repo.url, name)
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
     result = healed(repo)
     assert result.status == "ok" and not result.mended_there, result
     assert {n: s for n, s in objects(repo).items() if not n.startswith(names.LOCAL)} == before
@@ -188,6 +189,29 @@ def test_what_the_other_place_invented_does_not_come(
         assert set(healed(repo).mended_there) == set(forged)
         whole(tmp_path / "copy", source, tmp_path)
     whole(Path(repo.url), source, tmp_path)
+
+
+def test_a_config_that_is_gone_is_missed(repo: Repository, source: Path, tmp_path: Path) -> None:
+    """Nobody is told that there is no repository; a push goes on once a heal brought it back, either way."""
+    for place in (Path(repo.url), tmp_path / "copy"):
+        (place / names.CONFIG).unlink()
+        with pytest.raises(snapvault.Damaged, match=r"config .* is gone"):
+            snapvault.open(place, keys=lambda: SEED)
+        with pytest.raises(snapvault.Damaged, match=r"config .* is gone") as caught:
+            snapvault.replicate(repo.url, str(tmp_path / "copy"))
+        assert "check --repair-from" in str(caught.value)
+        assert healed(repo).status == "ok"
+        whole(place, source, tmp_path)
+
+
+def test_a_place_of_which_nothing_is_left_that_says_whose_it_is(repo: Repository, tmp_path: Path) -> None:
+    for name in (names.CONFIG, names.KEYSETS, names.SESSIONS, names.SNAPSHOTS):
+        place = Path(repo.url, name)
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+    before = objects(repo)
+    with pytest.raises(snapvault.RepositoryNotFound):
+        healed(repo)
+    assert objects(repo) == before
 
 
 def test_a_damaged_config_beside_another_repository(repo: Repository, tmp_path: Path) -> None:

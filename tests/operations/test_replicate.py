@@ -315,8 +315,12 @@ def test_a_prune_beside_a_replication_that_was_cut_off(repo: Repository, source:
     (second / names.snapshot(SessionId(first))).unlink()
     with pytest.raises(Damaged, match="has not come to this copy"):
         prune(at(second))
+    [problem] = snapvault.check(at(second)).problems
+    assert f"snapshot {first} is not at this copy" in problem.message and "the next one brings it" in problem.message
     copied(repo, second)
-    assert prune(at(second)).status == "ok"
+    assert prune(at(second)).status == "ok" and snapvault.check(at(second)).status == "ok"
+    Path(repo.url, names.snapshot(SessionId(first))).unlink()
+    assert "is gone" in snapvault.check(again(repo)).problems[0].message
 
 
 def test_what_was_forgotten_before_it_came_does_not_come(
