@@ -5,7 +5,8 @@ snapshot needs is there before the snapshot is.  Deletions are never mirrored.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from blake3 import blake3
@@ -22,7 +23,7 @@ from snapvault.foundation.ahead import ahead, beside, both
 from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Conflict, Damaged, RepositoryNotFound
 from snapvault.foundation.events import Control, Reporter
-from snapvault.foundation.ids import SessionId
+from snapvault.foundation.ids import PackId, SessionId
 from snapvault.operations.copying import ObjectCopier, Outcome
 from snapvault.operations.exchange import bring_attestations
 from snapvault.operations.genuine import Genuine
@@ -193,7 +194,7 @@ class _Replication:
         self._ring, store = public_ring(config, digest, keyset), Store(self._source, Cache(None))
         genuine = Genuine(self._ring, self._source)
         self._copier = ObjectCopier(self._source, self._target, dict(keyset.rescue), genuine)
-        sessions = Sessions(store, self._ring)
+        self._sessions = sessions = Sessions(store, self._ring)
         self._loader, self._history = IndexLoader(store, self._ring, sessions), History(store, self._ring, sessions)
 
     def _announce(self, slots: Iterable[str]) -> None:
@@ -213,12 +214,16 @@ class _Replication:
         lacking = {n: size for n, size in at_source.items() if here.get(n) != size}
         named = set[str]().union(*found.packs.values())
         unnamed = lacking.keys() - named
-        if unnamed and not found.unreadable and unnamed - self._removed(slots):
+        if unnamed and not found.unreadable:
+            unnamed = unnamed - self._removed(slots)
+        if unnamed and not found.unreadable:
             # Not indexed yet; or lost here, and an index object that is here already names it.
             older = self._read({n: size for n, size in indexes.items() if n not in fresh})
             named = named.union(*older.packs.values())
             found.unreadable += older.unreadable
         # Where an index object cannot be read, whatever it may have named comes: packs describe themselves.
+        if not found.unreadable:
+            named |= self._orphans({n: lacking[n] for n in sorted(unnamed - named)}, slots)
         wanted = {n: size for n, size in lacking.items() if n in named or found.unreadable}
         without = self._without(found.packs, named - at_source.keys() - here.keys(), slots, last=last)
         small = {n: size for n, size in wanted.items() if size <= LARGE_PACK}
@@ -228,6 +233,22 @@ class _Replication:
         # Some of GCs have their header nowhere else.
         self._announce(filter(_is_gc, (names.snapshot(self._authors[n]) for n in bring)))
         self._copy(_infos({n: fresh[n] for n in bring if n in fresh}), INDEXES_AT_ONCE, again=True)
+
+    def _orphans(self, packs: Mapping[str, int], slots: Collection[str]) -> set[str]:
+        """Those of some packs that no index object names, though their session ended; readers find them, too."""
+
+        def is_orphan(name: str) -> bool:
+            digest = names.content_digest(name)
+            with suppress(Damaged, NotFound):
+                if digest is not None:
+                    header, _ = self._sessions.in_pack(PackId(digest), packs[name])
+                    return names.snapshot(header.head.sid) in slots
+            return False
+
+        found = {n for n, orphan in zip(packs, ahead(is_orphan, packs, SMALL_AT_ONCE), strict=True) if orphan}
+        for name in found:
+            self._tally.find(f"{name} is in no index object of the source, and comes all the same", name, harmless=True)
+        return found
 
     def _without(
         self, packs: Mapping[str, set[str]], absent: set[str], slots: Mapping[str, int], *, last: bool

@@ -2,7 +2,7 @@
 
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -306,6 +306,65 @@ def test_what_was_forgotten_before_it_was_copied_stops_no_prune(
         snapvault.promote(at(second))
     assert plan_prune(at(second)).execute(wait=NOW).status == "ok"
     assert [s.id for s in at(second).snapshots()][-1] == later
+
+
+def killed_before_its_index(repo: Repository, source: Path) -> list[str]:
+    """A backup stored packs, and was killed before it said so; the packs."""
+    before = objects(repo)
+    save(again(repo), source)
+    new = objects(repo).keys() - before.keys()
+    for name in new:
+        if name.startswith((names.INDEX, names.SNAPSHOTS)):
+            Path(repo.url, name).unlink()
+    return [name for name in new if name.startswith(names.PACKS)]
+
+
+def end_all(repo: Repository, but: Collection[str]) -> None:
+    """All sessions but these cannot commit any more."""
+    for sid in {n[-32:] for n in objects(repo) if n.startswith(names.SESSIONS)} - set(but):
+        revoke(repo.vault.store, repo.vault.ring, SessionId(sid))
+
+
+def test_what_a_killed_run_left_holds_nothing_alone(
+    repo: Repository, source: Path, second: Path, tmp_path: Path
+) -> None:
+    """A prune lets go of what two packs hold; the one that stays is one of which an index object tells."""
+    made = versions(repo, source, 1)
+    fill(source, 7)
+    orphans = killed_before_its_index(repo, source)
+    made[save(again(repo), source).snapshot] = contents(source)
+    kept = {n for n in objects(repo) if n.startswith(names.PACKS)} - set(orphans)
+    assert prune(repo).status == "ok" and orphans and kept <= objects(repo).keys()
+    copied(repo, second)
+    holds(second, made, source, tmp_path)
+    end_all(repo, made)
+    assert prune(repo).status == "ok" and {n for n in objects(repo) if n.startswith(names.PACKS)} == kept
+    holds(Path(repo.url), made, source, tmp_path)
+
+
+@pytest.mark.parametrize("ended", ["committed", "revoked"])
+def test_packs_that_no_index_object_names_come(
+    repo: Repository, source: Path, second: Path, tmp_path: Path, ended: str
+) -> None:
+    """Where the index object was lost; or where a killed run alone has what was stored again, and lost since."""
+    copied(repo, second)
+    if ended == "committed":
+        made = versions(repo, source, 1)
+        [index] = [n for n in objects(repo) if n.startswith(names.INDEX)]
+        Path(repo.url, index).unlink()
+    else:
+        orphans = killed_before_its_index(repo, source)
+        made = {save(again(repo), source).snapshot: contents(source)}
+        for name in [n for n in objects(repo) if n.startswith(names.PACKS) and n not in orphans]:
+            Path(repo.url, name).unlink()
+        for name in [n for n in objects(repo) if n.startswith(names.INDEX)]:
+            Path(repo.url, name).unlink()
+        end_all(repo, made)
+    result = copied(repo, second)
+    assert result.packs and len(result.problems) == result.packs and all(p.harmless for p in result.problems)
+    for sid, tree in made.items():
+        assert contents(back(at(second), tmp_path / "out", source, sid)) == tree
+    assert not copied(repo, second).objects
 
 
 def test_a_prune_beside_a_replication_that_was_cut_off(repo: Repository, source: Path, second: Path) -> None:

@@ -199,9 +199,7 @@ class Sites(RuleBasedStateMachine):
         place = self._place(which)
         with dying(place, death):
             try:
-                with place.lab.open() as repo:
-                    plan = snapvault.plan_prune(repo, limits=snapvault.PruneLimits(unused=unused))
-                    result = plan.execute(wait=NOW, lease=NOW)
+                result = self._prune(place, unused)
             except Killed:
                 done["prunes killed"] += 1
                 return
@@ -212,6 +210,11 @@ class Sites(RuleBasedStateMachine):
         done[f"removed {'there' if place is self.there else 'here'}"] += result.packs_removed
         done["copied"] += bool(result.bytes_copied)
 
+    def _prune(self, place: Place, unused: float) -> snapvault.PruneResult:
+        with place.lab.open() as repo:
+            plan = snapvault.plan_prune(repo, limits=snapvault.PruneLimits(unused=unused))
+            return plan.execute(wait=NOW, lease=NOW)
+
     @rule()
     def rotate(self) -> None:
         with self.here.lab.open() as repo:
@@ -219,16 +222,35 @@ class Sites(RuleBasedStateMachine):
 
     # -- damage ----------------------------------------------------------------------------------------------------
 
-    @rule(which=numbers, harms=st.lists(st.tuples(numbers, harms), min_size=1), push=st.booleans())
-    def disaster(self, which: int, harms: list[tuple[int, tuple[str, int]]], push: bool) -> None:
-        """Objects that are at both ends are taken away or changed at one; it is read nevertheless, then mended."""
+    @rule(
+        which=numbers,
+        harms=st.lists(st.tuples(numbers, harms), min_size=1),
+        then=st.sampled_from(["push", "prune", "back up", "forget", "heal"]),
+    )
+    def disaster(self, which: int, harms: list[tuple[int, tuple[str, int]]], then: str) -> None:
+        """Objects that are at both ends are taken away or changed at one; it is read nevertheless, then mended.
+
+        Or somebody who has not seen it goes on working there.
+        """
         place, other = self._place(which), self._place(which + 1)
         for number, harm in harms:
             self._harm(place, other, number, *harm)
         self._read_from_both(place, other)
-        if push:
-            self._push_nevertheless()
-        self._mend(place)
+        refusals = (Damaged, snapvault.RepositoryNotFound, snapvault.Conflict, snapvault.KeyRejected)
+        with suppress(*refusals):
+            if then == "push":
+                result = snapvault.replicate(self.here.lab.url, self.there.lab.url)
+                done["damaged pushes"] += result.status != "ok"
+            elif then == "prune":
+                self._prune(place, 0.0)
+            elif then == "back up" and place is self.here:
+                self._back_up(place, {"a": CONTENTS[0], "b": CONTENTS[4]}, None)
+            elif then == "forget":
+                self.forget(which, harms[0][0], NOW)
+            done[f"damaged: {then}"] += 1
+        if not self.there.damage:
+            self.verify(1)
+        self._mend(place, as_it_was=then in ("heal", "push"))
         self.verify(which)
 
     def _harm(self, place: Place, other: Place, number: int, how: str, at: int) -> None:
@@ -245,15 +267,7 @@ class Sites(RuleBasedStateMachine):
             mine[name] = data[:at] + (bytes([data[at] ^ bit]) + data[at + 1 :] if how == "flipped" else b"")
         done[f"harmed {name.split('/')[0]}"] += 1
 
-    def _push_nevertheless(self) -> None:
-        """From a source that is damaged it may not bring all, and says so; it never takes anything away."""
-        with suppress(Damaged, snapvault.RepositoryNotFound, snapvault.Conflict):
-            result = snapvault.replicate(self.here.lab.url, self.there.lab.url)
-            done["damaged pushes"] += result.status != "ok"
-        if not self.there.damage:
-            self.verify(1)
-
-    def _mend(self, place: Place) -> None:
+    def _mend(self, place: Place, *, as_it_was: bool) -> None:
         """All is as it was; what a heal cannot know to be missing at a copy comes by the next push."""
         objects = place.lab.store.objects
         signed = [n for n in objects if n.startswith(SIGNED) and n not in place.damage]
@@ -267,7 +281,7 @@ class Sites(RuleBasedStateMachine):
         if place is self.there:
             assert snapvault.replicate(self.here.lab.url, self.there.lab.url).status == "ok"
         wrong = {n: "other" if n in objects else "gone" for n, data in place.damage.items() if objects.get(n) != data}
-        assert not wrong, wrong
+        assert not (as_it_was and wrong), wrong
         done["mended"] += len(place.damage)
         place.damage.clear()
 
