@@ -37,7 +37,8 @@ class Missing:
         self._sessions = Sessions(store, ring)
         self._loader = IndexLoader(store, ring, self._sessions)
         here, there = self._slots(begin), self._slots(end)
-        self._removed = removed_names(ring, (*here.accepted, *there.accepted))
+        self._removed_there = removed_names(ring, there.accepted)
+        self._removed = self._removed_there | removed_names(ring, here.accepted)
         # Where it cannot be told what is a copy of what, only the first rule holds.
         self._copied = self._copies(end, begin)
         self._lost = {s.record.sid for s in here.accepted if self._is_of_both(s)} - there.shown
@@ -74,9 +75,10 @@ class Missing:
         return False
 
     def _is_of_both(self, slot: Slot) -> bool:
-        """A snapshot, or a GC that did not run at the copy: of that the source has no header."""
-        header = names.session(slot.record.sid)
-        return slot.record.kind == COMMIT or (slot.record.kind == GC_DONE and header in self._there)
+        """A snapshot, or a GC that did not run at the copy: that has no header at the source, and says nothing new."""
+        if slot.record.kind != GC_DONE:
+            return slot.record.kind == COMMIT
+        return names.session(slot.record.sid) in self._there or not self._removed_there.issuperset(slot.record.removed)
 
     def _was_there(self, sid: SessionId) -> bool:
         """Whether all that this session put was at ``end``; of a GC only that knows whose slot is there."""

@@ -134,6 +134,27 @@ def test_what_was_pruned_or_removed_stays_away(repo: Repository, source: Path, t
     assert objects(repo) == before
 
 
+def test_what_a_prune_said_comes_back(repo: Repository, tmp_path: Path) -> None:
+    """Of one that copied nothing the slot is all there is.  That of a prune at the copy says nothing new."""
+    (tmp_path / "another").write_bytes(b"x" * 10_000)
+    first = save(again(repo), tmp_path / "another", dataset="another").snapshot
+    snapvault.replicate(repo.url, str(tmp_path / "copy"))
+    for place in (repo.url, tmp_path / "copy"):
+        opened = snapvault.open(place, keys=lambda: SEED)
+        snapvault.forget_snapshots(opened, [first], undelete_window=timedelta(0))
+        assert snapvault.plan_prune(opened, limits=PruneLimits(unused=0.0)).execute().packs_removed
+        snapvault.replicate(repo.url, str(tmp_path / "copy"))
+    [slot] = [n for n in objects(repo) if n.startswith(names.SNAPSHOTS + names.GC_PREFIX)]
+    assert not Path(repo.url, slot.replace(names.SNAPSHOTS, names.SESSIONS)).exists()
+    before = objects(repo)
+    assert not healed(repo).mended_here and objects(repo) == before
+    Path(repo.url, slot).unlink()
+    assert snapvault.check(again(repo)).status == "damaged"
+    came = healed(repo).mended_here
+    assert slot in came and all(name.startswith(names.SNAPSHOTS + names.GC_PREFIX) for name in came)
+    assert snapvault.check(again(repo)).status == "ok"
+
+
 def test_the_same_object_damaged_at_both_is_named(repo: Repository, tmp_path: Path) -> None:
     pack = files(repo.url, "packs")[0].relative_to(repo.url)
     flip(repo.url / pack)
