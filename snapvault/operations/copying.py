@@ -10,6 +10,7 @@ from snapvault.backend.protocol import Backend, Exists, NotFound, ObjectInfo
 from snapvault.format import names
 from snapvault.format.local import decode_tombstone
 from snapvault.format.signed import decode_signed
+from snapvault.format.snapshot import COMMIT, GC_DONE, decode_snapshot
 from snapvault.format.wire import FormatError, Kind, check_frame
 from snapvault.foundation.errors import Damaged, StoreDenied, StoreUnavailable
 from snapvault.operations.genuine import Genuine
@@ -94,6 +95,8 @@ class ObjectCopier:
             return self._heal(name, data)
         if there == data:
             return Outcome.SAME
+        if name.startswith(names.SNAPSHOTS) and _is_empty(data) and _is_empty(there):
+            return Outcome.SAME
         if not name.startswith(names.TOMBSTONES):
             return Outcome.CONFLICT
         if not _supersedes(data, there):
@@ -103,6 +106,11 @@ class ObjectCopier:
         except StoreDenied:
             return Outcome.CONFLICT
         return Outcome.COPIED
+
+
+def _is_empty(slot: bytes) -> bool:
+    """Whether this session ended without anything, as two places may have said each for itself."""
+    return decode_snapshot(decode_signed(Kind.SNAPSHOT, slot).payload).kind not in (COMMIT, GC_DONE)
 
 
 def _supersedes(data: bytes, there: bytes) -> bool:

@@ -367,6 +367,23 @@ def test_packs_that_no_index_object_names_come(
     assert not copied(repo, second).objects
 
 
+def test_a_run_that_both_places_ended_for_themselves(repo: Repository, source: Path, second: Path) -> None:
+    """It was begun before the copy was promoted; that each place says so in its own words is no damage."""
+    save(repo, source)
+    copied(repo, second)
+    one = open_session(repo)
+    header = names.session(one.sid)
+    (second / header).parent.mkdir(exist_ok=True)
+    (second / header).write_bytes(Path(repo.url, header).read_bytes())
+    new = at(second)
+    snapvault.promote(new)
+    one.abort()
+    revoke(new.vault.store, new.vault.ring, one.sid)
+    slot = names.snapshot(one.sid)
+    assert Path(repo.url, slot).read_bytes() != (second / slot).read_bytes()
+    assert snapvault.replicate(str(second), repo.url).status == "ok"
+
+
 def test_a_prune_beside_a_replication_that_was_cut_off(repo: Repository, source: Path, second: Path) -> None:
     """Commit slots come in any order: a copy may have a snapshot, and not the one before it.  That is no damage."""
     first, _ = versions(repo, source, 2)

@@ -327,7 +327,7 @@ class Sites(RuleBasedStateMachine):
         self._take_back()
 
     def _take_back(self) -> None:
-        """The old source becomes a copy of the new one: all that this owes is there, but for what was forgotten there."""
+        """The old source becomes a copy of the new one: what this owes is there, but for what was forgotten there."""
         with self.here.lab.open() as repo:  # whoever died there
             for sid in open_sessions(repo.vault.backend):
                 revoke(repo.vault.store, repo.vault.ring, sid)
