@@ -26,6 +26,7 @@ class Outcome(enum.Enum):
     GONE = enum.auto()  # at the source
     DAMAGED = enum.auto()  # at the source
     CONFLICT = enum.auto()  # another whole object has its name
+    MORE = enum.auto()  # the target has a snapshot where the source has none, since it ended that run before it came
     REFUSED = enum.auto()  # what was there under its name is damaged, and may not be replaced
 
 
@@ -95,8 +96,8 @@ class ObjectCopier:
             return self._heal(name, data)
         if there == data:
             return Outcome.SAME
-        if name.startswith(names.SNAPSHOTS) and _is_empty(data) and _is_empty(there):
-            return Outcome.SAME
+        if name.startswith(names.SNAPSHOTS) and _is_empty(data):
+            return Outcome.SAME if _is_empty(there) else Outcome.MORE
         if not name.startswith(names.TOMBSTONES):
             return Outcome.CONFLICT
         if not _supersedes(data, there):

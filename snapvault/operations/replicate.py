@@ -373,6 +373,8 @@ class _Replication:
             t.find(f"{info.name} is damaged at the source, or forged, and is not in the copy", info.name)
         elif outcome is Outcome.REFUSED:
             t.find(f"{info.name} is damaged at the target, which lets nobody replace it", info.name)
+        elif outcome is Outcome.MORE:
+            t.find(f"{info.name} is a snapshot that the source never had; it stays as it is", info.name, harmless=True)
         elif outcome is Outcome.CONFLICT:
             later = info.name.startswith(names.TOMBSTONES)  # the copy keeps something longer than it has to, no more
             t.find(f"{info.name} has other bytes at each place; both are left as they are", info.name, harmless=later)

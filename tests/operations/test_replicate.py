@@ -384,6 +384,25 @@ def test_a_run_that_both_places_ended_for_themselves(repo: Repository, source: P
     assert snapvault.replicate(str(second), repo.url).status == "ok"
 
 
+def test_a_snapshot_that_never_came_before_the_copy_was_promoted(
+    repo: Repository, source: Path, second: Path, tmp_path: Path
+) -> None:
+    """The new source ended its run, as one that had died; the old one keeps it, and becomes a copy nevertheless."""
+    versions(repo, source, 1)
+    copied(repo, second)
+    [late] = versions(repo, source, 1)
+    header = names.session(SessionId(late))
+    (second / header).write_bytes(Path(repo.url, header).read_bytes())
+    new = at(second)
+    snapvault.promote(new)
+    revoke(new.vault.store, new.vault.ring, SessionId(late))
+    result = snapvault.replicate(str(second), repo.url)
+    assert result.status == "ok" and ["the source never had" in p.message for p in result.problems] == [True]
+    assert late in {s.id for s in again(repo).snapshots()}
+    with pytest.raises(Conflict):
+        snapvault.replicate(repo.url, str(second))
+
+
 def test_a_prune_beside_a_replication_that_was_cut_off(repo: Repository, source: Path, second: Path) -> None:
     """Commit slots come in any order: a copy may have a snapshot, and not the one before it.  That is no damage."""
     first, _ = versions(repo, source, 2)
