@@ -5,6 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from snapvault.backend.protocol import Backend
+from snapvault.backend.wrapper import discard
 from snapvault.format import names
 from snapvault.format.session import GC
 from snapvault.foundation.errors import Damaged
@@ -100,14 +101,26 @@ class Fence:
         finally:
             self._watch.save(self._open)
 
-    def _look(self) -> None:
+    def end_dead(self) -> bool:
+        """Revoke whose heartbeat stood still for the lease, and wait for nobody; whether there was one."""
+        try:
+            return self._look()
+        finally:
+            self._watch.save(self._open)
+
+    def _look(self) -> bool:
+        """Whether one was revoked."""
+        ended = False
         self._drop_ended()
         for sid in sorted(self._open):
             if not self._is_entitled(sid) or self._stood_still(sid) >= self._lease:
-                revoke(self._vault.store, self._vault.ring, sid)
+                if revoke(self._vault.store, self._vault.ring, sid):
+                    ended = True
+                    discard(self._vault.backend, names.GC + sid)  # what it condemned stays
                 self._open.discard(sid)  # filled now, by whom ever
             elif sid.startswith(names.GC_PREFIX) and sid < self._own:
                 raise Yield(sid)
+        return ended
 
     def _stood_still(self, sid: SessionId) -> float:
         beats = sorted(o.name for o in self._vault.backend.list(names.heartbeat_prefix(sid)))

@@ -119,7 +119,7 @@ def _refuse_busy(source: Backend, target: Backend) -> None:
     if busy:
         raise Conflict(
             f"backups or prunes at {target.url} have not ended: {', '.join(busy[:5])}",
-            hint="a place that is to hold a copy is no source; let them end, or run 'snapvault prune' there",
+            hint="a copy is no source: let them end; what died is ended by 'snapvault prune --exclusive' there",
         )
 
 

@@ -17,6 +17,7 @@ from snapvault.foundation.errors import Conflict, Damaged, SnapvaultError
 from snapvault.foundation.events import Control, Reporter, limits_of
 from snapvault.foundation.ids import DomainId, PackId, SessionId
 from snapvault.operations.collect import Collected, GarbageCollection, Job, is_replaceable
+from snapvault.operations.fence import Fence
 from snapvault.operations.object_lock import must_stay, review_locks
 from snapvault.operations.reclaim import leftovers, reclaim, still_locked
 from snapvault.operations.results import DAMAGED, OK, PARTIAL, LockReport, Result
@@ -36,6 +37,7 @@ WAIT = timedelta(minutes=5)
 LEASE = timedelta(hours=12)
 MERGED_FROM = 16  # small index objects, from which on they are merged
 SMALL_INDEX = 256 << 10  # bytes
+NOBODY = SessionId("")  # gives way to no GC
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,8 @@ class PrunePlan(Result):
         own = end_own_dead(self._vault)
         patience = patience_with(self._vault, lease, own, exclusive=self._exclusive)
         found, problems = self._collect(wait.total_seconds(), patience, anew=bool(own.ended))
+        if not found and not problems and Fence(self._vault, NOBODY, patience).end_dead():  # else a GC's fence did it
+            found, problems = self._collect(wait.total_seconds(), patience, anew=True)
         if problems and len(problems) == len(self.domains) + len(self.problems):
             raise problems[-1]
         done = sum((c.reclaimed for c in found), done)

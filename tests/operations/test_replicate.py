@@ -403,6 +403,23 @@ def test_a_snapshot_that_never_came_before_the_copy_was_promoted(
         snapvault.replicate(repo.url, str(second))
 
 
+def test_what_died_at_the_old_source_is_ended_by_a_prune(repo: Repository, source: Path, second: Path) -> None:
+    """Although no snapshot was forgotten; what it had stored goes at once."""
+    versions(repo, source, 1)
+    copied(repo, second)
+    fill(source, 7)
+    orphans = set(killed_before_its_index(repo, source))
+    snapvault.promote(at(second))
+    with pytest.raises(Conflict, match="have not ended") as e:
+        snapvault.replicate(str(second), repo.url)
+    assert "'snapvault prune --exclusive' there" in e.value.hint
+    result = prune(repo)
+    assert result.status == "ok" and not result.packs_removed and orphans <= objects(repo).keys()  # the lease holds
+    result = plan_prune(again(repo), exclusive=True).execute(wait=NOW)
+    assert result.status == "ok" and result.packs_removed == len(orphans) and orphans.isdisjoint(objects(repo))
+    assert snapvault.replicate(str(second), repo.url).status == "ok"
+
+
 def test_a_prune_beside_a_replication_that_was_cut_off(repo: Repository, source: Path, second: Path) -> None:
     """Commit slots come in any order: a copy may have a snapshot, and not the one before it.  That is no damage."""
     first, _ = versions(repo, source, 2)

@@ -33,7 +33,6 @@ from snapvault.foundation.errors import Damaged
 from snapvault.operations.genuine import SIGNED
 from snapvault.operations.unlisted import NotHere
 from snapvault.repository import site
-from snapvault.repository.session import open_sessions, revoke
 from snapvault.testing.faults import Fault, FaultyBackend, Killed, Kind
 
 CONTENTS = [random.Random(n).randbytes(600 + 700 * n) for n in range(5)]  # few, so that much of it was stored before
@@ -329,10 +328,7 @@ class Sites(RuleBasedStateMachine):
     def _take_back(self) -> None:
         """The old source becomes a copy of the new one: what this owes is there, but for what was forgotten there."""
         with self.here.lab.open() as repo:  # whoever died there
-            for sid in open_sessions(repo.vault.backend):
-                revoke(repo.vault.store, repo.vault.ring, sid)
-            for record in list(repo.vault.backend.list(names.GC)):
-                repo.vault.backend.delete(record.name)
+            assert snapvault.plan_prune(repo, exclusive=True).execute(wait=NOW).status == "ok"
         result = snapvault.replicate(self.there.lab.url, self.here.lab.url)
         assert result.status == "ok", result.problems
         self.here.owed = self.there.owed - self.here.until.keys()
