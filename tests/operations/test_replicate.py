@@ -713,14 +713,14 @@ def test_damage_at_the_copy_is_healed(repo: Repository, source: Path, second: Pa
 
 
 def test_other_bytes_under_one_name(repo: Repository, source: Path, second: Path) -> None:
-    """Two whole objects: nobody knows which is right, so both stay, and it is said."""
+    """A snapshot at the source, and that it was revoked at the copy: both stay, and it is said."""
     versions(repo, source, 1)
     shutil.copytree(repo.url, second)
     session = open_session(repo)
     shutil.copy(Path(repo.url, names.session(session.sid)), second / "sessions")
     held = at(second).vault
     revoke(held.store, held.ring, session.sid)
-    session.abort()
+    session._fill("commit", b"")
     before = (second / names.snapshot(session.sid)).read_bytes()
     result = snapvault.replicate(repo.url, str(second))
     assert result.status == "damaged" and "other bytes" in result.problems[0].message

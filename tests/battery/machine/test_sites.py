@@ -239,8 +239,7 @@ class Sites(RuleBasedStateMachine):
         self._read_from_both(place, other)
         with suppress(Damaged, snapvault.RepositoryNotFound, snapvault.Conflict, snapvault.InvalidInput):
             if then == "push":
-                result = snapvault.replicate(self.here.lab.url, self.there.lab.url)
-                done["damaged pushes"] += result.status != "ok"
+                snapvault.replicate(self.here.lab.url, self.there.lab.url)
             elif then == "prune":
                 self._prune(place, 0.0)
             elif then == "back up" and place is self.here:
@@ -360,7 +359,7 @@ def test_two_sites() -> None:
 
 def _everything_happened() -> bool:
     often = ["backups killed", "pushes killed", "prunes killed", "came", "verified", "forgotten", "brought back"]
-    often += ["copied", "removed here", "removed there", "read from both", "damaged pushes", "mended"]
+    often += ["copied", "removed here", "removed there", "read from both", "damaged: push", "mended"]
     prefixes = (names.CONFIG, names.KEYSETS, names.SESSIONS, names.PACKS, names.INDEX, names.SNAPSHOTS)
     harmed = [f"harmed {p.rstrip('/')}" for p in prefixes]
     return all(done[what] for what in (*often, *harmed))
