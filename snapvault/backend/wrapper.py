@@ -68,6 +68,11 @@ def innermost(backend: Backend) -> Backend:
     return backend
 
 
+def address(backend: Backend) -> str:
+    """What opens the same store again; ``url`` is for messages."""
+    return str(getattr(innermost(backend), "address", backend.url))
+
+
 def rewrapped(backend: Backend, inner: Backend) -> Backend:
     """The same wrappers around another backend; they share what they count and limit."""
     if not isinstance(backend, Wrapper):

@@ -11,7 +11,8 @@ from typing import Any
 import snapvault
 from snapvault.cli.output import Output
 from snapvault.cli.secrets import Password, ask, password_source
-from snapvault.foundation.errors import InvalidInput, RepositoryNotFound
+from snapvault.format.names import CONFIG
+from snapvault.foundation.errors import Damaged, InvalidInput, RepositoryNotFound
 
 PASSWORD, NEW_PASSWORD = "SNAPVAULT_PASSWORD", "SNAPVAULT_NEW_PASSWORD"
 
@@ -104,7 +105,7 @@ class Settings:
         """
         access = self.access()
         if anywhere:
-            access["sites"] = [snapvault.Site(url, self.options_for(url)) for url in self._copies().values()]
+            access["sites"] = [snapvault.Site(url, self.options_for(url)) for url in self.copies().values()]
         if access["password"] is not None:
             threading.Thread(target=_import, args=(used,), name="snapvault-import", daemon=True).start()
         return self.open_with(access)
@@ -123,13 +124,15 @@ class Settings:
         """Where a repository was, nobody shall make a new one while copies of the old one are known: say where."""
         try:
             yield
-        except RepositoryNotFound as e:
-            if copies := self._copies():
+        except (RepositoryNotFound, Damaged) as e:
+            lost = isinstance(e, RepositoryNotFound)
+            if (lost or CONFIG in e.affected) and (copies := self.copies()):
                 known = ", ".join(f"{name} at {url}" for name, url in copies.items())
-                e.hint = f"check the URL; copies that are known: {known}; 'snapvault -r URL' reads there"
+                what = "check the URL" if lost else e.hint
+                e.hint = f"{what}; copies that are known: {known}; 'snapvault -r URL' reads there"
             raise
 
-    def _copies(self) -> dict[str, str]:
+    def copies(self) -> dict[str, str]:
         """URLs by name of the sites that this machine knows of the repository that is, or was, at this place."""
         from snapvault.operations.sites import Sites
 

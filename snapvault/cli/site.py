@@ -10,7 +10,7 @@ from snapvault.cli.replication import bring, push_to, tell
 from snapvault.cli.settings import Settings, whole_url
 from snapvault.cli.text import local_time, printable, table
 from snapvault.cli.transfer import transfer_options
-from snapvault.foundation.errors import InvalidInput
+from snapvault.foundation.errors import Damaged, InvalidInput, RepositoryNotFound
 
 if TYPE_CHECKING:
     from snapvault.operations.sites import Sites
@@ -177,7 +177,12 @@ def place_of(settings: Settings, name: str) -> str:
     """The URL of a site; a URL, or a path with a slash, stands for itself."""
     if "://" in name or "/" in name:
         return name
-    return known_sites(settings).url(name)
+    try:
+        return known_sites(settings).url(name)
+    except (Damaged, RepositoryNotFound):  # whose repository it is, or was, is what the site is to tell
+        if url := settings.copies().get(name):
+            return url
+        raise
 
 
 def known_sites(settings: Settings) -> "Sites":

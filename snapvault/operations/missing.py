@@ -12,7 +12,7 @@ from snapvault.format import names
 from snapvault.format.snapshot import COMMIT, GC_DONE
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Reporter
-from snapvault.foundation.ids import PackId, SessionId
+from snapvault.foundation.ids import PackId, SessionId, SnapshotId
 from snapvault.operations.results import Finding
 from snapvault.operations.scrub import keyset_number
 from snapvault.operations.survey import removed_names
@@ -23,6 +23,8 @@ from snapvault.repository.loader import IndexLoader
 from snapvault.repository.replica import standing
 from snapvault.repository.sessions import Sessions
 from snapvault.repository.store import Store, fetch
+
+ENDED = "was lost at the source, and a prune there ended its backup as one that had died"
 
 
 class Missing:
@@ -43,17 +45,25 @@ class Missing:
         self._copied = self._copies(end, begin)
         self._lost = {s.record.sid for s in here.accepted if self._is_of_both(s)} - there.shown
         self._ended = {s.record.sid for s in there.accepted if s.record.kind in (COMMIT, GC_DONE)}
+        self._shown = there.shown
+        self._taken = set[SessionId]()  # snapshots that the copy has, and whose sessions were ended here after all
         if self._copied:
             self._ended |= self._lost
+            commits = {s.record.sid for s in here.accepted if s.record.kind == COMMIT}
+            self._taken = commits & (there.shown - self._ended)
 
     def find(self) -> Iterator[Finding]:
         """One for each object."""
+        for sid in sorted(self._taken):
+            if names.tombstone(SnapshotId(sid)) not in self._there:
+                slot = names.snapshot(sid)
+                yield Finding(f"{slot} {ENDED}: restore the snapshot from {self._begin.url}", (slot,))
         slots = any(name.startswith(names.SLOTS) for name in self._there)
         keysets = max((keyset_number(name) for name in self._there), default=0)
         for name in sorted(self._sizes.keys() - self._there - self._removed):
             self._reporter.check()
             lost = name.startswith(names.SLOTS) and not slots
-            lost |= 0 < keyset_number(name) < keysets or (self._copied and keyset_number(name) > 0)
+            lost |= keyset_number(name) > 0 and (self._copied or not keysets or keyset_number(name) < keysets)
             if lost or self._is_lost(name):
                 yield Finding(f"{name} is missing, and {self._begin.url} has it", (name,))
 
@@ -75,14 +85,23 @@ class Missing:
         return False
 
     def _is_of_both(self, slot: Slot) -> bool:
-        """A snapshot, or a GC that did not run at the copy: that has no header at the source, and says nothing new."""
+        """A snapshot, or a GC that ran at the source; one of the copy's own has its header there alone.
+
+        Whatever of its packs is there was never removed, or is needed since: nobody may be told that it goes.
+        """
         if slot.record.kind != GC_DONE:
             return slot.record.kind == COMMIT
-        return names.session(slot.record.sid) in self._there or not self._removed_there.issuperset(slot.record.removed)
+        header, packs = names.session(slot.record.sid), set(map(names.pack, slot.record.removed_packs()))
+        if not self._there.isdisjoint(packs):
+            return False
+        return header in self._there or (header not in self._sizes and not self._removed_there.issuperset(packs))
 
     def _was_there(self, sid: SessionId) -> bool:
-        """Whether all that this session put was at ``end``; of a GC only that knows whose slot is there."""
-        return sid in self._ended or (self._copied and not sid.startswith(names.GC_PREFIX))
+        """Whether all that this session put was at ``end``.
+
+        Of a GC only a source knows whose slot is there, whatever it says: a writer may need what one copied that died.
+        """
+        return sid in self._ended or (self._copied and (sid in self._shown or not sid.startswith(names.GC_PREFIX)))
 
     def _slots(self, place: Backend) -> Reading:
         store = Store(place, Cache(None))

@@ -5,7 +5,7 @@ snapshot needs is there before the snapshot is.  Deletions are never mirrored.
 """
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -24,10 +24,12 @@ from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Conflict, Damaged, RepositoryNotFound
 from snapvault.foundation.events import Control, Reporter
 from snapvault.foundation.ids import PackId, SessionId
+from snapvault.foundation.words import count
 from snapvault.operations.copying import ObjectCopier, Outcome
 from snapvault.operations.exchange import bring_attestations
 from snapvault.operations.genuine import Genuine
 from snapvault.operations.joining import bring_keys, join
+from snapvault.operations.missing import ENDED
 from snapvault.operations.results import DAMAGED, OK, Finding, Result
 from snapvault.repository.cache import Cache
 from snapvault.repository.capabilities import record_capabilities
@@ -36,6 +38,7 @@ from snapvault.repository.history import History
 from snapvault.repository.keyring import public_ring
 from snapvault.repository.keysets import newest_keyset, read_config
 from snapvault.repository.loader import IndexLoader
+from snapvault.repository.replica import standing
 from snapvault.repository.sessions import Sessions
 from snapvault.repository.site import Site
 from snapvault.repository.store import Store
@@ -117,8 +120,8 @@ class _Tally:
     snapshots: int = 0
     problems: dict[str, Finding] = field(default_factory=dict)  # by what they say
 
-    def find(self, message: str, name: str, *, harmless: bool = False) -> None:
-        self.problems[message] = Finding(message, (name,), harmless=harmless)
+    def find(self, message: str, *names: str, harmless: bool = False) -> None:
+        self.problems[message] = Finding(message, names, harmless=harmless)
 
 
 @dataclass(slots=True)
@@ -222,20 +225,27 @@ class _Replication:
             named = named.union(*older.packs.values())
             found.unreadable += older.unreadable
         # Where an index object cannot be read, whatever it may have named comes: packs describe themselves.
-        if not found.unreadable:
-            named |= self._orphans({n: lacking[n] for n in sorted(unnamed - named)}, slots)
-        wanted = {n: size for n, size in lacking.items() if n in named or found.unreadable}
+        orphans = set() if found.unreadable else self._orphans({n: lacking[n] for n in unnamed - named})
+        wanted = {n: size for n, size in lacking.items() if n in named or n in orphans or found.unreadable}
         without = self._without(found.packs, named - at_source.keys() - here.keys(), slots, last=last)
         small = {n: size for n, size in wanted.items() if size <= LARGE_PACK}
         self._copy(_infos(small), PACKS_AT_ONCE, again=True)
         self._copy(_infos({n: size for n, size in wanted.items() if n not in small}), 1, again=True)
+        if orphans:
+            what = f"{count(len(orphans), 'pack')} came that no index object of the source names"
+            self._tally.find(what, *sorted(orphans), harmless=True)
         bring = [n for n in found.packs if n not in without]
         # Some of GCs have their header nowhere else.
         self._announce(filter(_is_gc, (names.snapshot(self._authors[n]) for n in bring)))
         self._copy(_infos({n: fresh[n] for n in bring if n in fresh}), INDEXES_AT_ONCE, again=True)
 
-    def _orphans(self, packs: Mapping[str, int], slots: Collection[str]) -> set[str]:
-        """Those of some packs that no index object names, though their session ended; readers find them, too."""
+    def _orphans(self, packs: Mapping[str, int]) -> set[str]:
+        """Those of some packs that no index object names, though their session ended; readers find them, too.
+
+        But not those that a prune removes just now, which put its slot before it took their index objects away.
+        """
+        slots = self._there(self._source, names.SNAPSHOTS) if packs else {}
+        packs = {n: packs[n] for n in sorted(packs.keys() - self._removed(slots))}
 
         def is_orphan(name: str) -> bool:
             digest = names.content_digest(name)
@@ -245,10 +255,7 @@ class _Replication:
                     return names.snapshot(header.head.sid) in slots
             return False
 
-        found = {n for n, orphan in zip(packs, ahead(is_orphan, packs, SMALL_AT_ONCE), strict=True) if orphan}
-        for name in found:
-            self._tally.find(f"{name} is in no index object of the source, and comes all the same", name, harmless=True)
-        return found
+        return {n for n, orphan in zip(packs, ahead(is_orphan, packs, SMALL_AT_ONCE), strict=True) if orphan}
 
     def _without(
         self, packs: Mapping[str, set[str]], absent: set[str], slots: Mapping[str, int], *, last: bool
@@ -292,7 +299,7 @@ class _Replication:
         return found
 
     def _removed(self, slots: Mapping[str, int]) -> set[str]:
-        """The packs that GCs of the source removed for ever, by the slots that were listed first."""
+        """The packs that GCs of the source removed for ever, by the slots that were listed."""
         found = set[str]()
         for name in filter(_is_gc, slots):
             try:
@@ -373,11 +380,19 @@ class _Replication:
             t.find(f"{info.name} is damaged at the source, or forged, and is not in the copy", info.name)
         elif outcome is Outcome.REFUSED:
             t.find(f"{info.name} is damaged at the target, which lets nobody replace it", info.name)
-        elif outcome is Outcome.MORE:
-            t.find(f"{info.name} is a snapshot that the source never had; it stays as it is", info.name, harmless=True)
+        elif outcome is Outcome.MORE and self._was_a_copy():
+            t.find(f"{info.name} is a snapshot that the source does not have; it stays", info.name, harmless=True)
+        elif outcome is Outcome.MORE:  # all that a copy has came from there
+            t.find(f"{info.name} {ENDED}: only the copy has the snapshot", info.name)
         elif outcome is Outcome.CONFLICT:
             later = info.name.startswith(names.TOMBSTONES)  # the copy keeps something longer than it has to, no more
             t.find(f"{info.name} has other bytes at each place; both are left as they are", info.name, harmless=later)
+
+    def _was_a_copy(self) -> bool:
+        """Whether the source was promoted; then each place may have had backups that the other one took for dead."""
+        with suppress(Damaged):
+            return bool(standing(self._source, self._ring.config_digest, self._ring.config.owner_sign).promoted)
+        return False
 
 
 def _find_out(target: CarefulBackend, bare: Backend) -> None:

@@ -7,11 +7,12 @@ import copy
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from snapvault.backend.protocol import Backend, Buffer, NotFound, ObjectInfo
-from snapvault.backend.wrapper import Wrapper, innermost, rewrapped
+from snapvault.backend.wrapper import Wrapper, address, innermost, rewrapped
 from snapvault.format import names
 from snapvault.foundation.errors import (
     Damaged,
@@ -116,6 +117,11 @@ class FailoverBackend:
     def url(self) -> str:
         return self.places[0].url
 
+    @property
+    def address(self) -> str:
+        """That of all of them: what is read from several places is that of none of them."""
+        return " ".join(sorted(address(place) for place in self.places))
+
     def __repr__(self) -> str:
         return f"FailoverBackend({list(self.places)!r})"
 
@@ -204,6 +210,14 @@ def first_whole(backend: Backend, name: str, read: Callable[[Backend], T]) -> T:
     if not isinstance(failover, FailoverBackend):
         return read(backend)
     return failover.first(name, lambda place: read(rewrapped(backend, place)))
+
+
+def everywhere(backend: Backend, read: Callable[[Backend], T]) -> Iterator[T]:
+    """What ``read`` gives at each of several places that can tell; nothing if ``backend`` is one place."""
+    failover = innermost(backend)
+    for place in failover.places if isinstance(failover, FailoverBackend) else ():
+        with suppress(*LACKING, *SILENT):
+            yield read(rewrapped(backend, place))
 
 
 def once_more(store: Store, name: str, verify: Callable[[bytes], T]) -> T:

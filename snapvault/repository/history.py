@@ -13,13 +13,21 @@ from snapvault.format import names
 from snapvault.format.keyset import Role
 from snapvault.format.local import TombstoneRecord, decode_tombstone
 from snapvault.format.signed import decode_signed
-from snapvault.format.snapshot import ABORT, COMMIT, SnapshotDetails, SnapshotRecord, decode_details, decode_snapshot
+from snapvault.format.snapshot import (
+    ABORT,
+    COMMIT,
+    GC_DONE,
+    SnapshotDetails,
+    SnapshotRecord,
+    decode_details,
+    decode_snapshot,
+)
 from snapvault.format.wire import Kind
 from snapvault.foundation.ahead import ahead
 from snapvault.foundation.clock import now_ns
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.ids import HolderId, SessionId, SnapshotId
-from snapvault.repository.failover import once_more
+from snapvault.repository.failover import everywhere, once_more
 from snapvault.repository.keyring import Keyring
 from snapvault.repository.sealing import open_part
 from snapvault.repository.sessions import Sessions
@@ -116,12 +124,17 @@ class History:
         return Reading(shown, every, self._accepted(every, problems), problems)
 
     def _slot(self, sid: SessionId, name: str, data: bytes) -> Slot:
+        """A snapshot that any of several places has counts, though another one says that its session was ended."""
         try:
-            return self.verify(sid, data)
+            slot = self.verify(sid, data)
         except Damaged:
             with suppress(NotFound):
                 return once_more(self._store, name, lambda fresh: self.verify(sid, fresh))
             raise
+        if slot.record.kind in (COMMIT, GC_DONE):
+            return slot
+        others = everywhere(self._store.backend, lambda place: self.verify(sid, fetch(place, name)))
+        return next((other for other in others if other.record.kind == COMMIT), slot)
 
     def verify(self, sid: SessionId, data: bytes) -> Slot:
         """The commit slot of a session, from its bytes; Untrusted, FormatError."""

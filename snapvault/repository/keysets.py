@@ -14,7 +14,7 @@ from snapvault.foundation.errors import Damaged, FormatTooNew, RepositoryNotFoun
 from snapvault.repository.store import fetch
 from snapvault.repository.trust import Untrusted, signed_by
 
-_HINT = "bring back the object 'config', which never changes, from a copy: 'snapvault check --repair-from SITE' does"
+_CONFIG_HINT = "'snapvault check --repair-from SITE' brings the object 'config', which never changes, from a copy"
 
 
 def read_config(backend: Backend) -> tuple[ConfigRecord, bytes]:
@@ -24,7 +24,9 @@ def read_config(backend: Backend) -> tuple[ConfigRecord, bytes]:
     except NotFound:
         if _keysets(backend):  # which come after it
             raise Damaged(
-                f"the config of {backend.url} is gone, and its keysets are there", hint=_HINT, affected=[names.CONFIG]
+                f"the config of {backend.url} is gone, and its keysets are there",
+                hint=_CONFIG_HINT,
+                affected=[names.CONFIG],
             ) from None
         raise RepositoryNotFound(f"there is no repository at {backend.url}") from None
     try:
@@ -34,7 +36,7 @@ def read_config(backend: Backend) -> tuple[ConfigRecord, bytes]:
     except FormatError as e:
         raise type(e)(
             f"the config of {backend.url} is damaged: {e.message}",
-            hint=_HINT,
+            hint=_CONFIG_HINT,
             affected=[names.CONFIG],
         ) from e
 
@@ -51,8 +53,8 @@ def refuse_orphaned(backend: Backend) -> None:
         if any(True for _ in backend.list(prefix)):
             raise Damaged(
                 f"the keysets of the repository at {backend.url} are gone, and its data is there",
-                hint="copy the objects below keyset/ from a copy of the repository; without one, open it with the "
-                "recovery key, and restore what it holds",
+                hint="'snapvault check --repair-from SITE' brings them from a copy of the repository; without one, "
+                "open it with the recovery key, and restore what it holds",
                 affected=[names.KEYSETS],
             )
 

@@ -14,7 +14,7 @@ from snapvault.backend.control import controlled
 from snapvault.backend.guard import OneProcess
 from snapvault.backend.metrics import Metrics, metrics
 from snapvault.backend.protocol import Backend
-from snapvault.backend.wrapper import innermost, rewrapped
+from snapvault.backend.wrapper import address, innermost, rewrapped
 from snapvault.crypto.recovery import RecoveryKey
 from snapvault.format import names
 from snapvault.format.config import ConfigRecord
@@ -93,7 +93,7 @@ class Vault:
     @property
     def address(self) -> str:
         """The URL or path that opens this repository again; ``backend.url`` is for messages."""
-        return str(getattr(innermost(self.backend), "address", self.backend.url))
+        return address(self.backend)
 
     def limited(self, control: Control | None) -> "Vault":
         """A view of this repository that keeps to the limits of ``control`` and stops reading when it is cancelled.
@@ -377,15 +377,35 @@ def _open_keys(
             config, digest = read_config(shown)
             credential = credential or make_credential()
             opened.append(_open_ring(shown, config, digest, credential))
-            if places is None or (opened[-1][1] is None and _is_newest(opened[-1][0], places)):
+            whole = any(problem is None for _, problem in opened)
+            # What is listed as newer still, once all places were asked as one, is nobody's who may say so.
+            if places is None or (whole and (len(opened) > 1 or _is_newest(opened[0][0], places))):
                 break
         except (KeyRejected, Damaged, *SILENT) as e:
             failed.append(e)
     if opened and credential is not None:
-        newest = max((ring for ring, _ in opened), key=lambda ring: ring.keyset.number if ring.keyset else 0)
-        return newest, opened[0][1], credential  # a problem here keeps writers out, whatever others show
+        newest = max((ring for ring, _ in opened), key=_number)
+        first, problem = opened[0]  # a problem here keeps writers out, whatever others show
+        if problem is None and _number(newest) > _number(first):
+            problem = _keyset_missing(backend, _number(newest))
+        return newest, problem, credential
     # Of the first two: this place, and all places as one.
     raise next((e for e in failed if isinstance(e, KeyRejected)), failed[:2][-1])
+
+
+def _number(ring: Keyring) -> int:
+    return ring.keyset.number if ring.keyset else 0
+
+
+def _keyset_missing(backend: Backend, number: int) -> Damaged:
+    """Writers refuse: what they sealed by it nobody could open at this place alone."""
+    problem = Damaged(
+        f"{backend.url} lacks keyset {number}, which another place shows: nothing is written here",
+        hint="'snapvault check --repair-from SITE' brings what was lost; a copy that was promoted is the source now",
+        affected=[names.keyset(number)],
+    )
+    log.warning("%s", problem)
+    return problem
 
 
 def _is_newest(ring: Keyring, places: Places) -> bool:

@@ -8,6 +8,7 @@ from typing import TypeVar
 from blake3 import blake3
 
 from snapvault.backend.protocol import Backend, NotFound, ObjectInfo
+from snapvault.backend.wrapper import address
 from snapvault.format import names
 from snapvault.format.pack import MAX_PACK
 from snapvault.format.wire import MAX_RECORD, FormatError, check_frame
@@ -116,19 +117,24 @@ class Store:
 
     def __init__(self, backend: Backend, cache: Cache) -> None:
         self.backend, self.cache = backend, cache
+        self._place = blake3(address(backend).encode()).hexdigest()[:16]
+
+    def _kept(self, name: str) -> str:
+        """What the cache calls it: only what is named by its content is the same at every place of a repository."""
+        return f"objects/{name}" if names.content_digest(name) else f"objects/{self._place}/{name}"
 
     def immutable(self, name: str, size: int | None = None, *, keep: bool = True) -> bytes:
         """A framed object that never changes under its name; from the cache if it verifies there.
 
         ``keep``: put it there otherwise.
         """
-        kept = self.cache.get("objects/" + name)
+        kept = self.cache.get(self._kept(name))
         if kept is not None:
             try:
                 check_whole(name, kept)
                 return kept
             except Damaged:
-                self.cache.remove("objects/" + name)
+                self.cache.remove(self._kept(name))
         return self.fresh(name, size, keep=keep)
 
     def fresh(self, name: str, size: int | None = None, *, keep: bool = True) -> bytes:
@@ -139,7 +145,7 @@ class Store:
         except Damaged as e:
             raise type(e)(f"{name}: {e.message}", affected=[name]) from e
         if keep:
-            self.cache.put("objects/" + name, data)
+            self.cache.put(self._kept(name), data)
         return data
 
     def immutables(self, wanted: Sequence[str], sizes: Mapping[str, int] | None = None) -> list[bytes | Damaged]:

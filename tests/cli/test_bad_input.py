@@ -130,7 +130,7 @@ def test_an_init_over_data_without_its_keys(cli: Machine, repo: Path, source: Pa
     before = tree_of(repo)
     for argv in (["init"], ["init", "--recovery-key-file", "again"]):
         done = cli(*argv)
-        assert done.code == 20 and "keysets" in done.err and "copy the objects below keyset/" in done.err, done
+        assert done.code == 20 and "keysets" in done.err and "check --repair-from SITE" in done.err, done
     by_password(cli)
     done = cli("snapshots")
     assert done.code == 20 and "its data is there" in done.err and "'snapvault init'" not in done.err, done

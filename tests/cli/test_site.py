@@ -48,6 +48,21 @@ def test_where_the_repository_was_copies_are_named(cli: Machine, copied: Path, r
     assert done.code == 10 and "init" in done.err and "second" not in done.err
 
 
+@pytest.mark.parametrize("lost", [["config"], ["config", "keyset"]])
+def test_a_repository_that_does_not_say_whose_it_is_is_mended_from_a_site_by_name(
+    cli: Machine, copied: Path, repo: Path, source: Path, tmp_path: Path, lost: list[str]
+) -> None:
+    for name in lost:
+        shutil.rmtree(repo / name) if (repo / name).is_dir() else (repo / name).unlink()
+    done = cli("snapshots")
+    assert done.code in (10, 20) and ("check --repair-from" in done.err or f"second at {copied}" in done.err), done
+    if lost == ["config"]:
+        assert f"copies that are known: second at {copied};" in done.err, done
+    mended = cli("check", "--repair-from", "second")
+    assert mended.code == 0 and f"mended {', '.join(lost)}" in mended.out, mended
+    assert cli("snapshots").code == 0 and cli("check").code == 0
+
+
 def test_after_a_push_to_all_sites_a_restore_still_finds_them(
     cli: Machine, copied: Path, repo: Path, source: Path, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from snapvault.backend.protocol import Backend, ObjectInfo
 from snapvault.backend.wrapper import Wrapper
 from snapvault.format import names
 from snapvault.format.wire import DIGEST_SIZE
-from snapvault.foundation.errors import StoreUnavailable
+from snapvault.foundation.errors import Damaged, StoreUnavailable
 from snapvault.repository import places
 from tests.repos import SEED, again, contents, make, objects, save, varied, with_copy
 from tests.servers import moto_s3
@@ -127,8 +127,14 @@ def test_the_newest_keyset_is_missing_at_the_first(repo: Repository, copy: Path,
     newest = save(again(repo), source).snapshot
     snapvault.replicate(repo.url, str(copy))
     Path(repo.url, names.keyset(2)).unlink()
-    assert both(repo, copy).snapshot("latest").id == newest
-    restored(both(repo, copy), source, tmp_path)
+    state, before = tmp_path / "state", objects(repo)
+    with both(repo, copy, state=state) as opened:
+        assert opened.snapshot("latest").id == newest
+        restored(opened, source, tmp_path)
+        with pytest.raises(Damaged, match="lacks keyset 2") as e:  # nobody could open it here alone
+            save(opened, source)
+    assert "check --repair-from" in e.value.hint and objects(repo) == before
+    assert save(again(repo, state=state), source).status == "ok"  # no keyset was pinned that was never seen here
 
 
 @pytest.mark.parametrize("how", ["header", "directory", "cut short"])

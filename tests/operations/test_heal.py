@@ -12,7 +12,9 @@ from snapvault import HealResult, Repository, Site
 from snapvault.format import names
 from snapvault.format.wire import DIGEST_SIZE
 from snapvault.foundation.ids import SessionId
+from snapvault.operations.collect import GarbageCollection
 from snapvault.operations.prune import PruneLimits
+from snapvault.repository.session import Session
 from tests.repos import SEED, again, back, contents, make, objects, save, varied, with_copy
 
 
@@ -99,7 +101,7 @@ def test_all_of_a_kind_that_is_gone_comes_back(
     whole(Path(repo.url), source, tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["packs", "index", "sessions"])
+@pytest.mark.parametrize("kind", ["packs", "index", "sessions", "keyset"])
 def test_what_a_copy_had_comes_back_and_no_more(repo: Repository, source: Path, tmp_path: Path, kind: str) -> None:
     """What was not replicated yet is a matter of the next replication."""
     copy = tmp_path / "copy"
@@ -144,7 +146,7 @@ def test_what_a_prune_said_comes_back(repo: Repository, tmp_path: Path) -> None:
         snapvault.forget_snapshots(opened, [first], undelete_window=timedelta(0))
         assert snapvault.plan_prune(opened, limits=PruneLimits(unused=0.0)).execute().packs_removed
         snapvault.replicate(repo.url, str(tmp_path / "copy"))
-    [slot] = [n for n in objects(repo) if n.startswith(names.SNAPSHOTS + names.GC_PREFIX)]
+    [slot] = gc_slots(repo.url)
     assert not Path(repo.url, slot.replace(names.SNAPSHOTS, names.SESSIONS)).exists()
     before = objects(repo)
     assert not healed(repo).mended_here and objects(repo) == before
@@ -153,6 +155,68 @@ def test_what_a_prune_said_comes_back(repo: Repository, tmp_path: Path) -> None:
     came = healed(repo).mended_here
     assert slot in came and all(name.startswith(names.SNAPSHOTS + names.GC_PREFIX) for name in came)
     assert snapvault.check(again(repo)).status == "ok"
+
+
+def gc_slots(place: Path | str) -> list[str]:
+    return [str(p.relative_to(place)) for p in files(place, names.SNAPSHOTS) if p.name.startswith(names.GC_PREFIX)]
+
+
+@pytest.mark.parametrize("forged", [False, True])
+def test_what_prunes_at_the_copy_said_stays_there(repo: Repository, source: Path, tmp_path: Path, forged: bool) -> None:
+    """Also of index objects that only the copy had; also if it was promoted, and somebody there hides that.
+
+    What they name may be needed at the source, where a prune would remove it without asking whoever runs.
+    """
+    copy = tmp_path / "copy"
+    for number in (28, 29):
+        (source / f"{number}").unlink()
+        save(again(repo), source)
+    snapvault.replicate(repo.url, str(copy))
+    if forged:
+        snapvault.promote(snapvault.open(copy, keys=lambda: SEED))
+    for sid in [s.id for s in again(repo).snapshots()][:2]:
+        for place in (copy,) if forged else (repo.url, copy):
+            opened = snapvault.open(place, keys=lambda: SEED)
+            snapvault.forget_snapshots(opened, [sid], undelete_window=timedelta(0))
+            assert snapvault.plan_prune(opened, limits=PruneLimits(unused=0.0)).execute().packs_removed
+            if not forged:
+                snapvault.replicate(repo.url, str(copy))
+    if forged:
+        (copy / names.PROMOTED_MARK).unlink()
+        for header in (copy / names.SESSIONS).glob(f"{names.GC_PREFIX}*"):
+            header.unlink()
+    assert set(gc_slots(copy)) - set(gc_slots(repo.url))
+    before = objects(repo)
+    assert not healed(repo).mended_here and objects(repo) == before
+
+
+def test_what_a_prune_had_copied_when_it_died_comes_back(
+    repo: Repository, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup relied on it since."""
+    old = [s.id for s in again(repo).snapshots()]
+    for number in range(0, 30, 2):
+        (source / f"{number}").unlink()
+    old.append(save(again(repo), source).snapshot)
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "finish_gc", die)
+        patch.setattr(GarbageCollection, "give_up", lambda self: None)
+        snapvault.forget_snapshots(again(repo), old[:1], undelete_window=timedelta(0))
+        with pytest.raises(KeyboardInterrupt):
+            snapvault.plan_prune(again(repo), limits=PruneLimits(unused=0.0)).execute()
+    save(again(repo), source, dataset="new")
+    snapvault.forget_snapshots(again(repo), old[1:], undelete_window=timedelta(0))
+    for _ in range(2):
+        snapvault.plan_prune(again(repo), limits=PruneLimits(unused=0.0)).execute(lease=timedelta(0))
+    snapvault.replicate(repo.url, str(tmp_path / "copy"))
+    for folder in (names.INDEX, names.PACKS):
+        shutil.rmtree(Path(repo.url, folder))
+    assert healed(repo).status == "ok"
+    whole(Path(repo.url), source, tmp_path)
 
 
 def test_the_same_object_damaged_at_both_is_named(repo: Repository, tmp_path: Path) -> None:

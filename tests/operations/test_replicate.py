@@ -361,7 +361,8 @@ def test_packs_that_no_index_object_names_come(
             Path(repo.url, name).unlink()
         end_all(repo, made)
     result = copied(repo, second)
-    assert result.packs and len(result.problems) == result.packs and all(p.harmless for p in result.problems)
+    [problem] = result.problems
+    assert problem.harmless and len(problem.objects) == result.packs > 0 and "no index object" in problem.message
     for sid, tree in made.items():
         assert contents(back(at(second), tmp_path / "out", source, sid)) == tree
     assert not copied(repo, second).objects
@@ -396,11 +397,41 @@ def test_a_snapshot_that_never_came_before_the_copy_was_promoted(
     new = at(second)
     snapvault.promote(new)
     revoke(new.vault.store, new.vault.ring, SessionId(late))
+    cache = tmp_path / "cache"
+    assert late not in {s.id for s in snapvault.open(second, keys=lambda: SEED, cache=cache).snapshots()}
     result = snapvault.replicate(str(second), repo.url)
-    assert result.status == "ok" and ["the source never had" in p.message for p in result.problems] == [True]
-    assert late in {s.id for s in again(repo).snapshots()}
+    assert result.status == "ok" and ["the source does not have" in p.message for p in result.problems] == [True]
+    # What a slot says at one place is not believed of another.
+    assert late in {s.id for s in again(repo, cache=cache).snapshots()}
+    for first, other in ((repo.url, str(second)), (str(second), repo.url)):
+        with snapvault.open(first, keys=lambda: SEED, cache=cache, sites=[snapvault.Site(other)]) as opened:
+            assert late in {s.id for s in opened.snapshots()}
     with pytest.raises(Conflict):
         snapvault.replicate(repo.url, str(second))
+
+
+def test_a_snapshot_that_the_source_lost_and_a_prune_ended(
+    repo: Repository, source: Path, second: Path, tmp_path: Path
+) -> None:
+    """The copy alone has it: push and heal say so, and whoever reads both places finds it."""
+    made = versions(repo, source, 3)
+    first, _, last = made
+    copied(repo, second)
+    Path(repo.url, names.snapshot(SessionId(last))).unlink()
+    forget(repo, first)
+    assert plan_prune(again(repo), limits=PruneLimits(0)).execute(wait=NOW, lease=NOW).packs_removed
+    assert last not in {s.id for s in again(repo).snapshots()}
+    for problems in (
+        snapvault.replicate(repo.url, str(second)).problems,
+        snapvault.heal(snapvault.Site(repo.url), snapvault.Site(str(second))).remaining_here,
+    ):
+        [problem] = problems
+        assert problem.objects == (names.snapshot(SessionId(last)),) and not problem.harmless
+        assert "was lost at the source, and a prune there ended" in problem.message
+    with snapvault.open(repo.url, keys=lambda: SEED, sites=[snapvault.Site(str(second))]) as opened:
+        assert contents(back(opened, tmp_path / "out", source, last)) == made[last]
+    forget(at(second), last)  # there is no record here that could be forgotten
+    assert contents(back(at(second), tmp_path / "again", source, list(made)[1])) == made[list(made)[1]]
 
 
 def test_what_died_at_the_old_source_is_ended_by_a_prune(repo: Repository, source: Path, second: Path) -> None:
@@ -543,6 +574,28 @@ def test_a_prune_at_the_source_meanwhile(
     assert pruned[1] > 0
     del made[first]
     holds(second, made, source, tmp_path)
+
+
+def test_a_prune_that_ends_after_the_slots_were_listed(
+    repo: Repository, source: Path, second: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its packs are still there, and no index object names them any more: they do not come."""
+    first, *_ = versions(repo, source, 2)
+    forget(repo, first)
+    bring, removed = module._Replication._bring_data, dict[Path, bytes]()
+
+    def hooked(self: module._Replication, slots: dict[str, int], *, last: bool) -> None:
+        if not removed:
+            before = {path: path.read_bytes() for path in _packs(repo.url)}
+            assert prune(repo).packs_removed
+            removed.update((path, data) for path, data in before.items() if not path.exists())
+            for path, data in removed.items():
+                path.write_bytes(data)
+        bring(self, slots, last=last)
+
+    monkeypatch.setattr(module._Replication, "_bring_data", hooked)
+    assert not copied(repo, second).problems
+    assert {p.name for p in _packs(second)}.isdisjoint(p.name for p in removed)
 
 
 # -- promotion -------------------------------------------------------------------------------------------------------

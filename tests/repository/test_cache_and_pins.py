@@ -48,7 +48,7 @@ def test_entries_that_somebody_replaced(tmp_path: Path, *, invented: bool) -> No
     wanted = [save(repo, tmp_path / "file").snapshot for _ in range(3)]
     again(repo, cache=tmp_path / "cache").snapshot("latest")
     for kind in ("snapshots", "sessions"):
-        kept = sorted((tmp_path / "cache").glob(f"*/objects/{kind}/*"))
+        kept = sorted((tmp_path / "cache").glob(f"*/objects/*/{kind}/*"))
         contents = [path.read_bytes() for path in kept]
         assert len(kept) == 3
         for path, data in zip(kept, contents[1:] + contents[:1], strict=True):
