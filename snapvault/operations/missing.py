@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from snapvault.backend.protocol import Backend, NotFound
 from snapvault.format import names
-from snapvault.format.snapshot import COMMIT, GC_DONE
+from snapvault.format.snapshot import ABORT, COMMIT, GC_DONE
 from snapvault.foundation.errors import Damaged
 from snapvault.foundation.events import Reporter
 from snapvault.foundation.ids import PackId, SessionId, SnapshotId
@@ -72,7 +72,8 @@ class Missing:
             if name.startswith(names.SNAPSHOTS):
                 return self._copied and names.session_id(name, names.SNAPSHOTS) in self._lost
             if name.startswith(names.SESSIONS):
-                return names.session_id(name, names.SESSIONS) in self._ended
+                sid = names.session_id(name, names.SESSIONS)  # what a run that was ended put may be in use
+                return sid in self._ended or (self._copied and sid in self._shown)
             if name.startswith(names.PACKS):
                 pack = PackId(names.content_digest(name) or b"")
                 return self._was_there(self._sessions.in_pack(pack, self._sizes[name])[0].head.sid)
@@ -85,12 +86,15 @@ class Missing:
         return False
 
     def _is_of_both(self, slot: Slot) -> bool:
-        """A snapshot, or a GC that ran at the source; one of the copy's own has its header there alone.
+        """What a writer's session came to, or a GC that ran at the source; one of the copy's is announced there alone.
 
-        Whatever of its packs is there was never removed, or is needed since: nobody may be told that it goes.
+        A session that was ended must not go on.  Of a GC whatever is there was never removed, or is needed since:
+        nobody may be told that it goes.
         """
         if slot.record.kind != GC_DONE:
-            return slot.record.kind == COMMIT
+            sid = slot.record.sid
+            forged = slot.record.kind == ABORT and self._sessions.opened_by(sid) != slot.holder
+            return not forged and not sid.startswith(names.GC_PREFIX)
         header, packs = names.session(slot.record.sid), set(map(names.pack, slot.record.removed_packs()))
         if not self._there.isdisjoint(packs):
             return False

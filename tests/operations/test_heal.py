@@ -10,12 +10,14 @@ from blake3 import blake3
 import snapvault
 from snapvault import HealResult, Repository, Site
 from snapvault.format import names
-from snapvault.format.wire import DIGEST_SIZE
+from snapvault.format.snapshot import ABORT, SnapshotRecord, merkle
+from snapvault.format.wire import DIGEST_SIZE, Kind
 from snapvault.foundation.ids import SessionId
 from snapvault.operations.collect import GarbageCollection
 from snapvault.operations.prune import PruneLimits
-from snapvault.repository.session import Session
-from tests.repos import SEED, again, back, contents, make, objects, save, varied, with_copy
+from snapvault.repository.session import Session, revoke
+from snapvault.repository.trust import sign
+from tests.repos import SEED, again, back, contents, make, objects, open_session, save, varied, with_copy
 
 
 @pytest.fixture
@@ -217,6 +219,33 @@ def test_what_a_prune_had_copied_when_it_died_comes_back(
         shutil.rmtree(Path(repo.url, folder))
     assert healed(repo).status == "ok"
     whole(Path(repo.url), source, tmp_path)
+
+
+@pytest.mark.parametrize("forged", [False, True])
+def test_a_run_that_was_ended_stays_ended(repo: Repository, source: Path, tmp_path: Path, forged: bool) -> None:
+    """Or it could commit what a prune removed since.  What it had put may be in use, so its header comes, too.
+
+    But no writer ends another's run by what it puts at the copy.
+    """
+    session, copy = open_session(repo), tmp_path / "copy"
+    slot, header = names.snapshot(session.sid), names.session(session.sid)
+    revoke(repo.vault.store, repo.vault.ring, session.sid)
+    snapvault.replicate(repo.url, str(copy))
+    assert {slot, header} <= {str(p.relative_to(copy)) for p in files(copy)}
+    if forged:
+        writer = snapvault.add_key(repo, "writer", "writer", file=tmp_path / "writer.json")
+        assert writer
+        snapvault.replicate(repo.url, str(copy))
+        other = snapvault.open(repo.url, keys=snapvault.KeyFile(tmp_path / "writer.json")).vault
+        assert other.ring.holder is not None
+        ended = SnapshotRecord(
+            other.ring.config_digest, ABORT, session.sid, other.ring.holder.certificate, 0, (),
+            other.ring.current.number, merkle([]), (), (), bytes(32),
+        )  # fmt: skip
+        (copy / slot).write_bytes(sign(Kind.SNAPSHOT, ended.encode(), other.ring.signing.id, other.ring.signing.signer))
+    for name in (slot,) if forged else (slot, header):
+        Path(repo.url, name).unlink()
+    assert set(healed(repo).mended_here) == (set() if forged else {slot, header})
 
 
 def test_the_same_object_damaged_at_both_is_named(repo: Repository, tmp_path: Path) -> None:
