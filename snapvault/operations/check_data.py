@@ -68,6 +68,7 @@ class _Outcome:
     opened: set[DomainId] = field(default_factory=set)  # in which a segment opened, and held what its ids say
     locked: bool = False  # the secret of its session is not at hand, so nobody can tell
     false: set[DomainId] = field(default_factory=set)  # domains in which it is listed, and is not of them
+    mute: bool = False  # no index names it, and it does not say what is in it: nobody can rely on it
     unnamed: Entry | None = None  # what it says of itself, where no index of its domain names it
 
 
@@ -111,7 +112,7 @@ class DataCheck:
             elif outcome.misdescribed and outcome.domain is not None:
                 self.misdescribed[outcome.pack] = outcome.domain
             name = names.pack(outcome.pack)
-            self.findings += [Finding(f"{name}: {problem}", (name,)) for problem in outcome.problems]
+            self.findings += [Finding(f"{name}: {p}", (name,), harmless=outcome.mute) for p in outcome.problems]
         if unnamed:
             self._objects.index.tables.append(build_table((), unnamed))
         self.verified_bytes = sum(present[p] for p in (whole.packs.keys() | good).difference(doubtful) if p in present)
@@ -176,6 +177,7 @@ class DataCheck:
             outcome.problems.append(e.message)
             outcome.rotten = misnamed = True
         own = self._own_directory(outcome, data)
+        outcome.mute = own is None and not claims
         if own is not None:
             if all(claim.row.domain != own[0].domain for claim in claims):
                 outcome.unnamed = own

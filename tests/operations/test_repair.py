@@ -6,11 +6,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 import snapvault
 from snapvault import CheckReport, RepairResult, Repository
 from snapvault.format import names
 from snapvault.foundation.errors import RoleRequired
+from snapvault.foundation.ids import PackId
 from snapvault.operations.repair import plan_repair
 from tests.repos import SMALL, again, back, contents, damage, make, objects, open_session, save, small_packs
 
@@ -201,6 +203,22 @@ def test_a_damaged_pack(repo: Repository, source: Path, tmp_path: Path, what: st
     save(again(repo), source)
     assert repair(repo).status == "ok"
     back(again(repo), tmp_path / "out" / "healed", source, sid)
+
+
+@pytest.mark.parametrize("whole", ["part of a header", "all but the directory"])
+def test_a_pack_that_no_index_names_and_that_says_nothing(repo: Repository, source: Path, whole: str) -> None:
+    """Somebody put it there, or a killed run: nobody can rely on it, so it is told, and is no damage."""
+    save(repo, source)
+    data = Path(repo.url, some(repo, names.PACKS)[0]).read_bytes()
+    for number in range(2):
+        junk = data[: 700 if whole == "part of a header" else -100] + random.Random(number).randbytes(300)
+        path = Path(repo.url, names.pack(PackId(blake3(junk).digest())))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(junk)
+    for share in (0.0, 1.0):
+        report = snapvault.check(again(repo), read_data=share)
+        assert report.status == "ok" and path.name in " ".join(f.message for f in report.findings if f.harmless)
+    assert plan_repair(again(repo)).execute().status == "ok"
 
 
 def test_the_index_comes_from_the_packs(repo: Repository, source: Path, tmp_path: Path) -> None:

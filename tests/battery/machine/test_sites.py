@@ -296,7 +296,8 @@ class Sites(RuleBasedStateMachine):
     def _note_ended(self) -> None:
         """Whose slot was lost looked as if it had died: only the copy has it now, which has to be told."""
         objects = self.here.lab.store.objects
-        lost = [n for n in self.here.damage if n.startswith(names.SNAPSHOTS) and not n.startswith(GCS)]
+        slots = [n for n in self.here.damage if n.startswith(names.SNAPSHOTS) and not n.startswith(GCS)]
+        lost = [n for n in slots if not _is_revoked(self.here.damage[n])]
         ended = {n.removeprefix(names.SNAPSHOTS) for n in lost if _is_revoked(objects.get(n, b""))}
         self.ended |= ended
         self.here.owed -= ended
