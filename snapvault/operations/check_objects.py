@@ -210,7 +210,7 @@ class ObjectCheck:
                 )
 
     def _at_copy(self) -> bool:
-        """Whether commit slots come here in any order."""
+        """Whether this place is a copy now: commit slots come to it in any order."""
         with suppress(Damaged):
             return self._vault.standing().replica
         return False

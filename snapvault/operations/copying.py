@@ -26,7 +26,7 @@ class Outcome(enum.Enum):
     GONE = enum.auto()  # at the source
     DAMAGED = enum.auto()  # at the source
     CONFLICT = enum.auto()  # another whole object has its name
-    MORE = enum.auto()  # the target has a snapshot where the source has none, since it ended that run before it came
+    MORE = enum.auto()  # the target has a commit, or "GC done", where the source says that the session was ended
     REFUSED = enum.auto()  # what was there under its name is damaged, and may not be replaced
 
 

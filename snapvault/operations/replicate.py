@@ -380,8 +380,8 @@ class _Replication:
             t.find(f"{info.name} is damaged at the source, or forged, and is not in the copy", info.name)
         elif outcome is Outcome.REFUSED:
             t.find(f"{info.name} is damaged at the target, which lets nobody replace it", info.name)
-        elif outcome is Outcome.MORE and self._was_a_copy():
-            t.find(f"{info.name} is a snapshot that the source does not have; it stays", info.name, harmless=True)
+        elif outcome is Outcome.MORE and (_is_gc(info.name) or self._was_a_copy()):
+            t.find(f"{info.name} says more at the target than at the source; it stays", info.name, harmless=True)
         elif outcome is Outcome.MORE:  # all that a copy has came from there
             t.find(f"{info.name} {ENDED}: only the copy has the snapshot", info.name)
         elif outcome is Outcome.CONFLICT:

@@ -113,8 +113,8 @@ class Survey:
         # In this order: a pack that is indexed when the index is read is there when packs are listed.
         self.index = loader.load(scan=True)
         self.present = loader.packs_present()
-        # Another one may be of a run that was killed: readers find it, and nobody else who has to know of it.
-        self._listed = {row for table in self.index.tables if table.names for row in table.packs}
+        # Another pack may be what a killed run left: to find it, each reader has to look into all such packs.
+        self._indexed = {row for table in self.index.tables if table.names for row in table.packs}
         self._require_all(reading, known, tombstones if snapshots else None)
         self.reader = BlobReader(vault.backend, vault.ring, vault.sessions, self.index.of(domain), keep=SEGMENTS_KEPT)
         self._live = Liveness(self.index.tables, self.reader)
@@ -191,7 +191,7 @@ class Survey:
         One that cannot go now, else one of the session from which most is needed: so what is superfluous lies together,
         in packs that can be removed, and is not strewn over all.  None where no copy is known to survive.
         """
-        sound = [] if self._blind else [u for u in uses if u.row in self._listed and u.row.id not in doubtful]
+        sound = [] if self._blind else [u for u in uses if u.row in self._indexed and u.row.id not in doubtful]
         kept = [u for u in sound if self._is_trusted(u.row.sid)]
         needed = defaultdict[SessionId, int](int)
         for use in kept:
@@ -266,12 +266,12 @@ class Survey:
         return [blob for blob, needed in zip(blobs, live, strict=True) if needed]
 
     def survives(self, blob: BlobId, condemned: Collection[PackId]) -> bool:
-        """Whether a trusted, listed copy outside these packs and what was removed is there, and is what its id says."""
+        """Whether a trusted, indexed copy outside these packs and what was removed is there, and is as its id says."""
         for place in self.reader.index.places(blob) if not self._blind else ():
             pack = place.pack
             if pack.id in condemned or pack.id in self.removed or self.present.get(pack.id) != pack.size:
                 continue
-            if pack not in self._listed or not self._is_trusted(pack.sid):
+            if pack not in self._indexed or not self._is_trusted(pack.sid):
                 continue
             with suppress(Damaged, NotFound):
                 self.read(blob, place)

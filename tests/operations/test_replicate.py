@@ -400,7 +400,7 @@ def test_a_snapshot_that_never_came_before_the_copy_was_promoted(
     cache = tmp_path / "cache"
     assert late not in {s.id for s in snapvault.open(second, keys=lambda: SEED, cache=cache).snapshots()}
     result = snapvault.replicate(str(second), repo.url)
-    assert result.status == "ok" and ["the source does not have" in p.message for p in result.problems] == [True]
+    assert result.status == "ok" and ["says more at the target" in p.message for p in result.problems] == [True]
     # What a slot says at one place is not believed of another.
     assert late in {s.id for s in again(repo, cache=cache).snapshots()}
     for first, other in ((repo.url, str(second)), (str(second), repo.url)):
@@ -432,6 +432,19 @@ def test_a_snapshot_that_the_source_lost_and_a_prune_ended(
         assert contents(back(opened, tmp_path / "out", source, last)) == made[last]
     forget(at(second), last)  # there is no record here that could be forgotten
     assert contents(back(at(second), tmp_path / "again", source, list(made)[1])) == made[list(made)[1]]
+
+
+def test_what_a_prune_said_and_the_source_lost(repo: Repository, source: Path, second: Path) -> None:
+    """The next prune there ends it as one that had died; the copy still knows what was removed."""
+    first, _ = versions(repo, source, 2)
+    forget(repo, first)
+    assert prune(repo).bytes_copied
+    copied(repo, second)
+    [done] = [n for n in objects(repo) if n.startswith(names.SNAPSHOTS + names.GC_PREFIX)]
+    Path(repo.url, done).unlink()
+    revoke(repo.vault.store, repo.vault.ring, SessionId(done.removeprefix(names.SNAPSHOTS)))
+    [problem] = copied(repo, second).problems
+    assert problem.harmless and problem.objects == (done,)
 
 
 def test_what_died_at_the_old_source_is_ended_by_a_prune(repo: Repository, source: Path, second: Path) -> None:
