@@ -7,7 +7,6 @@ import copy
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -72,6 +71,11 @@ class Place(Wrapper):
         again = copy.copy(self)
         again._count_anew()
         return again
+
+    @property
+    def silent(self) -> bool:
+        """Whether it did not answer, a moment ago."""
+        return self._known.is_silent
 
     def rank(self, name: str) -> tuple[bool, bool]:
         """Sorts a place behind those that are likelier to have an object whole."""
@@ -213,11 +217,16 @@ def first_whole(backend: Backend, name: str, read: Callable[[Backend], T]) -> T:
 
 
 def everywhere(backend: Backend, read: Callable[[Backend], T]) -> Iterator[T]:
-    """What ``read`` gives at each of several places that can tell; nothing if ``backend`` is one place."""
+    """What ``read`` gives at each of several places that answer and can tell; nothing if ``backend`` is one place."""
     failover = innermost(backend)
     for place in failover.places if isinstance(failover, FailoverBackend) else ():
-        with suppress(*LACKING, *SILENT):
-            yield read(rewrapped(backend, place))
+        try:
+            if not place.silent:
+                yield read(rewrapped(backend, place))
+        except LACKING:
+            continue
+        except SILENT as e:
+            place.is_silent(e)
 
 
 def once_more(store: Store, name: str, verify: Callable[[bytes], T]) -> T:

@@ -368,6 +368,13 @@ def test_packs_that_no_index_object_names_come(
     assert not copied(repo, second).objects
 
 
+def test_what_a_run_stored_that_has_not_ended_does_not_come(repo: Repository, source: Path, second: Path) -> None:
+    copied(repo, second)
+    assert killed_before_its_index(repo, source)
+    result = copied(repo, second)
+    assert not result.packs and not result.problems
+
+
 def test_a_run_that_both_places_ended_for_themselves(repo: Repository, source: Path, second: Path) -> None:
     """It was begun before the copy was promoted; that each place says so in its own words is no damage."""
     save(repo, source)
