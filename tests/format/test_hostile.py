@@ -218,7 +218,7 @@ def reframed(data: bytes, rng: random.Random) -> bytes:
 def repacked(data: bytes, rng: random.Random) -> bytes:
     try:
         value = msgpack.unpackb(data, strict_map_key=False)
-    except (ValueError, msgpack.UnpackException):
+    except (ValueError, TypeError, msgpack.UnpackException):  # TypeError: a map by maps
         return mutated_bytes(data, rng)
     for _ in range(rng.choice((1, 1, 2, 4))):
         value = mutated_value(value, rng)
