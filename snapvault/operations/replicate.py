@@ -385,8 +385,9 @@ class _Replication:
         elif outcome is Outcome.MORE:  # all that a copy has came from there
             t.find(f"{info.name} {ENDED}: only the copy has the snapshot", info.name)
         elif outcome is Outcome.CONFLICT:
-            later = info.name.startswith(names.TOMBSTONES)  # the copy keeps something longer than it has to, no more
-            t.find(f"{info.name} has other bytes at each place; both are left as they are", info.name, harmless=later)
+            # The target keeps something longer than it has to, no more.
+            late = info.name.startswith(names.TOMBSTONES) or _is_gc(info.name)
+            t.find(f"{info.name} has other bytes at each place; both are left as they are", info.name, harmless=late)
 
     def _was_a_copy(self) -> bool:
         """Whether the source was promoted; then each place may have had backups that the other one took for dead."""

@@ -452,6 +452,9 @@ def test_what_a_prune_said_and_the_source_lost(repo: Repository, source: Path, s
     revoke(repo.vault.store, repo.vault.ring, SessionId(done.removeprefix(names.SNAPSHOTS)))
     [problem] = copied(repo, second).problems
     assert problem.harmless and problem.objects == (done,)
+    snapvault.promote(at(second))
+    [problem] = snapvault.replicate(str(second), repo.url).problems
+    assert problem.harmless and problem.objects == (done,)
 
 
 def test_what_died_at_the_old_source_is_ended_by_a_prune(repo: Repository, source: Path, second: Path) -> None:
