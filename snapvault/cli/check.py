@@ -81,7 +81,7 @@ def check(
         raise InvalidInput("only what is read without opening it is attested", hint="--attest belongs to --no-key")
     share = 0.0 if read_data is None else _share(read_data)
     if no_key:
-        with long_operation(settings.out, limits=settings.limits()) as control:
+        with settings.naming_copies(), long_operation(settings.out, limits=settings.limits()) as control:
             url = settings.url()
             attestation = None if site is None else _attest(settings, site, control)
             scrubbed = attestation.report if attestation is not None else None
@@ -108,7 +108,7 @@ def _attest(settings: Settings, name: str, control: snapvault.Control) -> snapva
 def _heal(settings: Settings, other: str) -> int:
     url = settings.url()
     there = place_of(settings, other)
-    with long_operation(settings.out, limits=settings.limits()) as control:
+    with settings.naming_copies(), long_operation(settings.out, limits=settings.limits()) as control:
         here = snapvault.Site(url, settings.options_for(url))
         result = snapvault.heal(here, snapvault.Site(there, settings.options_for(there)), control=control)
     lines = []

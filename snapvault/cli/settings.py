@@ -63,7 +63,7 @@ class Settings:
         """That of the repository, which needs no key; RepositoryNotFound."""
         from snapvault.operations.sites import repository_id
 
-        with self._naming_copies():
+        with self.naming_copies():
             return repository_id(self.url(), self.options_for(self.url()))
 
     def has_key(self) -> bool:
@@ -112,7 +112,7 @@ class Settings:
 
     def open_with(self, access: dict[str, Any]) -> "snapvault.Repository":
         """The same, with what ``access`` gave."""
-        with self._naming_copies():
+        with self.naming_copies():
             return snapvault.open(self.url(), **access)
 
     def limits(self) -> "snapvault.Limits":
@@ -120,7 +120,7 @@ class Settings:
         return snapvault.Limits(upload=self.upload, download=self.download, connections=self.connections)
 
     @contextmanager
-    def _naming_copies(self) -> Iterator[None]:
+    def naming_copies(self) -> Iterator[None]:
         """Where a repository was, nobody shall make a new one while copies of the old one are known: say where."""
         try:
             yield

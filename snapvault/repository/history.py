@@ -226,7 +226,8 @@ class History:
 
         That very record, as it is there or was pinned: else somebody could take away another one in its name.
         """
-        readable, found = {s.record.sid for s in reading.every}, set[SessionId]()
+        # Where the slot was lost, a prune may have filled it since, as that of a run that had died.
+        readable, found = {s.record.sid for s in reading.every if s.record.kind in (COMMIT, GC_DONE)}, set[SessionId]()
         for sid, tombstone in self.tombstones(fresh=True)[0].items():
             if sid in readable or not is_due(tombstone):
                 continue

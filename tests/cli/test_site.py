@@ -40,7 +40,8 @@ def test_what_is_no_site(cli: Machine, repo: Path) -> None:
 def test_where_the_repository_was_copies_are_named(cli: Machine, copied: Path, repo: Path, tmp_path: Path) -> None:
     """Nobody who has lost it is told to make a new one."""
     repo.rename(tmp_path / "away")
-    for words in ("snapshots", "status", "drill d --site second", "site push second", "site push --all", "site list"):
+    every = "snapshots", "status", "drill d --site second", "site push second", "site push --all", "site list"
+    for words in (*every, "check --no-key", "check --repair-from second"):
         done = cli(*words.split())
         assert done.code == 10 and f"copies that are known: second at {copied};" in done.err, done
         assert "init" not in done.err

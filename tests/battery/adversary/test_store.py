@@ -136,6 +136,11 @@ def test_what_is_lost_for_good_is_forgotten(made: Lab, scratch: Path, newest: bo
         assert pruned.status == ("partial" if damage == "gone" and pruned.waits_for else "ok")
         if damage == "flipped":  # where the slot is gone, nobody knows that its session has ended
             assert not packs <= set(made.store.objects)
+    with made.open(state=made.state) as repo:  # where it is gone, this ends what looks like a run that died
+        pruned = snapvault.plan_prune(repo, limits=snapvault.PruneLimits(unused=0.0), exclusive=True).execute()
+        assert pruned.status == "ok" and not packs <= set(made.store.objects)
+    with made.open(state=made.state) as repo:
+        assert snapvault.check(repo, read_data=True).status == "ok" and not repo.vault.commit_slots()[1]
         for sid in set(mine(made)) - {victim}:
             assert not lab.restore_one(repo, sid, made.trees[sid], scratch / sid)
 
