@@ -112,7 +112,9 @@ class DataCheck:
             elif outcome.misdescribed and outcome.domain is not None:
                 self.misdescribed[outcome.pack] = outcome.domain
             name = names.pack(outcome.pack)
-            self.findings += [Finding(f"{name}: {p}", (name,), harmless=outcome.mute) for p in outcome.problems]
+            # Nothing was lost with it, or a snapshot lacks it; those that are forgotten are not looked into.
+            mute = outcome.mute and not self._objects.waiting
+            self.findings += [Finding(f"{name}: {p}", (name,), harmless=mute) for p in outcome.problems]
         if unnamed:
             self._objects.index.tables.append(build_table((), unnamed))
         self.verified_bytes = sum(present[p] for p in (whole.packs.keys() | good).difference(doubtful) if p in present)

@@ -21,7 +21,7 @@ from snapvault.operations.results import Finding
 from snapvault.operations.survey import removed_names
 from snapvault.operations.unlisted import hidden, predecessors
 from snapvault.repository.chain import rolled_back
-from snapvault.repository.history import Slot
+from snapvault.repository.history import Slot, is_due
 from snapvault.repository.index import BlobIndex, TableBuilder, build_table
 from snapvault.repository.keysets import verify_keyset
 from snapvault.repository.loader import Entry
@@ -57,6 +57,7 @@ class ObjectCheck:
         self.unreadable: set[str] = set()  # objects that are not what they must be
         self.gone: set[PackId] = set()  # packs that an index names, and no prune removed
         self.returned: set[PackId] = set()  # packs that are there though a prune or a repair removed them
+        self.waiting = False  # what was forgotten can still be brought back
         self.unlisted: set[PackId] = set()  # packs of ended sessions that no index names
         self.incomplete = False  # a session wrote what the store does not show
         self.misfits = False  # packs are missing, or of another size than the index states
@@ -182,6 +183,7 @@ class ObjectCheck:
             text = f"the record of snapshot {sid}, which was forgotten for good, is damaged or gone"
             self.find(text, names.snapshot(sid), harmless=True)
         forgotten, problems = self._vault.history.tombstones()
+        self.waiting = any(not is_due(t) for t in forgotten.values())
         for problem in problems:
             self.find(problem.message, *problem.affected)
         self._removed = removed_names(self._vault.ring, self.slots)

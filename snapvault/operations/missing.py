@@ -36,7 +36,7 @@ class Missing:
         self._there = {o.name for o in end.list()}
         self._sizes = {o.name: o.size for o in begin.list()}
         store = Store(begin, Cache(None))
-        self._sessions = Sessions(store, ring)
+        self._sessions, self._sessions_there = Sessions(store, ring), Sessions(Store(end, Cache(None)), ring)
         self._loader = IndexLoader(store, ring, self._sessions)
         here, there = self._slots(begin), self._slots(end)
         self._removed_there = removed_names(ring, there.accepted)
@@ -93,7 +93,8 @@ class Missing:
         """
         if slot.record.kind != GC_DONE:
             sid = slot.record.sid
-            forged = slot.record.kind == ABORT and self._sessions.opened_by(sid) != slot.holder
+            # Any writer may sign an "abort", and at a copy somebody may have put its own header under this id.
+            forged = slot.record.kind == ABORT and self._sessions_there.opened_by(sid) != slot.holder
             return not forged and not sid.startswith(names.GC_PREFIX)
         header, packs = names.session(slot.record.sid), set(map(names.pack, slot.record.removed_packs()))
         if not self._there.isdisjoint(packs):

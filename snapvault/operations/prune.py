@@ -184,7 +184,7 @@ class PrunePlan(Result):
         own = end_own_dead(self._vault)
         patience = patience_with(self._vault, lease, own, exclusive=self._exclusive)
         found, problems = self._collect(wait.total_seconds(), patience, anew=bool(own.ended))
-        if not found and not problems and Fence(self._vault, NOBODY, patience).end_dead():  # else a GC's fence did it
+        if not found and not problems and Fence(self._vault, NOBODY, patience).end_dead():  # a GC's fence does it, too
             found, problems = self._collect(wait.total_seconds(), patience, anew=True)
         if problems and len(problems) == len(self.domains) + len(self.problems):
             raise problems[-1]

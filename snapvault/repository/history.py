@@ -127,13 +127,15 @@ class History:
         """A snapshot that any of several places has counts, though another one says that its session was ended."""
         try:
             slot = self.verify(sid, data)
-        except Damaged:
-            with suppress(NotFound):
-                return once_more(self._store, name, lambda fresh: self.verify(sid, fresh))
-            raise
+        except Damaged as e:
+            try:
+                slot = once_more(self._store, name, lambda fresh: self.verify(sid, fresh))
+            except NotFound:
+                raise e from None
         if slot.record.kind in (COMMIT, GC_DONE):
             return slot
-        others = everywhere(self._store.backend, lambda place: self.verify(sid, fetch(place, name)))
+        cache = self._store.cache
+        others = everywhere(self._store.backend, lambda place: self.verify(sid, Store(place, cache).immutable(name)))
         return next((other for other in others if other.record.kind == COMMIT), slot)
 
     def verify(self, sid: SessionId, data: bytes) -> Slot:

@@ -221,8 +221,8 @@ def test_what_a_prune_had_copied_when_it_died_comes_back(
     whole(Path(repo.url), source, tmp_path)
 
 
-@pytest.mark.parametrize("forged", [False, True])
-def test_a_run_that_was_ended_stays_ended(repo: Repository, source: Path, tmp_path: Path, forged: bool) -> None:
+@pytest.mark.parametrize("forged", ["", "slot", "slot and header"])
+def test_a_run_that_was_ended_stays_ended(repo: Repository, source: Path, tmp_path: Path, forged: str) -> None:
     """Or it could commit what a prune removed since.  What it had put may be in use, so its header comes, too.
 
     But no writer ends another's run by what it puts at the copy.
@@ -243,6 +243,9 @@ def test_a_run_that_was_ended_stays_ended(repo: Repository, source: Path, tmp_pa
             other.ring.current.number, merkle([]), (), (), bytes(32),
         )  # fmt: skip
         (copy / slot).write_bytes(sign(Kind.SNAPSHOT, ended.encode(), other.ring.signing.id, other.ring.signing.signer))
+        if "header" in forged:
+            data = Session(other.store, other.ring, other.ring.write_domain, sid=session.sid).header
+            (copy / header).write_bytes(data)
     for name in (slot,) if forged else (slot, header):
         Path(repo.url, name).unlink()
     assert set(healed(repo).mended_here) == (set() if forged else {slot, header})
