@@ -81,17 +81,22 @@ def check(
         raise InvalidInput("only what is read without opening it is attested", hint="--attest belongs to --no-key")
     share = 0.0 if read_data is None else _share(read_data)
     if no_key:
-        with settings.naming_copies(), long_operation(settings.out, limits=settings.limits()) as control:
-            url = settings.url()
+        with long_operation(settings.out, limits=settings.limits()) as control:
             attestation = None if site is None else _attest(settings, site, control)
-            scrubbed = attestation.report if attestation is not None else None
-            report = scrubbed or snapvault.scrub(url, storage_options=settings.options_for(url), control=control)
+            read = attestation.report if attestation is not None else None
+            report = read or _scrub(settings, control)
         _show(settings, report, attestation)
     else:
         with settings.open("check") as repository, long_operation(settings.out, limits=settings.limits()) as control:
             report = snapvault.check(repository, read_data=share, extend_locks=extend_locks, control=control)
         _show(settings, report)
     return status_code(report.status)
+
+
+def _scrub(settings: Settings, control: snapvault.Control) -> snapvault.CheckReport:
+    url = settings.url()
+    with settings.naming_copies():
+        return snapvault.scrub(url, storage_options=settings.options_for(url), control=control)
 
 
 def _attest(settings: Settings, name: str, control: snapvault.Control) -> snapvault.Attestation:

@@ -54,6 +54,11 @@ class SnapshotRecord:
     sealed_digest: bytes  # BLAKE3 of the sealed part; zeros if there is none
     session: bytes = b""  # COMMIT: the session header, as in sessions/<sid>, so that the loss of that loses nothing
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the session came to nothing: it gave up, or was ended by somebody else."""
+        return self.kind not in (COMMIT, GC_DONE)
+
     def removed_packs(self) -> list[PackId]:
         """The packs that a slot with "GC done" names for ever; none of another kind."""
         found = [content_digest(n) for n in self.removed if n.startswith(PACKS)] if self.kind == GC_DONE else []

@@ -232,7 +232,7 @@ class _Inventory:
             self._blind |= name.startswith(names.INDEX)
         # At a copy no index object comes that names what the source had removed.
         self._packs(set() if self._copy else removed)
-        self._unlisted(removed, {s.record.sid for s in slots if s.record.kind in (COMMIT, GC_DONE)})
+        self._unlisted(removed, {s.record.sid for s in slots if not s.record.is_empty})
         collected = bool(removed)
         commits = [s for s in slots if s.record.kind == COMMIT and s.record.keyset <= self._vault.ring.current.number]
         return tuple(sorted(s.record.sid for s in commits if self._is_complete(s, collected)))

@@ -10,7 +10,7 @@ from snapvault.backend.protocol import Backend, Exists, NotFound, ObjectInfo
 from snapvault.format import names
 from snapvault.format.local import decode_tombstone
 from snapvault.format.signed import decode_signed
-from snapvault.format.snapshot import COMMIT, GC_DONE, decode_snapshot
+from snapvault.format.snapshot import decode_snapshot
 from snapvault.format.wire import FormatError, Kind, check_frame
 from snapvault.foundation.errors import Damaged, StoreDenied, StoreUnavailable
 from snapvault.operations.genuine import Genuine
@@ -110,8 +110,8 @@ class ObjectCopier:
 
 
 def _is_empty(slot: bytes) -> bool:
-    """Whether this session ended without anything, as two places may have said each for itself."""
-    return decode_snapshot(decode_signed(Kind.SNAPSHOT, slot).payload).kind not in (COMMIT, GC_DONE)
+    """As two places may have said each for itself."""
+    return decode_snapshot(decode_signed(Kind.SNAPSHOT, slot).payload).is_empty
 
 
 def _supersedes(data: bytes, there: bytes) -> bool:

@@ -43,8 +43,8 @@ class Missing:
         self._removed = self._removed_there | removed_names(ring, here.accepted)
         # Where it cannot be told what is a copy of what, only the first rule holds.
         self._copied = self._copies(end, begin)
-        self._lost = {s.record.sid for s in here.accepted if self._is_of_both(s)} - there.shown
-        self._ended = {s.record.sid for s in there.accepted if s.record.kind in (COMMIT, GC_DONE)}
+        self._lost = {s.record.sid for s in here.accepted if self._is_missed(s)} - there.shown
+        self._ended = {s.record.sid for s in there.accepted if not s.record.is_empty}
         self._shown = there.shown
         self._taken = set[SessionId]()  # snapshots that the copy has, and whose sessions were ended here after all
         if self._copied:
@@ -85,8 +85,10 @@ class Missing:
             pass
         return False
 
-    def _is_of_both(self, slot: Slot) -> bool:
-        """What a writer's session came to, or a GC that ran at the source; one of the copy's is announced there alone.
+    def _is_missed(self, slot: Slot) -> bool:
+        """Whether a source that lacks this slot of its copy has lost it.
+
+        What a writer's session came to, or a GC that ran at the source; one of the copy's is announced there alone.
 
         A session that was ended must not go on.  Of a GC whatever is there was never removed, or is needed since:
         nobody may be told that it goes.

@@ -120,8 +120,8 @@ class _Tally:
     snapshots: int = 0
     problems: dict[str, Finding] = field(default_factory=dict)  # by what they say
 
-    def find(self, message: str, *names: str, harmless: bool = False) -> None:
-        self.problems[message] = Finding(message, names, harmless=harmless)
+    def find(self, message: str, *objects: str, harmless: bool = False) -> None:
+        self.problems[message] = Finding(message, objects, harmless=harmless)
 
 
 @dataclass(slots=True)
@@ -225,7 +225,7 @@ class _Replication:
             named = named.union(*older.packs.values())
             found.unreadable += older.unreadable
         # Where an index object cannot be read, whatever it may have named comes: packs describe themselves.
-        orphans = set() if found.unreadable else self._orphans({n: lacking[n] for n in unnamed - named})
+        orphans = set() if found.unreadable else self._orphans({n: lacking[n] for n in unnamed - named}, slots)
         wanted = {n: size for n, size in lacking.items() if n in named or n in orphans or found.unreadable}
         without = self._without(found.packs, named - at_source.keys() - here.keys(), slots, last=last)
         small = {n: size for n, size in wanted.items() if size <= LARGE_PACK}
@@ -239,13 +239,15 @@ class _Replication:
         self._announce(filter(_is_gc, (names.snapshot(self._authors[n]) for n in bring)))
         self._copy(_infos({n: fresh[n] for n in bring if n in fresh}), INDEXES_AT_ONCE, again=True)
 
-    def _orphans(self, packs: Mapping[str, int]) -> set[str]:
+    def _orphans(self, packs: Mapping[str, int], before: Mapping[str, int]) -> set[str]:
         """Those of some packs that no index object names, though their session ended; readers find them, too.
 
         But not those that a prune removes just now, which put its slot before it took their index objects away.
+        ``before``: the slots of which that was asked already.
         """
         slots = self._there(self._source, names.SNAPSHOTS) if packs else {}
-        packs = {n: packs[n] for n in sorted(packs.keys() - self._removed(slots))}
+        late = {n: size for n, size in slots.items() if n not in before}
+        packs = {n: packs[n] for n in sorted(packs.keys() - self._removed(late))}
 
         def is_orphan(name: str) -> bool:
             digest = names.content_digest(name)

@@ -13,15 +13,7 @@ from snapvault.format import names
 from snapvault.format.keyset import Role
 from snapvault.format.local import TombstoneRecord, decode_tombstone
 from snapvault.format.signed import decode_signed
-from snapvault.format.snapshot import (
-    ABORT,
-    COMMIT,
-    GC_DONE,
-    SnapshotDetails,
-    SnapshotRecord,
-    decode_details,
-    decode_snapshot,
-)
+from snapvault.format.snapshot import ABORT, COMMIT, SnapshotDetails, SnapshotRecord, decode_details, decode_snapshot
 from snapvault.format.wire import Kind
 from snapvault.foundation.ahead import ahead
 from snapvault.foundation.clock import now_ns
@@ -132,7 +124,7 @@ class History:
                 slot = once_more(self._store, name, lambda fresh: self.verify(sid, fresh))
             except NotFound:
                 raise e from None
-        if slot.record.kind in (COMMIT, GC_DONE):
+        if not slot.record.is_empty:
             return slot
         cache = self._store.cache
         others = everywhere(self._store.backend, lambda place: self.verify(sid, Store(place, cache).immutable(name)))
@@ -229,7 +221,7 @@ class History:
         That very record, as it is there or was pinned: else somebody could take away another one in its name.
         """
         # Where the slot was lost, a prune may have filled it since, as that of a run that had died.
-        readable, found = {s.record.sid for s in reading.every if s.record.kind in (COMMIT, GC_DONE)}, set[SessionId]()
+        readable, found = {s.record.sid for s in reading.every if not s.record.is_empty}, set[SessionId]()
         for sid, tombstone in self.tombstones(fresh=True)[0].items():
             if sid in readable or not is_due(tombstone):
                 continue

@@ -8,7 +8,7 @@ from typing import TypeVar
 from blake3 import blake3
 
 from snapvault.backend.protocol import Backend, NotFound, ObjectInfo
-from snapvault.backend.wrapper import address, innermost
+from snapvault.backend.wrapper import address
 from snapvault.format import names
 from snapvault.format.pack import MAX_PACK
 from snapvault.format.wire import MAX_RECORD, FormatError, check_frame
@@ -118,7 +118,7 @@ class Store:
     def __init__(self, backend: Backend, cache: Cache) -> None:
         self.backend, self.cache = backend, cache
         # The URL for messages may tell more: of the endpoint, too.
-        self._place = blake3(f"{address(backend)} {innermost(backend).url}".encode()).hexdigest()[:16]
+        self._place = blake3(f"{address(backend)} {backend.url}".encode()).hexdigest()[:16]
 
     def _kept(self, name: str) -> str:
         """What the cache calls it: only what is named by its content is the same at every place of a repository."""

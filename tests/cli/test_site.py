@@ -59,6 +59,8 @@ def test_a_repository_that_does_not_say_whose_it_is_is_mended_from_a_site_by_nam
     assert done.code in (10, 20) and ("check --repair-from" in done.err or f"second at {copied}" in done.err), done
     if lost == ["config"]:
         assert f"copies that are known: second at {copied};" in done.err, done
+        for words in (["check", "--no-key"], ["check", "--no-key", "--attest", "second"]):
+            assert cli(*words).err.count("copies that are known") == 1
     mended = cli("check", "--repair-from", "second")
     assert mended.code == 0 and f"mended {', '.join(lost)}" in mended.out, mended
     assert cli("snapshots").code == 0 and cli("check").code == 0

@@ -437,7 +437,7 @@ def test_a_snapshot_that_the_source_lost_and_a_prune_ended(
         assert "was lost at the source, and a prune there ended" in problem.message
     with snapvault.open(repo.url, keys=lambda: SEED, sites=[snapvault.Site(str(second))]) as opened:
         assert contents(back(opened, tmp_path / "out", source, last)) == made[last]
-    forget(at(second), last)  # there is no record here that could be forgotten
+    forget(at(second), last)  # where it is
     assert contents(back(at(second), tmp_path / "again", source, list(made)[1])) == made[list(made)[1]]
 
 

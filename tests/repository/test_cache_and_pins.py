@@ -9,11 +9,13 @@ from blake3 import blake3
 
 import snapvault
 from snapvault import PruneLimits, Retention
+from snapvault.backend.memory import MemoryBackend
 from snapvault.format import names
-from snapvault.format.wire import DIGEST_SIZE
+from snapvault.format.wire import DIGEST_SIZE, Kind, frame
 from snapvault.foundation.ids import SessionId
 from snapvault.repository.cache import Cache
 from snapvault.repository.pins import Pins
+from snapvault.repository.store import Store
 from tests.repos import again, flipped, make, save
 
 KEY = b"k" * 32
@@ -58,6 +60,19 @@ def test_entries_that_somebody_replaced(tmp_path: Path, *, invented: bool) -> No
     with again(repo, cache=tmp_path / "cache") as anew:
         assert {snapshot.id for snapshot in anew.snapshots()} == set(wanted)
         assert snapvault.check(anew, read_data=True).status == "ok"
+
+
+def test_what_one_endpoint_says_is_not_kept_for_another(tmp_path: Path) -> None:
+    """Two buckets of one name: what opens them is the same URL, the endpoint is in the options."""
+    cache, name = Cache(tmp_path), names.snapshot(SessionId("0" * 32))
+
+    class Bucket(MemoryBackend):
+        address = "s3://bucket/repo"
+
+    for endpoint in ("here", "there"):
+        data, bucket = frame(Kind.SNAPSHOT, endpoint), Bucket(endpoint)
+        bucket.put(name, [data])
+        assert Store(bucket, cache).immutable(name) == data == Store(bucket, cache).immutable(name)
 
 
 def test_another_key_opens_nothing(tmp_path: Path) -> None:
